@@ -1,0 +1,30 @@
+//! Every bound in the program that no configuration key changes, tied to one another.
+
+use std::time::Duration;
+
+/// The largest request head: request line and headers.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The most header lines in one request.
+pub const HEADERS_MAX: usize = 64;
+/// The largest body that any source may be configured to take.
+pub const BODY_BYTES_LIMIT: u64 = 32 * 1024 * 1024;
+/// The most signatures of one request that are compared.
+pub const SIGNATURES_MAX: usize = 8;
+/// The most secrets that one source may hold.
+pub const SECRETS_MAX: usize = 8;
+/// The shortest secret that is not refused at load, unless the preset says otherwise.
+pub const SECRET_BYTES_MIN: usize = 16;
+/// The longest event id, event type, event time or tenant that a rule may extract; longer is
+/// treated as absent.
+pub const IDENTITY_BYTES_MAX: usize = 512;
+/// The most sources in one configuration.
+pub const SOURCES_MAX: usize = 4096;
+/// The most lanes in one configuration.
+pub const LANES_MAX: usize = 64;
+/// How long a delivery waits for the outcome of its twin, and a record for its watermark.
+pub const ACK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// The longest wait that a `Retry-After` asks for; the most impatient senders give up after it.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+const _: () = assert!(HEAD_BYTES_MAX >= 8192, "hyper's buffer cannot be smaller");
+const _: () = assert!(IDENTITY_BYTES_MAX < HEAD_BYTES_MAX);

@@ -1,0 +1,177 @@
+//! Why a request is not acknowledged, and the one place that says how it is told.
+//!
+//! Each reason maps to a status, a label for metrics and a sentence for the problem body
+//! (RFC 9457). A 4xx is final for many senders, so it is given only for what is truly the
+//! sender's fault; what this machine cannot do now is a 503.
+
+use http::StatusCode;
+
+/// A request that was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reject {
+    /// No source has this path.
+    UnknownPath,
+    /// The method is not POST.
+    MethodNotAllowed,
+    /// Missing or doubled Host, an unknown transfer coding, CONNECT: not a request to trust.
+    HeadMalformed,
+    /// The declared or the counted length is above `body_max`.
+    BodyTooLarge,
+    /// The content type is not one that the source expects.
+    MediaType,
+    /// The body is compressed, which signatures are not made over.
+    ContentEncoding,
+    /// The body's framing broke or the connection ended inside it.
+    BodyBroken,
+    /// The body did not arrive in time or came slower than the minimum rate.
+    BodyTimeout,
+    /// A header that the signature needs is absent.
+    SignatureMissing,
+    /// A header that the signature needs stands twice.
+    SignatureDoubled,
+    /// A signature header that cannot be read.
+    SignatureMalformed,
+    /// No secret of the source makes this signature.
+    SignatureWrong,
+    /// The timestamp cannot be read.
+    TimestampMalformed,
+    /// The timestamp is further in the past than the source tolerates.
+    Stale,
+    /// The timestamp is further in the future than the source tolerates.
+    Future,
+    /// The signature cannot be checked at this moment.
+    CannotVerify,
+    /// The receiver holds as many body bytes as it may.
+    BudgetSpent,
+    /// The dedupe table is full: to accept would be to forget.
+    DedupeFull,
+    /// The lane's log can take no more for now.
+    LogFull,
+    /// The lane's log failed and waits for the operator.
+    LogFailed,
+    /// The record did not reach the lane's ack level in time.
+    AckTimeout,
+    /// The process is shutting down.
+    Draining,
+    /// A bug: the request panicked. It alone failed.
+    Panicked,
+}
+
+impl Reject {
+    /// Every reason, in the order of the line.
+    pub const ALL: [Self; 23] = [
+        Self::UnknownPath,
+        Self::MethodNotAllowed,
+        Self::HeadMalformed,
+        Self::BodyTooLarge,
+        Self::MediaType,
+        Self::ContentEncoding,
+        Self::BodyBroken,
+        Self::BodyTimeout,
+        Self::SignatureMissing,
+        Self::SignatureDoubled,
+        Self::SignatureMalformed,
+        Self::SignatureWrong,
+        Self::TimestampMalformed,
+        Self::Stale,
+        Self::Future,
+        Self::CannotVerify,
+        Self::BudgetSpent,
+        Self::DedupeFull,
+        Self::LogFull,
+        Self::LogFailed,
+        Self::AckTimeout,
+        Self::Draining,
+        Self::Panicked,
+    ];
+
+    /// The status, the label in metrics and the sentence for people.
+    const fn told(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::UnknownPath => (S::NOT_FOUND, "unknown_path", "no source has this path"),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "send webhooks by POST")
+            }
+            Self::HeadMalformed => {
+                (S::BAD_REQUEST, "head_malformed", "the request head breaks HTTP/1.1")
+            }
+            Self::BodyTooLarge => (
+                S::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "the body is larger than this source takes",
+            ),
+            Self::MediaType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "media_type",
+                "this source does not take the content type",
+            ),
+            Self::ContentEncoding => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "content_encoding", "send the body uncompressed")
+            }
+            Self::BodyBroken => (S::BAD_REQUEST, "body_broken", "the body ended or broke early"),
+            Self::BodyTimeout => {
+                (S::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time")
+            }
+            Self::SignatureMissing => (
+                S::UNAUTHORIZED,
+                "signature_missing",
+                "a header that the signature needs is absent",
+            ),
+            Self::SignatureDoubled => (
+                S::BAD_REQUEST,
+                "signature_doubled",
+                "a header that the signature needs stands twice",
+            ),
+            Self::SignatureMalformed => {
+                (S::UNAUTHORIZED, "signature_malformed", "the signature cannot be read")
+            }
+            Self::SignatureWrong => {
+                (S::UNAUTHORIZED, "signature_wrong", "the signature does not match")
+            }
+            Self::TimestampMalformed => {
+                (S::BAD_REQUEST, "timestamp_malformed", "the timestamp cannot be read")
+            }
+            Self::Stale => (S::BAD_REQUEST, "stale", "the timestamp is too far in the past"),
+            Self::Future => (S::BAD_REQUEST, "future", "the timestamp is too far in the future"),
+            Self::CannotVerify => {
+                (S::SERVICE_UNAVAILABLE, "cannot_verify", "the signature cannot be checked now")
+            }
+            Self::BudgetSpent => {
+                (S::SERVICE_UNAVAILABLE, "budget_spent", "too many bodies are in flight")
+            }
+            Self::DedupeFull => {
+                (S::SERVICE_UNAVAILABLE, "dedupe_full", "no room to remember another event")
+            }
+            Self::LogFull => {
+                (S::SERVICE_UNAVAILABLE, "log_full", "the log can take no more for now")
+            }
+            Self::LogFailed => {
+                (S::SERVICE_UNAVAILABLE, "log_failed", "the log cannot keep its word")
+            }
+            Self::AckTimeout => {
+                (S::SERVICE_UNAVAILABLE, "ack_timeout", "the event is not yet safely stored")
+            }
+            Self::Draining => {
+                (S::SERVICE_UNAVAILABLE, "draining", "this receiver is shutting down")
+            }
+            Self::Panicked => (S::INTERNAL_SERVER_ERROR, "panicked", "this request failed"),
+        }
+    }
+
+    /// The status of the answer.
+    pub const fn status(self) -> StatusCode {
+        self.told().0
+    }
+
+    /// The label in metrics and logs.
+    pub const fn label(self) -> &'static str {
+        self.told().1
+    }
+
+    /// What the sender did or what it may try, for the problem body.
+    pub const fn detail(self) -> &'static str {
+        self.told().2
+    }
+}
