@@ -8,6 +8,10 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 64;
 /// The largest body that any source may be configured to take.
 pub const BODY_BYTES_LIMIT: u64 = 32 * 1024 * 1024;
+/// The most bytes of a refused body that are read away so that the peer sees the refusal.
+pub const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How often a receiver looks for connections and waits that are late.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// The most signatures of one request that are compared.
 pub const SIGNATURES_MAX: usize = 8;
 /// The most secrets that one source may hold.
@@ -23,8 +27,8 @@ pub const SOURCES_MAX: usize = 4096;
 pub const LANES_MAX: usize = 64;
 /// How long a delivery waits for the outcome of its twin, and a record for its watermark.
 pub const ACK_WAIT_MAX: Duration = Duration::from_secs(5);
-/// The longest wait that a `Retry-After` asks for; the most impatient senders give up after it.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+/// The wait that a `Retry-After` asks for; the most impatient senders give up after 15 s.
+pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 const _: () = assert!(HEAD_BYTES_MAX >= 8192, "hyper's buffer cannot be smaller");
 const _: () = assert!(IDENTITY_BYTES_MAX < HEAD_BYTES_MAX);

@@ -6,6 +6,8 @@
 
 use http::StatusCode;
 
+use crate::limits::RETRY_AFTER;
+
 /// A request that was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -173,5 +175,26 @@ impl Reject {
     /// What the sender did or what it may try, for the problem body.
     pub const fn detail(self) -> &'static str {
         self.told().2
+    }
+
+    /// Whether it is told while the body may still be on its way.
+    pub const fn before_body(self) -> bool {
+        !matches!(
+            self,
+            Self::SignatureWrong
+                | Self::DedupeFull
+                | Self::LogFull
+                | Self::LogFailed
+                | Self::AckTimeout
+                | Self::Panicked
+        )
+    }
+
+    /// Seconds after which the sender may try again, where it is this machine's fault.
+    pub const fn retry_after_secs(self) -> Option<u64> {
+        match self.told().0 {
+            StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER.as_secs()),
+            _ => None,
+        }
     }
 }

@@ -1,1 +1,136 @@
-//! Not written yet.
+//! The only file that names monoio: which driver runs a receiver, on which core, and the pieces of
+//! its runtime that the line needs (sockets, tasks, sleep).
+//!
+//! Two rules keep monoio 0.2.4 safe here. A runtime on `io_uring` is never dropped while
+//! operations may be in flight (its buffers would be freed under the kernel), so [`block_on`]
+//! leaks it when the receiver ends; and no task or join handle ever crosses threads, so other
+//! threads reach a receiver only through `tokio::sync` types.
+
+use std::future::Future;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use monoio_compat::StreamWrapper;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// A connection as hyper takes it, over completion I/O.
+pub type Stream = StreamWrapper<monoio::net::TcpStream>;
+
+/// Entries of one receiver's submission ring: the most operations between two submits.
+const RING_ENTRIES: u32 = 4096;
+/// Connections that the kernel holds for one listener until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// How a receiver waits for its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Completions by `io_uring`.
+    IoUring,
+    /// Readiness by epoll.
+    Epoll,
+}
+
+impl Driver {
+    /// The name in the configuration, in logs and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+
+    /// `io_uring` where this kernel and its seccomp filter allow a ring, epoll otherwise.
+    pub fn detect() -> Self {
+        if ring_flags().build(8).is_ok() { Self::IoUring } else { Self::Epoll }
+    }
+}
+
+/// The flags with which `io_uring` costs no more than epoll (README, "Speed"): without
+/// cooperative task running the kernel interrupts the receiver for each completion.
+/// Kernels before 6.0 know neither flag and get a plain ring.
+fn ring_flags() -> io_uring::Builder {
+    let mut flags = io_uring::IoUring::builder();
+    flags.setup_coop_taskrun().setup_single_issuer();
+    if flags.build(8).is_err() {
+        flags = io_uring::IoUring::builder();
+    }
+    flags
+}
+
+/// Runs `future` to its end on a runtime of this thread.
+pub fn block_on<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
+    match driver {
+        Driver::IoUring => {
+            let runtime = RuntimeBuilder::<IoUringDriver>::new()
+                .with_entries(RING_ENTRIES)
+                .uring_builder(ring_flags())
+                .enable_timer()
+                .build()?;
+            // Never dropped: see the module's first rule.
+            Ok(ManuallyDrop::new(runtime).block_on(future))
+        }
+        Driver::Epoll => {
+            let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+            Ok(runtime.block_on(future))
+        }
+    }
+}
+
+/// Pins this thread to one core of those the process may use.
+pub fn pin(core: usize) -> io::Result<()> {
+    monoio::utils::bind_to_cpu_set([core]).map_err(io::Error::other)
+}
+
+/// The cores that this process may run on, which inside a container are fewer than the machine's.
+pub fn cores() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
+}
+
+/// Binds one of the listeners that share `address`, before any thread starts, so that a taken
+/// port is an error at start and port 0 is resolved once.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A receiver's listener.
+#[derive(Debug)]
+pub struct Listener(monoio::net::TcpListener);
+
+impl Listener {
+    /// Takes over a bound listener on a receiver's thread.
+    pub fn new(bound: std::net::TcpListener) -> io::Result<Self> {
+        monoio::net::TcpListener::from_std(bound).map(Self)
+    }
+
+    /// The next connection, ready for hyper.
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((StreamWrapper::new(stream), peer))
+    }
+}
+
+/// Starts a task on this thread's runtime. It is never joined.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    drop(monoio::spawn(task));
+}
+
+/// Waits; the runtime's timers count in milliseconds.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// `Some` with the output, or `None` when `duration` passed first.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
+    monoio::time::timeout(duration, future).await.ok()
+}
