@@ -1,1 +1,149 @@
-//! Not written yet.
+//! Which event is this?
+//!
+//! Rules are data ([`IdentitySpec`]), compiled once into [`Rules`], and read an event's id, type,
+//! time and tenant from its headers, from the claims of its token and from its JSON body, in one
+//! pass over the body and only if a rule needs it. Nothing here fails: a body that cannot be read
+//! identifies nothing, and what identifies nothing has a key made from its signed bytes.
+//!
+//! The event key comes from signed bytes where they hold the id; otherwise from the id and a
+//! digest of the signed bytes; otherwise from that digest alone. A wrong "seen before" would lose
+//! an event, so in doubt the key is the narrower one: two keys for one event cost a duplicate.
+//!
+//! This stage trusts that the request was verified; it does not hash the key and knows no source.
+
+mod key;
+mod rule;
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+
+pub use self::key::{EventKey, KeyKind};
+
+pub use self::rule::RuleText;
+
+use self::rule::{Field, Source};
+use crate::limits;
+use crate::verify::json::{Paths, Values};
+use crate::verify::{SchemeSpec, SpecError, jwt};
+
+/// Where an event's identity is, as written in configuration.
+///
+/// A rule is `header:NAME`, `json:a.b[0].c` or `claim:NAME`; several with `|` between them mean
+/// the first that is there; a list means all of them, joined by `:`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentitySpec {
+    /// The id of the event, the same in each of its deliveries.
+    pub event_id: Option<RuleText>,
+    /// The id does not tell events apart by itself; its key also holds a digest of the body.
+    #[serde(default)]
+    pub event_id_shared: bool,
+    /// What happened.
+    pub event_type: Option<RuleText>,
+    /// When it happened, as the sender writes it.
+    pub event_time: Option<RuleText>,
+    /// Whose event it is.
+    pub tenant: Option<RuleText>,
+}
+
+/// Compiled rules.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    event_id: Field,
+    event_id_shared: bool,
+    event_type: Field,
+    event_time: Field,
+    tenant: Field,
+    paths: Paths,
+    token: Option<Token>,
+}
+
+/// Where the token is whose claims are read.
+#[derive(Clone, Debug)]
+struct Token {
+    header: HeaderName,
+    prefix: Box<[u8]>,
+    paths: Paths,
+}
+
+/// What a verified request says of its event. Texts are as written: numbers too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity<'r> {
+    /// The id of the event, the same in each of its deliveries.
+    pub event_id: Option<Cow<'r, str>>,
+    /// What happened.
+    pub event_type: Option<Cow<'r, str>>,
+    /// When it happened, as the sender writes it.
+    pub event_time: Option<Cow<'r, str>>,
+    /// Whose event it is.
+    pub tenant: Option<Cow<'r, str>>,
+    kind: KeyKind,
+    /// Where the parts of a joined id end.
+    ends: [u16; rule::PARTS_MAX],
+}
+
+impl Rules {
+    /// Compiles the rules for requests that `scheme` verifies: it says which headers are signed
+    /// and where the token is.
+    pub fn new(spec: &IdentitySpec, scheme: &SchemeSpec) -> Result<Self, SpecError> {
+        let mut compiler = rule::Compiler::new(scheme);
+        let event_id = compiler.field("event_id", spec.event_id.as_ref())?;
+        let event_type = compiler.field("event_type", spec.event_type.as_ref())?;
+        let event_time = compiler.field("event_time", spec.event_time.as_ref())?;
+        let tenant = compiler.field("tenant", spec.tenant.as_ref())?;
+        let event_id_shared = spec.event_id_shared;
+        let (paths, token) = compiler.finish()?;
+        Ok(Self { event_id, event_id_shared, event_type, event_time, tenant, paths, token })
+    }
+
+    /// Reads a verified request.
+    pub fn extract<'r>(&self, headers: &'r HeaderMap, body: &'r [u8]) -> Identity<'r> {
+        let fields = [&self.event_id, &self.event_type, &self.event_time, &self.tenant];
+        let wanted = fields.iter().fold(0, |wanted, field| wanted | field.wanted(headers));
+        let values = if wanted == 0 { Values::none() } else { self.paths.read(body, wanted) };
+        let claims = self.token.as_ref().and_then(|token| {
+            let value = headers.get(&token.header)?;
+            jwt::claims_of(value.as_bytes(), &token.prefix)
+        });
+        let claim_values = match (&self.token, &claims) {
+            (Some(token), Some(claims)) => token.paths.read(claims, u32::MAX),
+            _ => Values::none(),
+        };
+        let look = |source: &Source| match source {
+            Source::Header { name, .. } => header_text(headers, name).map(Cow::Borrowed),
+            Source::Json(slot) => values.text(*slot),
+            Source::Claim(slot) => claim_values.text(*slot).map(|text| Cow::Owned(text.into())),
+        };
+        let event_id = self.event_id.read(look);
+        let kind = match &event_id {
+            None => KeyKind::Signed,
+            Some(id) if self.event_id_shared || !id.signed => KeyKind::IdAndSigned,
+            Some(_) => KeyKind::Id,
+        };
+        Identity {
+            kind,
+            ends: event_id.as_ref().map_or_else(Default::default, |id| id.ends),
+            event_id: event_id.map(|id| id.text),
+            event_type: self.event_type.read(look).map(|found| found.text),
+            event_time: self.event_time.read(look).map(|found| found.text),
+            tenant: self.tenant.read(look).map(|found| found.text),
+        }
+    }
+}
+
+/// The value of a header that stands once and is text; of two values neither is believed.
+fn header_text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
+/// Whether a text may stand in an identity.
+fn fits(text: &str) -> bool {
+    !text.is_empty() && text.len() <= limits::IDENTITY_BYTES_MAX
+}

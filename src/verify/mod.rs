@@ -1,1 +1,151 @@
-//! Not written yet.
+//! Is this request what its sender signed?
+//!
+//! Schemes are data ([`SchemeSpec`]), compiled once into a [`Verifier`]. It judges in two phases:
+//! [`Verifier::claim`] from the head alone, before a byte of the body is read, and
+//! [`Verifier::check`] over the body as received. A preset ([`Profile`]) is a data file with a
+//! scheme, the places of the event's identity and what else is known of a sender.
+//!
+//! Invariants:
+//! - the scheme comes from the source, never from the request;
+//! - bytes are verified as received, nothing is re-serialised;
+//! - a header that the signature needs stands exactly once;
+//! - the work for one request is bounded by [`limits::SIGNATURES_MAX`] and
+//!   [`limits::SECRETS_MAX`];
+//! - signatures are compared decoded, at full length and in constant time.
+//!
+//! This stage knows header maps but no server, keeps no state and never asks the network.
+
+mod secret;
+mod spec;
+mod encoding;
+mod time;
+mod head;
+pub(crate) mod json;
+mod keys;
+mod compile;
+mod template;
+pub(crate) mod jwt;
+mod profile;
+mod sign;
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+pub use self::encoding::{KeyEncoding, SignatureEncoding};
+pub use self::profile::{Notes, Profile, preset, presets};
+pub use self::secret::{NamedSecret, SecretIndex, SecretText};
+pub use self::sign::{SignInput, Signer, sign};
+pub use self::spec::{Algorithm, Format, JwtSpec, KeyPairSpec, SchemeSpec, SpecError, TimeSpec};
+pub use self::time::TimeUnit;
+
+use self::compile::Scheme;
+use self::head::Found;
+use self::jwt::Token;
+use self::keys::Secret;
+use self::template::Request;
+use crate::reject::Reject;
+
+/// A source's scheme and its live secrets.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    scheme: Scheme,
+    secrets: Vec<Secret>,
+}
+
+/// What a request's head claims about its signature; kept while the body arrives.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    now_ns: u64,
+    proof: Proof,
+}
+
+#[derive(Clone, Debug)]
+enum Proof {
+    Template(Found),
+    Jwt(Token),
+}
+
+/// Over which bytes a digest for the event key is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestOf {
+    /// Everything that was signed.
+    Signed,
+    /// What was signed, but for the time of the attempt: the same for an attempt that the sender
+    /// signed anew.
+    SignedButTime,
+}
+
+impl Verifier {
+    /// Compiles a scheme and decodes the secrets. `tolerance` is the greatest age of a signed
+    /// time, in place of the scheme's own; it also bounds the future where it is the smaller.
+    pub fn new(
+        spec: &SchemeSpec,
+        secrets: Vec<NamedSecret>,
+        tolerance: Option<Duration>,
+    ) -> Result<Self, SpecError> {
+        let (secrets, key_pair) = keys::load(spec, secrets)?;
+        Ok(Self { scheme: Scheme::new(spec, key_pair, tolerance)?, secrets })
+    }
+
+    /// Judges the head alone: every needed header exactly once and readable, a signed time in
+    /// tolerance, and for a JWT the token itself.
+    pub fn claim(&self, headers: &HeaderMap, now_ns: u64) -> Result<Claim, Reject> {
+        let proof = match &self.scheme {
+            Scheme::Template(template) => Proof::Template(template.claim(headers, now_ns)?),
+            Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, headers, now_ns)?),
+        };
+        Ok(Claim { now_ns, proof })
+    }
+
+    /// Judges the body under the head that made the claim, and says which secret matched.
+    pub fn check(
+        &self,
+        claim: &Claim,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<SecretIndex, Reject> {
+        match (&self.scheme, &claim.proof) {
+            (Scheme::Template(template), Proof::Template(found)) => {
+                let request = Request { headers, body, now_ns: claim.now_ns };
+                template.check(&self.secrets, found, request)
+            }
+            (Scheme::Jwt(_), Proof::Jwt(token)) => jwt::Jwt::check(token, body),
+            // The claim is another verifier's: a reload changed the scheme in between.
+            _ => Err(Reject::CannotVerify),
+        }
+    }
+
+    /// SHA-256 over the signed bytes of a request that was checked, for keys of events without an
+    /// id of their own. `None` if the request is not the one that made the claim.
+    pub fn digest(
+        &self,
+        over: DigestOf,
+        claim: &Claim,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Option<[u8; 32]> {
+        let digest = match (&self.scheme, &claim.proof) {
+            (Scheme::Template(template), Proof::Template(found)) => {
+                let request = Request { headers, body, now_ns: claim.now_ns };
+                template.digest(over, found, request).ok()?
+            }
+            (Scheme::Jwt(jwt), Proof::Jwt(_)) => jwt.digest(headers).ok()?,
+            _ => return None,
+        };
+        digest.as_ref().try_into().ok()
+    }
+
+    /// The name of a secret of this verifier.
+    pub fn secret_name(&self, index: SecretIndex) -> &str {
+        self.secrets.get(index.as_usize()).map_or("", |secret| &secret.name)
+    }
+
+    /// The names of all live secrets, in the order of [`SecretIndex`].
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(|secret| &*secret.name)
+    }
+}
+
+#[cfg(test)]
+mod vectors;

@@ -1,0 +1,67 @@
+//! The event key: the parts by which two deliveries are known to be of one event.
+
+use super::Identity;
+use crate::verify::DigestOf;
+
+/// What an event key is made from. The number is part of the key, so that keys of different kinds
+/// never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyKind {
+    /// An id within the signed bytes.
+    Id = 1,
+    /// An id that anyone could change on the way, or that does not tell events apart, and the
+    /// digest of what was signed but for the time of the attempt.
+    IdAndSigned = 2,
+    /// No id at all: the digest of everything that was signed.
+    Signed = 3,
+}
+
+/// The parts of an event key, before they are hashed with their source and tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventKey<'i> {
+    kind: [u8; 1],
+    id: &'i str,
+    ends: &'i [u16],
+    digest: Option<[u8; 32]>,
+}
+
+impl Identity<'_> {
+    /// What the event key is made from.
+    pub fn key_kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// The event key. `digest` is called only if the key needs it: it is
+    /// [`Verifier::digest`](crate::verify::Verifier::digest) of the same request.
+    pub fn key(&self, digest: impl FnOnce(DigestOf) -> Option<[u8; 32]>) -> EventKey<'_> {
+        let digest = match self.kind {
+            KeyKind::Id => None,
+            KeyKind::IdAndSigned => digest(DigestOf::SignedButTime),
+            KeyKind::Signed => digest(DigestOf::Signed),
+        };
+        let count = self.ends.iter().take_while(|end| **end != 0).count();
+        EventKey {
+            kind: [self.kind as u8],
+            id: self.event_id.as_deref().unwrap_or_default(),
+            ends: self.ends.get(..count).unwrap_or_default(),
+            digest,
+        }
+    }
+}
+
+impl EventKey<'_> {
+    /// What to hash, in order, each with its length before it.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        let id = self.ends.iter().filter_map(move |end| {
+            let end = usize::from(*end);
+            let part = self.id.as_bytes().get(start..end);
+            // Past the colon that joins the parts.
+            start = end + 1;
+            part
+        });
+        let digest = self.digest.as_ref().map(|digest| &digest[..]);
+        std::iter::once(&self.kind[..]).chain(id).chain(digest)
+    }
+}

@@ -1,0 +1,166 @@
+//! Rules: their text, their compiled form, and how one is read.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+
+use super::{Token, fits, header_text};
+use crate::limits;
+use crate::verify::json::{Paths, Slot};
+use crate::verify::{Format, SchemeSpec, SpecError};
+
+/// The most parts of a joined id.
+pub(super) const PARTS_MAX: usize = 6;
+const _: () = assert!(limits::IDENTITY_BYTES_MAX <= u16::MAX as usize, "ends are u16");
+
+/// A rule as written: one, or a list of parts to be joined.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum RuleText {
+    /// `header:NAME`, `json:PATH`, `claim:NAME`, or several with `|` between them.
+    One(String),
+    /// All of these, joined by `:`.
+    Joined(Vec<String>),
+}
+
+/// A compiled rule: parts, each with its alternatives in order. No parts: no rule.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Field {
+    parts: Vec<Vec<Source>>,
+}
+
+/// One place to look.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    Header { name: HeaderName, signed: bool },
+    Json(Slot),
+    Claim(Slot),
+}
+
+impl Source {
+    fn signed(&self) -> bool {
+        match self {
+            Self::Header { signed, .. } => *signed,
+            // Every scheme signs the body, itself or its digest, and a token its claims.
+            Self::Json(_) | Self::Claim(_) => true,
+        }
+    }
+}
+
+/// What a rule found.
+pub(super) struct FoundText<'r> {
+    pub(super) text: Cow<'r, str>,
+    pub(super) signed: bool,
+    pub(super) ends: [u16; PARTS_MAX],
+}
+
+impl Field {
+    /// The paths without which this rule cannot be settled: those of each part's first
+    /// alternative. The others are read on the way if the first is not there.
+    pub(super) fn wanted(&self, headers: &HeaderMap) -> u32 {
+        let needed = |part: &Vec<Source>| {
+            for source in part {
+                match source {
+                    Source::Json(slot) => return slot.bit(),
+                    Source::Header { name, .. } if header_text(headers, name).is_some() => break,
+                    _ => {}
+                }
+            }
+            0
+        };
+        self.parts.iter().fold(0, |wanted, part| wanted | needed(part))
+    }
+
+    pub(super) fn read<'r>(
+        &self,
+        look: impl Fn(&Source) -> Option<Cow<'r, str>>,
+    ) -> Option<FoundText<'r>> {
+        let mut found: Option<FoundText<'r>> = None;
+        for (index, part) in self.parts.iter().enumerate() {
+            let look = |source| Some((source, look(source).filter(|text| fits(text))?));
+            let (source, text) = part.iter().find_map(look)?;
+            let whole = match &mut found {
+                None => {
+                    found.insert(FoundText { text, signed: source.signed(), ends: [0; PARTS_MAX] })
+                }
+                Some(whole) => {
+                    whole.signed &= source.signed();
+                    let joined = whole.text.to_mut();
+                    joined.push(':');
+                    joined.push_str(&text);
+                    whole
+                }
+            };
+            *whole.ends.get_mut(index)? = u16::try_from(whole.text.len()).ok()?;
+        }
+        found.filter(|whole| fits(&whole.text))
+    }
+}
+
+/// Collects the paths of all rules, so that one pass serves them.
+pub(super) struct Compiler<'s> {
+    scheme: &'s SchemeSpec,
+    signed: Vec<HeaderName>,
+    paths: Paths,
+    claims: Option<Paths>,
+}
+
+impl<'s> Compiler<'s> {
+    pub(super) fn new(scheme: &'s SchemeSpec) -> Self {
+        let signed = scheme.signed_headers();
+        Self { scheme, signed, paths: Paths::default(), claims: None }
+    }
+
+    pub(super) fn field(&mut self, key: &str, rule: Option<&RuleText>) -> Result<Field, SpecError> {
+        let texts = match rule {
+            None => &[][..],
+            Some(RuleText::One(text)) => std::slice::from_ref(text),
+            Some(RuleText::Joined(texts)) => texts,
+        };
+        if rule.is_some() && texts.is_empty() || texts.len() > PARTS_MAX {
+            let message = format!("has {} parts; give 1 to {PARTS_MAX}", texts.len());
+            return Err(SpecError::new(key, message));
+        }
+        let mut parts = Vec::with_capacity(texts.len());
+        for text in texts {
+            let sources = text.split('|').map(|text| self.source(text.trim()));
+            let sources = sources.collect::<Result<Vec<_>, String>>();
+            parts.push(sources.map_err(|message| SpecError::new(key, message))?);
+        }
+        Ok(Field { parts })
+    }
+
+    fn source(&mut self, text: &str) -> Result<Source, String> {
+        match text.split_once(':') {
+            Some(("header", name)) => {
+                let Ok(name) = name.parse::<HeaderName>() else {
+                    return Err(format!("{name:?} is not the name of a header"));
+                };
+                let signed = self.signed.contains(&name);
+                Ok(Source::Header { name, signed })
+            }
+            Some(("json", path)) => Ok(Source::Json(self.paths.add(path)?)),
+            Some(("claim", name)) if self.scheme.format == Format::Jwt => {
+                Ok(Source::Claim(self.claims.get_or_insert_default().add(name)?))
+            }
+            Some(("claim", _)) => {
+                Err("speaks of a claim, but the scheme's format is not \"jwt\"".to_owned())
+            }
+            _ => Err(format!(
+                "{text:?} is not a rule; write \"header:NAME\", \"json:data.items[0].id\" or \
+                 \"claim:NAME\""
+            )),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<(Paths, Option<Token>), SpecError> {
+        let Some(paths) = self.claims else { return Ok((self.paths, None)) };
+        let Ok(header) = self.scheme.header.parse::<HeaderName>() else {
+            let message = format!("{:?} is not the name of a header", self.scheme.header);
+            return Err(SpecError::new("scheme.header", message));
+        };
+        let prefix = self.scheme.prefix.as_deref().unwrap_or_default().as_bytes().into();
+        Ok((self.paths, Some(Token { header, prefix, paths })))
+    }
+}

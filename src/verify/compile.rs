@@ -1,0 +1,243 @@
+//! From a [`SchemeSpec`] to the compiled scheme, with every mistake named by its key.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::head::{LABELS_MAX, Needed, Shape};
+use super::json::Paths;
+use super::jwt::Jwt;
+use super::spec::{Algorithm, Format, SchemeSpec, SpecError, TimeSpec};
+use super::template::{Part, Template, TimeFrom, TimeRule};
+use super::time::Tolerance;
+
+/// A compiled scheme.
+#[derive(Clone, Debug)]
+pub(super) enum Scheme {
+    /// A signature over a template of parts.
+    Template(Box<Template>),
+    /// A JSON Web Token with a digest of the body.
+    Jwt(Box<Jwt>),
+}
+
+fn wrong<T>(key: &str, message: impl Into<String>) -> Result<T, SpecError> {
+    Err(SpecError::new(format!("scheme.{key}"), message))
+}
+
+impl Scheme {
+    /// Compiles the scheme as it stands, or the key pair's form of it. The `tolerance` of the
+    /// source is the most age it takes, and narrows the future if that is wider.
+    pub(super) fn new(
+        spec: &SchemeSpec,
+        key_pair: bool,
+        tolerance: Option<Duration>,
+    ) -> Result<Self, SpecError> {
+        let time = spec.time.clone().map(|mut time| {
+            if let Some(tolerance) = tolerance {
+                time.past = tolerance;
+                time.future = time.future.min(tolerance);
+            }
+            time
+        });
+        if time.is_none() && tolerance.is_some() {
+            let message = "this scheme signs no time that could be checked; remove the key";
+            return Err(SpecError::new("tolerance", message));
+        }
+        let mut algorithm = spec.algorithm;
+        let mut label = spec.label.as_deref();
+        if let (true, Some(pair)) = (key_pair, &spec.key_pair) {
+            algorithm = pair.algorithm;
+            label = Some(&pair.label);
+        }
+        if spec.format == Format::Jwt {
+            return Jwt::new(spec).map(|jwt| Self::Jwt(Box::new(jwt)));
+        }
+        if spec.jwt.is_some() {
+            return wrong("jwt", "belongs to format = \"jwt\"; set that or remove the table");
+        }
+        let mut builder = Builder { spec, others: Vec::new(), labels: Vec::new() };
+        let template = builder.template(algorithm, label, time.as_ref())?;
+        Ok(Self::Template(Box::new(template)))
+    }
+}
+
+/// The header under its name and its aliases.
+pub(super) fn needed(spec: &SchemeSpec, key: &str, name: &str) -> Result<Needed, SpecError> {
+    let aliases = spec.aliases.iter().filter(|(of, _)| of.eq_ignore_ascii_case(name));
+    let names = std::iter::once(name).chain(aliases.flat_map(|(_, to)| to).map(String::as_str));
+    let names = names.map(|name| match name.parse::<HeaderName>() {
+        Ok(name) => Ok(name),
+        Err(_) => wrong(key, format!("{name:?} is not the name of a header")),
+    });
+    Ok(Needed { names: names.collect::<Result<_, _>>()? })
+}
+
+impl SchemeSpec {
+    /// The headers whose values the signature covers, under all their names.
+    pub(crate) fn signed_headers(&self) -> Vec<HeaderName> {
+        let names = self.signed.iter().filter_map(|part| part.strip_prefix("header:"));
+        let headers = names.filter_map(|name| needed(self, "signed", name).ok());
+        headers.flat_map(|header| header.names).collect()
+    }
+}
+
+struct Builder<'s> {
+    spec: &'s SchemeSpec,
+    others: Vec<Needed>,
+    labels: Vec<Box<[u8]>>,
+}
+
+impl Builder<'_> {
+    fn template(
+        &mut self,
+        algorithm: Algorithm,
+        label: Option<&str>,
+        time: Option<&TimeSpec>,
+    ) -> Result<Template, SpecError> {
+        let spec = self.spec;
+        let Some(encoding) = spec.signature_encoding else {
+            return wrong("signature_encoding", "is missing; say \"hex\" or \"base64\"");
+        };
+        let parts = self.parts()?;
+        let time = time.map(|time| self.time(time)).transpose()?;
+        let template = Template {
+            algorithm,
+            encoding,
+            header: needed(spec, "header", &spec.header)?,
+            shape: self.shape(label)?,
+            others: std::mem::take(&mut self.others),
+            parts,
+            time,
+        };
+        self.check_aliases(&template)?;
+        Ok(template)
+    }
+
+    fn parts(&mut self) -> Result<Vec<Part>, SpecError> {
+        let mut parts = Vec::with_capacity(self.spec.signed.len());
+        for (index, text) in self.spec.signed.iter().enumerate() {
+            let key = format!("signed[{index}]");
+            parts.push(match text.split_once(':') {
+                None if text == "body" => Part::Body,
+                Some(("literal", literal)) => Part::Literal(literal.as_bytes().into()),
+                Some(("header", name)) => Part::Header(self.other(&key, name)?),
+                Some(("kv", label)) => Part::Label(self.label(&key, label)?),
+                _ => {
+                    let message = format!(
+                        "{text:?} is not a part; write \"literal:TEXT\", \"header:NAME\", \
+                         \"kv:LABEL\" or \"body\""
+                    );
+                    return wrong(&key, message);
+                }
+            });
+        }
+        if !parts.contains(&Part::Body) {
+            let message = "has no \"body\": without it anyone could put another body under a \
+                           valid signature; add it";
+            return wrong("signed", message);
+        }
+        Ok(parts)
+    }
+
+    fn time(&mut self, time: &TimeSpec) -> Result<TimeRule, SpecError> {
+        let key = "time.from";
+        let from = match time.from.split_once(':') {
+            Some(("header", name)) => TimeFrom::Header(self.other(key, name)?),
+            Some(("kv", label)) => TimeFrom::Label(self.label(key, label)?),
+            Some(("json", path)) => {
+                let mut paths = Paths::default();
+                match paths.add(path) {
+                    Ok(slot) => TimeFrom::Json(Box::new(paths), slot),
+                    Err(message) => return wrong(key, message),
+                }
+            }
+            _ => {
+                let message = format!(
+                    "{:?} is no place; write \"header:NAME\", \"kv:LABEL\" or \"json:PATH\"",
+                    time.from
+                );
+                return wrong(key, message);
+            }
+        };
+        Ok(TimeRule { from, unit: time.unit, tolerance: Tolerance::new(time.past, time.future) })
+    }
+
+    fn shape(&mut self, label: Option<&str>) -> Result<Shape, SpecError> {
+        let spec = self.spec;
+        if spec.format != Format::KvList && spec.separator.is_some() {
+            return wrong("separator", "belongs to format = \"kvlist\"; remove it");
+        }
+        if spec.format != Format::Plain && spec.prefix.is_some() {
+            return wrong("prefix", "belongs to format = \"plain\" or \"jwt\"; remove it");
+        }
+        let label = match (label, spec.format) {
+            (Some(_), Format::Plain) => {
+                return wrong("label", "belongs to a list format; use `prefix` or remove it");
+            }
+            (None | Some(""), Format::KvList | Format::SpaceList) => {
+                return wrong("label", "is missing; name the entries that count, such as \"v1\"");
+            }
+            (label, _) => label.unwrap_or_default().as_bytes().into(),
+        };
+        match spec.format {
+            Format::KvList => {
+                let separator = spec.separator.unwrap_or(',');
+                let Some(separator) = u8::try_from(separator).ok().filter(u8::is_ascii) else {
+                    return wrong("separator", "is not one ASCII character, such as \",\"");
+                };
+                let labels = std::mem::take(&mut self.labels);
+                Ok(Shape::KvList { separator, label, labels })
+            }
+            Format::SpaceList => Ok(Shape::SpaceList { label }),
+            Format::Plain | Format::Jwt => {
+                let prefix = spec.prefix.as_deref().unwrap_or_default().as_bytes().into();
+                Ok(Shape::Plain { prefix })
+            }
+        }
+    }
+
+    /// The index of a header that must be there.
+    fn other(&mut self, key: &str, name: &str) -> Result<usize, SpecError> {
+        let header = needed(self.spec, key, name)?;
+        let known = self.others.iter().position(|other| other.names == header.names);
+        Ok(known.unwrap_or_else(|| {
+            self.others.push(header);
+            self.others.len() - 1
+        }))
+    }
+
+    /// The index of a label whose value is needed.
+    fn label(&mut self, key: &str, label: &str) -> Result<usize, SpecError> {
+        if self.spec.format != Format::KvList {
+            return wrong(key, "speaks of a label, which needs format = \"kvlist\"");
+        }
+        if self.spec.label.as_deref() == Some(label) {
+            return wrong(key, "is the label of the signature itself; name another one");
+        }
+        let known = self.labels.iter().position(|known| **known == *label.as_bytes());
+        if known.is_none() && self.labels.len() == LABELS_MAX {
+            return wrong(key, format!("is one label too many; at most {LABELS_MAX} are read"));
+        }
+        Ok(known.unwrap_or_else(|| {
+            self.labels.push(label.as_bytes().into());
+            self.labels.len() - 1
+        }))
+    }
+
+    /// An alias of a header that nothing asks for is a slip of the pen.
+    fn check_aliases(&self, template: &Template) -> Result<(), SpecError> {
+        let used = |name: &String| {
+            let mut headers = std::iter::once(&template.header).chain(&template.others);
+            headers.any(|header| {
+                header.names.iter().any(|known| name.eq_ignore_ascii_case(known.as_str()))
+            })
+        };
+        match self.spec.aliases.keys().find(|name| !used(name)) {
+            Some(name) => {
+                let message = "names a header that `header` and `signed` do not speak of; mend it";
+                wrong(&format!("aliases.{name}"), message)
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What a request's head says about its signature: headers that must stand exactly once, and the
+//! candidates inside the signature header.
+//!
+//! Nothing is copied: candidates and labelled values are spans of the header's value, which is
+//! looked up again after the body. Nothing is decoded here and nothing is trusted.
+
+use std::ops::Range;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::limits;
+use crate::reject::Reject;
+
+/// The most labels of a list header that a scheme may refer to.
+pub(super) const LABELS_MAX: usize = 4;
+
+/// A header that must be there, under one of its names.
+#[derive(Clone, Debug)]
+pub(super) struct Needed {
+    /// The name of the scheme, then its aliases.
+    pub(super) names: Vec<HeaderName>,
+}
+
+impl Needed {
+    /// The one value of the header. Under two names it must be the same value, so that no later
+    /// reader of either name sees another one than was signed.
+    pub(super) fn value<'h>(&self, headers: &'h HeaderMap) -> Result<&'h [u8], Reject> {
+        let mut found: Option<&'h [u8]> = None;
+        for name in &self.names {
+            let mut values = headers.get_all(name).iter();
+            let Some(value) = values.next() else { continue };
+            if values.next().is_some() || found.is_some_and(|other| other != value.as_bytes()) {
+                return Err(Reject::SignatureDoubled);
+            }
+            found = Some(value.as_bytes());
+        }
+        found.filter(|value| !value.is_empty()).ok_or(Reject::SignatureMissing)
+    }
+}
+
+/// A part of a header's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    start: u16,
+    end: u16,
+}
+
+impl Span {
+    fn new(range: Range<usize>) -> Option<Self> {
+        Some(Self { start: range.start.try_into().ok()?, end: range.end.try_into().ok()? })
+    }
+
+    pub(super) fn of(self, value: &[u8]) -> Option<&[u8]> {
+        value.get(usize::from(self.start)..usize::from(self.end))
+    }
+}
+
+/// The candidates and labelled values of one signature header.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    signatures: [Span; limits::SIGNATURES_MAX],
+    count: usize,
+    pub(super) labels: [Option<Span>; LABELS_MAX],
+}
+
+impl Found {
+    pub(super) fn signatures(&self) -> &[Span] {
+        self.signatures.get(..self.count).unwrap_or_default()
+    }
+
+    /// Keeps a candidate; beyond the bound it is not looked at.
+    fn push(&mut self, span: Span) {
+        if let Some(slot) = self.signatures.get_mut(self.count) {
+            *slot = span;
+            self.count += 1;
+        }
+    }
+}
+
+/// How candidates stand in the signature header.
+#[derive(Clone, Debug)]
+pub(super) enum Shape {
+    /// One signature after a fixed prefix.
+    Plain { prefix: Box<[u8]> },
+    /// `t=..,v1=..,v1=..`: labelled entries, split at the first `=`.
+    KvList { separator: u8, label: Box<[u8]>, labels: Vec<Box<[u8]>> },
+    /// `v1,.. v1a,..`: versioned entries between spaces.
+    SpaceList { label: Box<[u8]> },
+}
+
+impl Shape {
+    /// Finds the candidates for which `readable` holds; unreadable ones spoil nothing.
+    pub(super) fn find(
+        &self,
+        value: &[u8],
+        mut readable: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Found, Reject> {
+        let mut found = Found::default();
+        match self {
+            Self::Plain { prefix } => {
+                let range = prefix.len()..value.len();
+                if value.starts_with(prefix) {
+                    keep(&mut found, value, range, &mut readable);
+                }
+            }
+            Self::KvList { separator, label, labels } => {
+                for entry in entries(value, *separator) {
+                    let text = value.get(entry.clone()).unwrap_or_default();
+                    let Some(equals) = text.iter().position(|byte| *byte == b'=') else { continue };
+                    let name = text.get(..equals).unwrap_or_default();
+                    let range = entry.start + equals + 1..entry.end;
+                    if name == &**label {
+                        keep(&mut found, value, range, &mut readable);
+                    } else if let Some(index) = labels.iter().position(|want| name == &**want) {
+                        let slot = found.labels.get_mut(index).ok_or(Reject::SignatureMalformed)?;
+                        if slot.is_some() {
+                            return Err(Reject::SignatureMalformed);
+                        }
+                        *slot = Span::new(range);
+                    }
+                }
+                if found.labels.iter().flatten().count() < labels.len() {
+                    return Err(Reject::SignatureMalformed);
+                }
+            }
+            Self::SpaceList { label } => {
+                for entry in entries(value, b' ') {
+                    let text = value.get(entry.clone()).unwrap_or_default();
+                    let rest = text.strip_prefix(&**label).and_then(|rest| rest.strip_prefix(b","));
+                    if let Some(signature) = rest {
+                        let start = entry.end - signature.len();
+                        keep(&mut found, value, start..entry.end, &mut readable);
+                    }
+                }
+            }
+        }
+        if found.count == 0 { Err(Reject::SignatureMalformed) } else { Ok(found) }
+    }
+}
+
+fn keep(found: &mut Found, value: &[u8], range: Range<usize>, readable: impl FnMut(&[u8]) -> bool) {
+    if found.count < limits::SIGNATURES_MAX
+        && let Some(span) = Span::new(range)
+        && span.of(value).is_some_and(readable)
+    {
+        found.push(span);
+    }
+}
+
+/// The entries of a list without the white space around them.
+fn entries(value: &[u8], separator: u8) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    value.split(move |byte| *byte == separator).map(move |entry| {
+        let left = entry.len() - entry.trim_ascii_start().len();
+        let begin = start + left;
+        let range = begin..begin + entry.trim_ascii().len();
+        start += entry.len() + 1;
+        range
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found<'v>(shape: &Shape, value: &'v str) -> Option<Vec<&'v str>> {
+        let found = shape.find(value.as_bytes(), |text| !text.starts_with(b"bad")).ok()?;
+        let text = |span: &Span| {
+            std::str::from_utf8(span.of(value.as_bytes()).expect("inside")).expect("text")
+        };
+        Some(found.signatures().iter().chain(found.labels.iter().flatten()).map(text).collect())
+    }
+
+    fn kv(separator: u8) -> Shape {
+        let label = b"v1".to_vec().into();
+        Shape::KvList { separator, label, labels: vec![b"t".to_vec().into()] }
+    }
+
+    #[test]
+    fn entries_split_at_the_first_equals_sign() {
+        assert_eq!(found(&kv(b','), "t=1,v1=YQ=="), Some(vec!["YQ==", "1"]));
+        assert_eq!(found(&kv(b';'), "t=1;v1=a"), Some(vec!["a", "1"]));
+        assert_eq!(found(&kv(b','), " t=1 ,\tv1=a, v1=b"), Some(vec!["a", "b", "1"]));
+    }
+
+    #[test]
+    fn unknown_labels_and_unreadable_candidates_spoil_nothing() {
+        assert_eq!(found(&kv(b','), "x,v0=b,t=1,v1=bad,v1=a,=,"), Some(vec!["a", "1"]));
+        let list = Shape::SpaceList { label: b"v1".to_vec().into() };
+        assert_eq!(found(&list, "v1a,x v2,y v1 v1,bad  v1,a v1,b"), Some(vec!["a", "b"]));
+        assert_eq!(found(&list, "v1a,x"), None);
+    }
+
+    #[test]
+    fn only_the_configured_label_counts_and_the_time_stands_once() {
+        for bad in ["t=1,v0=a", "v1=a", "t=1", "t=1,t=2,v1=a", "", "t=1,v1=bad", "t=1;v1=a"] {
+            assert_eq!(found(&kv(b','), bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_plain_header_needs_its_prefix() {
+        let plain = Shape::Plain { prefix: b"sha256=".to_vec().into() };
+        assert_eq!(found(&plain, "sha256=aa"), Some(vec!["aa"]));
+        assert_eq!(found(&plain, "aa"), None);
+        assert_eq!(found(&plain, "sha1=aa"), None);
+    }
+
+    #[test]
+    fn at_most_the_bound_of_candidates_is_kept() {
+        let many = format!("t=1{}", ",v1=a".repeat(1_000));
+        assert_eq!(found(&kv(b','), &many).expect("found").len(), limits::SIGNATURES_MAX + 1);
+    }
+
+    #[test]
+    fn a_doubled_header_is_told_from_a_missing_one() {
+        let names = ["svix-id", "webhook-id"].map(HeaderName::from_static).to_vec();
+        let needed = Needed { names };
+        let mut headers = HeaderMap::new();
+        assert_eq!(needed.value(&headers), Err(Reject::SignatureMissing));
+        headers.append("webhook-id", "".parse().expect("value"));
+        assert_eq!(needed.value(&headers), Err(Reject::SignatureMissing));
+        headers.insert("webhook-id", "a".parse().expect("value"));
+        assert_eq!(needed.value(&headers), Ok(&b"a"[..]));
+        headers.insert("svix-id", "a".parse().expect("value"));
+        assert_eq!(needed.value(&headers), Ok(&b"a"[..]));
+        headers.insert("svix-id", "b".parse().expect("value"));
+        assert_eq!(needed.value(&headers), Err(Reject::SignatureDoubled));
+        headers.remove("svix-id");
+        headers.append("webhook-id", "a".parse().expect("value"));
+        assert_eq!(needed.value(&headers), Err(Reject::SignatureDoubled));
+    }
+}

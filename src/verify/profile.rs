@@ -1,0 +1,82 @@
+//! Presets: what is known of each sender, as data files compiled in.
+//!
+//! A preset holds facts and no behaviour. What is not confirmed by the sender's own source or by
+//! a live capture says so in `unconfirmed`.
+
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+use super::spec::SchemeSpec;
+use crate::identify::IdentitySpec;
+use crate::limits;
+
+/// The data files, one a sender, in the order in which they are listed to people.
+const FILES: [&str; 10] = [
+    include_str!("presets/livekit.toml"),
+    include_str!("presets/twitch.toml"),
+    include_str!("presets/mux.toml"),
+    include_str!("presets/zoom.toml"),
+    include_str!("presets/standard-webhooks.toml"),
+    include_str!("presets/svix.toml"),
+    include_str!("presets/stripe.toml"),
+    include_str!("presets/github.toml"),
+    include_str!("presets/slack.toml"),
+    include_str!("presets/wave.toml"),
+];
+
+/// Facts about one sender.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// The name in `preset = "..."`.
+    pub name: String,
+    /// The name for people.
+    pub title: String,
+    /// The content types that the sender is known to use, kindly read.
+    pub content_types: Vec<String>,
+    /// The shortest key that the sender lets its users choose, if that is below our own bound.
+    #[serde(default = "secret_bytes_min")]
+    pub secret_bytes_min: usize,
+    /// What of this file is a guess, and what would settle it.
+    pub unconfirmed: Option<String>,
+    /// How its signatures are made.
+    pub scheme: SchemeSpec,
+    /// Where an event's id, type, time and tenant are.
+    pub identity: IdentitySpec,
+    /// What else its users should know.
+    #[serde(default)]
+    pub notes: Notes,
+}
+
+/// What the sender expects and does, in words.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notes {
+    /// Which answers it takes for success, and how soon.
+    pub answer: Option<String>,
+    /// What it asks before or between events.
+    pub handshake: Option<String>,
+    /// How long it tries again.
+    pub retry: Option<String>,
+    /// How its secrets are changed.
+    pub rotation: Option<String>,
+    /// What its signature does not cover, and other traps.
+    pub weakness: Option<String>,
+}
+
+const fn secret_bytes_min() -> usize {
+    limits::SECRET_BYTES_MIN
+}
+
+/// The preset of this name.
+pub fn preset(name: &str) -> Option<&'static Profile> {
+    presets().find(|profile| profile.name == name)
+}
+
+/// Every preset.
+pub fn presets() -> impl Iterator<Item = &'static Profile> {
+    static PROFILES: OnceLock<Vec<Profile>> = OnceLock::new();
+    let read = |text: &&str| toml::from_str(text).expect("a test reads every compiled-in preset");
+    PROFILES.get_or_init(|| FILES.iter().map(read).collect()).iter()
+}

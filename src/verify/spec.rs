@@ -1,0 +1,158 @@
+//! A scheme as data: the keys of `[source.scheme]` and of a preset's `[scheme]`.
+//!
+//! This is what the text says, before `scheme` has checked that it makes sense and compiled it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use super::encoding::{KeyEncoding, SignatureEncoding};
+use super::time::TimeUnit;
+
+/// How a source's signatures are made, as written in configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemeSpec {
+    /// What makes the signature.
+    pub algorithm: Algorithm,
+    /// The header that holds it.
+    pub header: String,
+    /// How it stands in that header.
+    #[serde(default)]
+    pub format: Format,
+    /// `plain` and `jwt`: the text before the signature, such as `sha256=`.
+    pub prefix: Option<String>,
+    /// `kvlist`: what stands between the entries; a comma if not said.
+    pub separator: Option<char>,
+    /// `kvlist` and `spacelist`: the label of the entries that count; no other version does.
+    pub label: Option<String>,
+    /// Other names of headers that `header` and `signed` speak of.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, Vec<String>>,
+    /// The parts of the signed bytes, in order: `literal:TEXT`, `header:NAME`, `kv:LABEL`, `body`.
+    #[serde(default)]
+    pub signed: Vec<String>,
+    /// How the signature is written; a JWT has its own way.
+    pub signature_encoding: Option<SignatureEncoding>,
+    /// How a secret's text stands for its key.
+    #[serde(default)]
+    pub key_encoding: KeyEncoding,
+    /// Where the signed time is and how far from now it may be; without it no time is checked.
+    pub time: Option<TimeSpec>,
+    /// A public-key form of the same scheme, chosen by the prefix of the configured secret.
+    pub key_pair: Option<KeyPairSpec>,
+    /// `jwt`: which claims are checked.
+    pub jwt: Option<JwtSpec>,
+}
+
+/// What makes a signature. A scheme has exactly one; it is never read from a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// HMAC with SHA-1, only for senders that have nothing else.
+    HmacSha1,
+    /// HMAC with SHA-256.
+    HmacSha256,
+    /// HMAC with SHA-384.
+    HmacSha384,
+    /// HMAC with SHA-512.
+    HmacSha512,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// How signatures stand in their header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One signature, after `prefix`.
+    #[default]
+    Plain,
+    /// Labelled entries: `t=..,v1=..`.
+    KvList,
+    /// Versioned entries between spaces: `v1,.. v1,..`.
+    SpaceList,
+    /// A JSON Web Token whose claims hold a digest of the body.
+    Jwt,
+}
+
+/// Where the signed time is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeSpec {
+    /// `header:NAME`, `kv:LABEL` or `json:PATH`.
+    pub from: String,
+    /// How it is written.
+    pub unit: TimeUnit,
+    /// How old it may be; 300 s if not said.
+    #[serde(default = "five_minutes", deserialize_with = "duration")]
+    pub past: Duration,
+    /// How far ahead it may be; 300 s if not said.
+    #[serde(default = "five_minutes", deserialize_with = "duration")]
+    pub future: Duration,
+}
+
+/// The public-key form of a scheme that also has a symmetric one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPairSpec {
+    /// A secret that begins so is a public key.
+    pub prefix: String,
+    /// What makes its signatures.
+    pub algorithm: Algorithm,
+    /// The label of its entries.
+    pub label: String,
+    /// How the text after the prefix stands for the key.
+    pub key_encoding: KeyEncoding,
+}
+
+/// Which claims of a JWT are checked. `exp` is always required and `nbf` always respected.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSpec {
+    /// The claim that names the secret's `key_id`.
+    pub key_id: Option<String>,
+    /// The claim that holds the SHA-256 of the body.
+    pub body_sha256: String,
+    /// How that digest is written.
+    pub body_sha256_encoding: SignatureEncoding,
+    /// How far the clocks may differ; nothing if not said.
+    #[serde(default, deserialize_with = "duration")]
+    pub leeway: Duration,
+}
+
+const fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|_| {
+        serde::de::Error::custom(format!("{text:?} is not a duration; write it as \"300s\""))
+    })
+}
+
+/// A scheme, secret or rule that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecError {
+    /// The key, from the source's table on: `scheme.time.from`, `secrets[1].key_id`.
+    pub key: String,
+    /// What is wrong with its value, and the cure.
+    pub message: String,
+}
+
+impl SpecError {
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+impl std::error::Error for SpecError {}

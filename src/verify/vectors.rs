@@ -1,0 +1,304 @@
+//! Runs every vector of `tests/vectors`, and every accepted one again with something changed.
+//!
+//! What a scheme cannot see is listed in [`UNSEEN`]; everything else that is changed must be
+//! refused.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use super::*;
+use crate::identify::Rules;
+
+/// Headers that no signature covers and no check needs, so that a request is accepted without
+/// them. Content types are the admission's business.
+const UNSEEN: [&str; 12] = [
+    "content-type",
+    "user-agent",
+    "x-github-delivery",
+    "x-github-event",
+    "x-slack-retry-num",
+    "x-slack-retry-reason",
+    "twitch-eventsub-message-retry",
+    "twitch-eventsub-message-type",
+    "twitch-eventsub-subscription-type",
+    "twitch-eventsub-subscription-version",
+    "x-wave-timestamp",
+    "x-wave-event-id",
+];
+
+#[derive(Deserialize)]
+struct File {
+    vector: Vec<Vector>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vector {
+    name: String,
+    #[serde(rename = "source")]
+    _source: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    why: String,
+    #[serde(rename = "policy")]
+    _policy: Option<String>,
+    #[serde(rename = "unconfirmed")]
+    _unconfirmed: Option<String>,
+    expect: String,
+    secrets: Vec<String>,
+    key_id: Option<String>,
+    now_s: Option<u64>,
+    body: Option<String>,
+    body_base64: Option<String>,
+    headers: BTreeMap<String, String>,
+    event: Option<Event>,
+    #[serde(rename = "response")]
+    _response: Option<toml::Value>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Event {
+    id: Option<String>,
+    r#type: Option<String>,
+    time: Option<String>,
+    tenant: Option<String>,
+}
+
+/// A request that can be changed.
+#[derive(Clone)]
+struct Case {
+    profile: &'static Profile,
+    secrets: Vec<String>,
+    key_id: Option<String>,
+    now_ns: u64,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Case {
+    fn new(profile: &'static Profile, vector: &Vector) -> Self {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &vector.headers {
+            let name: HeaderName = name.parse().expect("a name");
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+        }
+        let body = match (&vector.body, &vector.body_base64) {
+            (Some(text), None) => text.clone().into_bytes(),
+            (None, Some(text)) => STANDARD.decode(text).expect("base64"),
+            _ => panic!("{} needs one body", vector.name),
+        };
+        let now_ns = vector.now_s.unwrap_or(1_700_000_000) * 1_000_000_000;
+        let (secrets, key_id) = (vector.secrets.clone(), vector.key_id.clone());
+        Self { profile, secrets, key_id, now_ns, headers, body }
+    }
+
+    fn verifier(&self) -> Result<Verifier, SpecError> {
+        let named = |(index, text): (usize, &String)| NamedSecret {
+            name: format!("s{index}"),
+            value: SecretText::new(text),
+            key_id: self.key_id.clone(),
+        };
+        let secrets = self.secrets.iter().enumerate().map(named).collect();
+        Verifier::new(&self.profile.scheme, secrets, None)
+    }
+
+    fn judge(&self) -> Result<SecretIndex, Reject> {
+        self.judge_by(&self.verifier().expect("secrets of a vector load"))
+    }
+
+    fn judge_by(&self, verifier: &Verifier) -> Result<SecretIndex, Reject> {
+        let claim = verifier.claim(&self.headers, self.now_ns)?;
+        verifier.check(&claim, &self.headers, &self.body)
+    }
+
+    /// The header with the signature, whichever of its names is used.
+    fn signature_header(&self) -> HeaderName {
+        let aliases = self.profile.scheme.aliases.values().flatten();
+        let names = std::iter::once(&self.profile.scheme.header).chain(aliases);
+        let name = names.into_iter().find(|name| self.headers.contains_key(name.as_str()));
+        name.expect("signed").parse().expect("a name")
+    }
+}
+
+fn vectors() -> Vec<(&'static Profile, Vector)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let mut vectors = Vec::new();
+    for profile in presets() {
+        let path = folder.join(format!("{}.toml", profile.name));
+        let text = std::fs::read_to_string(&path).expect("every preset has vectors");
+        let file: File = toml::from_str(&text).expect("vectors are well formed");
+        vectors.extend(file.vector.into_iter().map(|vector| (profile, vector)));
+    }
+    vectors
+}
+
+fn accepted() -> impl Iterator<Item = (String, Case)> {
+    let accepted = vectors().into_iter().filter(|(_, vector)| vector.expect == "accept");
+    accepted.map(|(profile, vector)| (vector.name.clone(), Case::new(profile, &vector)))
+}
+
+#[test]
+fn every_vector_gets_its_verdict() {
+    let vectors = vectors();
+    assert!(vectors.len() >= 74, "vectors were lost");
+    for (profile, vector) in &vectors {
+        let verdict = Case::new(profile, vector).judge();
+        let expected = vector.expect == "accept";
+        assert_eq!(verdict.is_ok(), expected, "{}: {verdict:?} ({})", vector.name, vector.why);
+    }
+}
+
+#[test]
+fn every_vector_identifies_its_event() {
+    let mut checked = 0;
+    for (profile, vector) in vectors() {
+        let Some(event) = vector.event.clone() else { continue };
+        let case = Case::new(profile, &vector);
+        let rules = Rules::new(&profile.identity, &profile.scheme).expect("rules compile");
+        let identity = rules.extract(&case.headers, &case.body);
+        let pairs = [
+            (&event.id, &identity.event_id),
+            (&event.r#type, &identity.event_type),
+            (&event.time, &identity.event_time),
+            (&event.tenant, &identity.tenant),
+        ];
+        for (want, got) in pairs {
+            if want.is_some() {
+                assert_eq!(got.as_deref(), want.as_deref(), "{}", vector.name);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 17, "expectations were lost");
+}
+
+#[test]
+fn the_secret_that_matched_is_named() {
+    let (_, case) = accepted().find(|(name, _)| name == "github-octokit-rotation").expect("there");
+    let verifier = case.verifier().expect("loads");
+    let index = case.judge_by(&verifier).expect("accepted");
+    assert_eq!(verifier.secret_name(index), "s1");
+}
+
+#[test]
+fn without_a_needed_header_or_with_two_of_it_a_request_is_refused() {
+    for (name, case) in accepted() {
+        for header in case.headers.keys() {
+            let unseen = UNSEEN.contains(&header.as_str());
+            let mut without = case.clone();
+            without.headers.remove(header);
+            let mut doubled = case.clone();
+            doubled.headers.append(header, case.headers[header].clone());
+            let verdicts = (without.judge().err(), doubled.judge().err());
+            let expected = if unseen {
+                (None, None)
+            } else {
+                (Some(Reject::SignatureMissing), Some(Reject::SignatureDoubled))
+            };
+            assert_eq!(verdicts, expected, "{name}: {header}");
+        }
+    }
+}
+
+#[test]
+fn a_changed_body_is_refused() {
+    for (name, case) in accepted() {
+        let verifier = case.verifier().expect("loads");
+        let mut longer = case.clone();
+        longer.body.push(b'\n');
+        assert_eq!(longer.judge_by(&verifier), Err(Reject::SignatureWrong), "{name}: longer");
+        for at in 0..case.body.len() {
+            let mut changed = case.clone();
+            changed.body[at] ^= 1 << (at % 8);
+            assert_eq!(changed.judge_by(&verifier), Err(Reject::SignatureWrong), "{name}: {at}");
+        }
+    }
+}
+
+#[test]
+fn another_key_is_refused() {
+    for (name, case) in accepted() {
+        let longest = case.secrets.iter().map(String::len).max().unwrap_or(0);
+        for at in 0..longest {
+            let mut changed = case.clone();
+            for secret in &mut changed.secrets {
+                let at = at.min(secret.len() - 1);
+                let other = if secret.as_bytes()[at] == b'A' { "B" } else { "A" };
+                secret.replace_range(at..=at, other);
+            }
+            let Ok(verifier) = changed.verifier() else { continue };
+            assert!(changed.judge_by(&verifier).is_err(), "{name}: {at}");
+        }
+        if let Some(key_id) = &case.key_id {
+            let other = Case { key_id: Some(format!("{key_id}2")), ..case.clone() };
+            assert_eq!(other.judge(), Err(Reject::SignatureWrong), "{name}: key id");
+        }
+    }
+}
+
+#[test]
+fn a_changed_signature_is_refused() {
+    for (name, case) in accepted() {
+        let header = case.signature_header();
+        let verifier = case.verifier().expect("loads");
+        let value = case.headers[&header].as_bytes().to_vec();
+        let (mut tried, mut refused) = (0, 0);
+        for at in 0..value.len() {
+            // Another digit, a low bit, and the other case.
+            for other in
+                [if value[at] == b'0' { b'1' } else { b'0' }, value[at] ^ 1, value[at] ^ 32]
+            {
+                let mut changed = case.clone();
+                let mut bytes = value.clone();
+                bytes[at] = other;
+                let Ok(text) = HeaderValue::from_bytes(&bytes) else { continue };
+                changed.headers.insert(header.clone(), text);
+                tried += 1;
+                refused += usize::from(changed.judge_by(&verifier).is_err());
+            }
+        }
+        // With several candidates a request stands as long as the right one is untouched.
+        let spare =
+            ["two-v1", "multi-sig", "rolled-key"].iter().any(|several| name.contains(several));
+        assert!(refused == tried || spare && refused >= 43 * 2, "{name}: {refused} of {tried}");
+    }
+}
+
+#[test]
+fn a_clock_beyond_the_tolerance_refuses() {
+    for (name, case) in accepted() {
+        let timed = case.profile.scheme.time.is_some() || case.profile.scheme.jwt.is_some();
+        let day_ns = 86_400_000_000_000;
+        for (now_ns, reject) in
+            [(case.now_ns + day_ns, Reject::Stale), (case.now_ns - day_ns, Reject::Future)]
+        {
+            let moved = Case { now_ns, ..case.clone() };
+            assert_eq!(moved.judge().err(), timed.then_some(reject), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_request_of_one_sender_is_refused_by_every_other() {
+    for (name, case) in accepted() {
+        for other in presets() {
+            // The Svix names of the headers are aliases of the standard ones.
+            let kin = ["svix", "standard-webhooks"];
+            let related = kin.contains(&&*other.name) && kin.contains(&&*case.profile.name);
+            if other.name == case.profile.name || related {
+                continue;
+            }
+            let wants_key_id = other.scheme.jwt.is_some();
+            let key_id = wants_key_id.then(|| case.key_id.clone().unwrap_or("id".into()));
+            let crossed = Case { profile: other, key_id, ..case.clone() };
+            let Ok(verifier) = crossed.verifier() else { continue };
+            assert!(crossed.judge_by(&verifier).is_err(), "{name} by {}", other.name);
+        }
+    }
+}
