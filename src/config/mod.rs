@@ -1,1 +1,175 @@
-//! Not written yet.
+//! File and environment to a checked configuration, or to everything that is wrong with them.
+//!
+//! ```text
+//! file, FOREBAY_...  ->  document  ->  section, by schema  ->  Config
+//!                        one text,     typed reads, every
+//!                        one table     mistake with its place
+//! ```
+//!
+//! What is read is checked once and does not change: nothing behind this module asks whether a
+//! value makes sense. There is one plain struct for each part of the program that takes one, and
+//! no default that does not stand in [`schema`](self). Reloading is reading again.
+//!
+//! Precedence: environment, then file, then default. A secret is read here, from wherever the
+//! file says, and is never shown again.
+
+mod document;
+mod schema;
+mod units;
+mod near;
+mod env;
+mod section;
+mod receive;
+mod lane;
+mod source;
+mod secret;
+mod error;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use self::error::{ConfigError, ToldProblem};
+pub use self::lane::{AckLevel, LaneConfig};
+pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
+pub use self::secret::{Origin, SecretConfig};
+pub use self::source::Source;
+pub use self::units::{duration_text, size_text};
+
+use self::document::{Shown, Texts};
+use self::env::Overrides;
+use self::error::{Problem, Problems};
+use self::section::{Reading, Section};
+use self::source::Around;
+
+/// Where packages put the file.
+const PATH: &str = "/etc/forebay/forebay.toml";
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Everything that an operator decides, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The folder that holds everything kept.
+    pub data_dir: PathBuf,
+    /// The receivers.
+    pub receive: ReceiveConfig,
+    /// The listener for operators.
+    pub admin: AdminConfig,
+    /// The lanes, in the order of the file; at least one.
+    pub lanes: Vec<LaneConfig>,
+    /// The sources, in the order of the file; at least one.
+    pub sources: Vec<Source>,
+}
+
+impl Config {
+    /// The folder of a lane.
+    pub fn lane_dir(&self, lane: &LaneConfig) -> PathBuf {
+        self.data_dir.join("lanes").join(&lane.name)
+    }
+}
+
+/// The file to read: that of the flag, else of `FOREBAY_CONFIG`, else the usual place.
+pub fn path(flag: Option<&Path>) -> PathBuf {
+    let named = flag.map(Path::to_path_buf);
+    let variable = || std::env::var_os("FOREBAY_CONFIG").filter(|path| !path.is_empty());
+    named.or_else(|| variable().map(PathBuf::from)).unwrap_or_else(|| PATH.into())
+}
+
+/// The environment of this process, without what is not text.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Reads a configuration.
+pub fn load(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let unreadable =
+        |problem| ConfigError::new(Shown::nothing(path.display().to_string()), vec![problem]);
+    let text = read_file(path).map_err(unreadable)?;
+    parse(path, &text, &environment.into_iter().collect())
+}
+
+fn read_file(path: &Path) -> Result<String, Problem> {
+    let failed = |error: &std::io::Error, cure: &str| {
+        Problem::new(format!("cannot read `{}`: {error}", path.display()), cure)
+    };
+    let bytes = fs::metadata(path)
+        .map_err(|error| failed(&error, "give the path of the file with --config"))?
+        .len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(Problem::new(
+            format!("`{}` has {bytes} bytes, more than any configuration", path.display()),
+            "give the path of a configuration with --config",
+        ));
+    }
+    fs::read_to_string(path)
+        .map_err(|error| failed(&error, "let this user read the file, and write it in UTF-8"))
+}
+
+/// Reads a configuration from its text; `path` names it and anchors its relative paths.
+fn parse(
+    path: &Path,
+    text: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Config, ConfigError> {
+    let name = path.display().to_string();
+    // Every text ends its last line, so that the environment begins on one of its own.
+    let file_text = format!("{text}\n");
+    let mut file = document::parse(&file_text).map_err(|problem| {
+        ConfigError::new(Shown::unparsed(name.clone(), &file_text), vec![problem])
+    })?;
+    let overrides = Overrides::find(environment, file.get_ref());
+    // Blank lines stand for the file, so that places continue where it ends.
+    let padded = format!("{}{}", "\n".repeat(file_text.len()), overrides.lines);
+    let values = document::parse(&padded)
+        .map_err(|problem| ConfigError::new(Shown::nothing(name.clone()), vec![problem]))?;
+    let texts = Texts { file: &file_text, environment: &overrides.lines };
+    let shown = Shown::parsed(name, texts, [file.get_ref(), values.get_ref()]);
+
+    let problems = Problems::default();
+    overrides.apply(values.get_ref(), &mut file, &problems);
+    let config = {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let file_bytes = file_text.len();
+        let overrides = overrides.lines.as_str();
+        let reading = Reading { problems: &problems, environment, folder, file_bytes, overrides };
+        read(&reading, &Section::root(&reading, &file))
+    };
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigError::new(shown, problems.into_vec())),
+    }
+}
+
+/// Reads every section; `None` or a reported problem means that the configuration is unusable.
+fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
+    let data_dir = root
+        .required("data_dir", "add data_dir = \"/var/lib/forebay\", or set FOREBAY_DATA_DIR")
+        .map(|text| reading.path(text, &root.place("data_dir")));
+    let nothing = section::empty();
+    let of = |key| root.value(key).unwrap_or(&nothing);
+    let receive_section = Section::open(reading, "receive", of("receive"));
+    let receive = receive_section.as_ref().and_then(receive::read);
+    let admin = Section::open(reading, "admin", of("admin"))
+        .and_then(|section| receive::read_admin(&section, receive.as_ref()));
+    let lanes = lane::read_all(reading, root);
+    let around = Around { lanes: &lanes, receive: receive.as_ref() };
+    let sources = source::read_all(reading, root, around);
+    if let (Some(section), Some(receive)) = (&receive_section, &receive) {
+        receive::check_budget(section, receive, &sources);
+    }
+    Some(Config {
+        data_dir: data_dir?,
+        receive: receive?,
+        admin: admin?,
+        lanes: lanes.into_iter().map(|lane| lane.config).collect(),
+        sources,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Every key that a configuration may hold: its form, its bounds, its default, one line about it.
+//!
+//! The reader takes forms and defaults from here, the overrides by environment take their names
+//! from here, and a test compares the table in the README with this one. A key that is not here
+//! does not exist.
+
+use std::time::Duration;
+
+use super::units;
+
+/// What a key's value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Any text.
+    Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number between these two.
+    Count(u64, u64),
+    /// A duration as text between these two.
+    Span(Duration, Duration),
+    /// A size as text between these two.
+    Size(u64, u64),
+    /// A list of texts.
+    Texts,
+    /// A rule as text, or a list of rules.
+    Rule,
+    /// A table with keys of its own.
+    Table,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    /// Sections and key, with dots; `lane` and `source` stand for any one of theirs.
+    pub(super) path: &'static str,
+    pub(super) form: Form,
+    /// As it would be written in the file; empty where there is none.
+    pub(super) default: &'static str,
+    /// The row of the README.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the test of the README's table"))]
+    pub(super) meaning: &'static str,
+}
+
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// What a deadline may be: shorter than a timer tick is a mistake, longer than an hour is none.
+const DEADLINE: Form = Form::Span(Duration::from_millis(10), Duration::from_secs(3600));
+/// What a window or an age may be.
+const AGE: Form = Form::Span(Duration::from_secs(1), Duration::from_secs(86_400 * 3650));
+
+const fn key(path: &'static str, form: Form, default: &'static str, meaning: &'static str) -> Key {
+    Key { path, form, default, meaning }
+}
+
+/// Every key, in the order of the README.
+pub(super) const KEYS: &[Key] = &[
+    key("data_dir", Form::Text, "", "The folder that holds everything kept. Required."),
+    key("receive.listen", Form::Text, "127.0.0.1:8080", "Address and port that senders reach."),
+    key("receive.receivers", Form::Count(1, 1024), "", "Receiver threads. Default: one a core."),
+    key(
+        "receive.driver",
+        Form::Choice(&["auto", "io_uring", "epoll"]),
+        "auto",
+        "How sockets are driven: `auto`, `io_uring` or `epoll`.",
+    ),
+    key(
+        "receive.body_max",
+        Form::Size(1, crate::limits::BODY_BYTES_LIMIT),
+        "1MiB",
+        "The largest body taken; at most 32MiB.",
+    ),
+    key(
+        "receive.body_budget",
+        Form::Size(64 * KIB, TIB),
+        "64MiB",
+        "Body bytes in flight, per receiver.",
+    ),
+    key(
+        "receive.head_timeout",
+        DEADLINE,
+        "5s",
+        "From a request's first byte to the end of its headers.",
+    ),
+    key(
+        "receive.body_timeout",
+        DEADLINE,
+        "10s",
+        "From the end of the headers to the end of the body.",
+    ),
+    key(
+        "receive.body_rate_min",
+        Form::Size(1, GIB),
+        "16KiB",
+        "Bytes a second below which a body is too slow.",
+    ),
+    key(
+        "receive.idle_timeout",
+        DEADLINE,
+        "15s",
+        "How long a connection may wait between requests.",
+    ),
+    key("receive.write_timeout", DEADLINE, "5s", "How long an answer may take to be written."),
+    key(
+        "receive.drain_timeout",
+        DEADLINE,
+        "10s",
+        "After SIGTERM: how long open requests may still take.",
+    ),
+    key(
+        "admin.listen",
+        Form::Text,
+        "127.0.0.1:9464",
+        "Address and port of metrics and health. Not for the public.",
+    ),
+    key("lane.name", Form::Text, "", "Name of the lane. Required."),
+    key(
+        "lane.ack",
+        Form::Choice(&["written", "synced"]),
+        "synced",
+        "What a 2xx promises: `written` survives the process, `synced` the loss of power.",
+    ),
+    key(
+        "lane.segment_size",
+        Form::Size(64 * KIB, 4 * GIB),
+        "128MiB",
+        "Size of one file of the log.",
+    ),
+    key(
+        "lane.retention.age",
+        AGE,
+        "168h",
+        "Segments older than this are removed. At least `lane.dedupe_window`, which the default follows.",
+    ),
+    key(
+        "lane.retention.size",
+        Form::Size(128 * KIB, 1024 * TIB),
+        "",
+        "The oldest segments beyond this are removed. Default: no bound.",
+    ),
+    key(
+        "lane.dedupe_window",
+        AGE,
+        "72h",
+        "How long an event is remembered; a later delivery of it is acknowledged, not stored again.",
+    ),
+    key(
+        "lane.dedupe_capacity",
+        Form::Count(1024, 1 << 32),
+        "4000000",
+        "Events remembered at once; a full table answers 503.",
+    ),
+    key(
+        "lane.disk_reserve",
+        Form::Size(0, 1024 * TIB),
+        "",
+        "Free space below which nothing is taken. Default: two segments, at least 5 % of the disk.",
+    ),
+    key("source.name", Form::Text, "", "Name of the source. Required."),
+    key("source.path", Form::Text, "", "Path of the URL, with its leading slash. Required."),
+    key("source.preset", Form::Text, "", "A provider that is built in; this or `source.scheme`."),
+    key("source.scheme", Form::Table, "", "How signatures are made, where no preset fits."),
+    key(
+        "source.secrets.name",
+        Form::Text,
+        "",
+        "Name of the secret, kept with every event that it verified. Required.",
+    ),
+    key("source.secrets.value", Form::Text, "", "The secret itself; better `env` or `file`."),
+    key("source.secrets.env", Form::Text, "", "The environment variable that holds the secret."),
+    key(
+        "source.secrets.file",
+        Form::Text,
+        "",
+        "The file that holds the secret; a line end at its end is ignored.",
+    ),
+    key(
+        "source.secrets.key_id",
+        Form::Text,
+        "",
+        "The public name that the sender gives the key, as LiveKit's API key.",
+    ),
+    key("source.lane", Form::Text, "", "The lane that takes the events. Default: the only lane."),
+    key(
+        "source.environment",
+        Form::Text,
+        "production",
+        "Sources of different environments never share a lane.",
+    ),
+    key("source.tenant", Form::Rule, "", "A fixed text, or a rule as `json:account.id`."),
+    key("source.event_id", Form::Rule, "", "Rule for the event's id. Default: the preset's."),
+    key("source.event_type", Form::Rule, "", "Rule for the event's type. Default: the preset's."),
+    key("source.event_time", Form::Rule, "", "Rule for the event's time. Default: the preset's."),
+    key("source.content_types", Form::Texts, "", "Media types taken. Default: the preset's."),
+    key(
+        "source.tolerance",
+        Form::Span(Duration::from_secs(1), Duration::from_secs(86_400 * 7)),
+        "",
+        "How far a signed timestamp may be off. Default: the preset's.",
+    ),
+    key(
+        "source.body_max",
+        Form::Size(1, crate::limits::BODY_BYTES_LIMIT),
+        "",
+        "The largest body of this source. Default: `receive.body_max`.",
+    ),
+];
+
+/// The key of this path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The words that may stand in the table of this path: keys and sections, each once.
+pub(super) fn words_of(prefix: &str) -> Vec<&'static str> {
+    let mut words: Vec<&'static str> = KEYS
+        .iter()
+        .filter_map(|key| match prefix {
+            "" => Some(key.path),
+            _ => key.path.strip_prefix(prefix)?.strip_prefix('.'),
+        })
+        .map(|rest| rest.split('.').next().unwrap_or(rest))
+        .collect();
+    words.dedup();
+    words
+}
+
+impl Form {
+    /// What the form is called in a message.
+    pub(super) fn wanted(self) -> String {
+        match self {
+            Self::Text => "text in quotes".to_owned(),
+            Self::Choice(words) => format!("one of \"{}\"", words.join("\", \"")),
+            Self::Count(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Span(min, max) => format!(
+                "a duration from \"{}\" to \"{}\"",
+                units::duration_text(min),
+                units::duration_text(max)
+            ),
+            Self::Size(min, max) => format!(
+                "a size from \"{}\" to \"{}\"",
+                units::size_text(min),
+                units::size_text(max)
+            ),
+            Self::Texts => "a list of texts, such as [\"application/json\"]".to_owned(),
+            Self::Rule => "a rule, such as \"json:data.id\" or \"header:x-event-id\"".to_owned(),
+            Self::Table => "a table".to_owned(),
+        }
+    }
+}

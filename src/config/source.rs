@@ -1,0 +1,424 @@
+//! `[[source]]`: a sender, how it signs, what its events are called and which lane takes them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::de::ValueDeserializer;
+
+use super::error::Problem;
+use super::lane::ReadLane;
+use super::near::nearest;
+use super::receive::ReceiveConfig;
+use super::secret::{self, SecretConfig};
+use super::section::{Reading, Section, refuse_twins};
+use super::units;
+use crate::identify::{IdentitySpec, RuleText, Rules};
+use crate::limits;
+use crate::verify::{self, Profile, SchemeSpec, SpecError, Verifier};
+
+/// The longest path of a source.
+const PATH_BYTES_MAX: usize = 1024;
+/// What a source without a preset takes.
+const CONTENT_TYPE: &str = "application/json";
+
+/// One sender, checked and ready to verify.
+#[derive(Debug)]
+pub struct Source {
+    /// The source's name.
+    pub name: String,
+    /// The path of its URL.
+    pub path: String,
+    /// Its lane, as an index into [`super::Config::lanes`].
+    pub lane: usize,
+    /// Production or another.
+    pub environment: String,
+    /// The tenant, where it is the same for every event.
+    pub tenant: Option<String>,
+    /// Checks its signatures.
+    pub verifier: Verifier,
+    /// Finds the id, type, time and tenant of its events.
+    pub identity: Rules,
+    /// The rules as text, for people.
+    pub identity_spec: IdentitySpec,
+    /// Media types taken, in small letters.
+    pub content_types: Vec<String>,
+    /// The preset; none where the scheme is written out.
+    pub preset: Option<&'static Profile>,
+    /// The largest body.
+    pub body_bytes_max: u64,
+    /// What may be told about its secrets.
+    pub secrets: Vec<SecretConfig>,
+    /// How far a timestamp may be off, where the source says so.
+    pub tolerance: Option<Duration>,
+}
+
+impl Source {
+    /// The rules that find the parts of an event's identity, by key, as written.
+    pub fn rules(&self) -> impl Iterator<Item = (&'static str, &RuleText)> {
+        let IdentitySpec { event_id, event_type, event_time, tenant, .. } = &self.identity_spec;
+        [
+            ("tenant", tenant),
+            ("event_id", event_id),
+            ("event_type", event_type),
+            ("event_time", event_time),
+        ]
+        .into_iter()
+        .filter_map(|(key, rule)| Some((key, rule.as_ref()?)))
+    }
+}
+
+/// What a source is checked against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around<'a, 't> {
+    pub(super) lanes: &'a [ReadLane<'t>],
+    pub(super) receive: Option<&'a ReceiveConfig>,
+}
+
+/// Reads every `[[source]]`; sources with a mistake are reported and left out.
+pub(super) fn read_all<'t>(
+    reading: &'t Reading<'t>,
+    root: &Section<'t>,
+    around: Around<'_, 't>,
+) -> Vec<Source> {
+    let values = root.tables("source", "write [[source]] with two brackets, once for each source");
+    if values.is_empty() && root.value("source").is_none_or(|list| list.get_ref().is_array()) {
+        root.missing(
+            "source",
+            "add a source:\n[[source]]\nname = \"github\"\npath = \"/github\"\npreset = \"github\"\n\
+             secrets = [{ name = \"main\", env = \"GITHUB_SECRET\" }]",
+        );
+    }
+    if values.len() > limits::SOURCES_MAX {
+        let cure = format!("at most {} sources", limits::SOURCES_MAX);
+        root.refuse("source", "stands too often", cure);
+    }
+    let sections: Vec<Section<'t>> = values
+        .iter()
+        .take(limits::SOURCES_MAX)
+        .filter_map(|value| Section::open(reading, "source", value))
+        .collect();
+    refuse_twins(&sections, "name", "rename one of the two");
+    refuse_twins(&sections, "path", "give each source a path of its own");
+    refuse_mixed_lanes(&sections, around.lanes);
+    sections.iter().filter_map(|section| read(section, around)).collect()
+}
+
+/// Sandbox and production never share a lane: what drains one must not see the other.
+fn refuse_mixed_lanes(sections: &[Section<'_>], lanes: &[ReadLane<'_>]) {
+    let only = match lanes {
+        [lane] => Some(lane.config.name.as_str()),
+        _ => None,
+    };
+    let mut first: BTreeMap<&str, (&Section<'_>, &str)> = BTreeMap::new();
+    for section in sections {
+        let Some(lane) = section.peek("lane").or(only) else { continue };
+        let environment = section.peek("environment").unwrap_or("production");
+        let (other, expected) = *first.entry(lane).or_insert((section, environment));
+        if expected == environment {
+            continue;
+        }
+        let title = format!(
+            "`source.environment` is \"{environment}\", but lane \"{lane}\" takes \"{expected}\""
+        );
+        let cure = format!(
+            "give it a lane of its own: add [[lane]] name = \"{environment}\", and here \
+             lane = \"{environment}\""
+        );
+        section.reading.problems.push(
+            Problem::new(title, cure)
+                .at(section.place("environment"), "of another environment")
+                .with_other(other.place("environment"), format!("\"{expected}\" came first")),
+        );
+    }
+}
+
+fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
+    let name = section.name();
+    let path = path(section);
+    let lane = lane(section, around.lanes);
+    let environment = section.text_or_default("environment");
+    if let Some(environment) = environment {
+        section.plain_word("environment", environment);
+    }
+    let tolerance = section.duration("tolerance");
+    let body_bytes_max =
+        section.size("body_max").or(around.receive.map(|receive| receive.body_bytes_max));
+    let recipe = recipe(section);
+    let (scheme, secret_bytes_min) = match &recipe {
+        Some(recipe) => (Some(&recipe.scheme), recipe.secret_bytes_min),
+        None => (None, limits::SECRET_BYTES_MIN),
+    };
+    let secrets = secret::read_all(section, scheme, secret_bytes_min);
+    let recipe = recipe?;
+    let content_types = content_types(section, recipe.content_types);
+    let (tenant, identity_spec) = identity(section, recipe.identity);
+    let identity =
+        Rules::new(&identity_spec, &recipe.scheme).map_err(|error| report(section, &error)).ok();
+    if let Some(lane) = lane.and_then(|lane| around.lanes.get(lane)) {
+        let scheme_says = recipe.scheme.time.as_ref().map(|time| time.past.max(time.future));
+        check_against_lane(section, lane, (tolerance.or(scheme_says), body_bytes_max));
+    }
+    let (secrets, values) = secrets?;
+    let verifier = Verifier::new(&recipe.scheme, values, tolerance)
+        .map_err(|error| report(section, &error))
+        .ok()?;
+    Some(Source {
+        name: name?.to_owned(),
+        path: path?.to_owned(),
+        lane: lane?,
+        environment: environment?.to_owned(),
+        tenant,
+        verifier,
+        identity: identity?,
+        identity_spec,
+        content_types,
+        preset: recipe.preset,
+        body_bytes_max: body_bytes_max?,
+        secrets,
+        tolerance,
+    })
+}
+
+/// A path as it arrives in a request line: it is compared byte by byte.
+fn path<'t>(section: &Section<'t>) -> Option<&'t str> {
+    let path = section.required("path", "add path = \"/...\", the path of the URL")?;
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte);
+    if !path.starts_with('/') {
+        section.refuse("path", "does not start with `/`", format!("write \"/{path}\""));
+    } else if !path.bytes().all(plain) {
+        let cure = "write the path as it stands in the URL, without query; what is not plain \
+                    ASCII is percent-encoded there";
+        section.refuse("path", "holds characters that no path has", cure);
+    } else if path.len() > PATH_BYTES_MAX {
+        section.refuse("path", "is too long", format!("at most {PATH_BYTES_MAX} bytes"));
+    } else {
+        return Some(path);
+    }
+    None
+}
+
+/// The lane that is named, or the only one.
+fn lane(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<usize> {
+    let names = || lanes.iter().map(|lane| lane.config.name.as_str());
+    if !section.has("lane") {
+        if lanes.len() > 1 {
+            let cure = format!("say which lane takes the events: {}", words(names()));
+            section.missing("lane", cure);
+        }
+        return (lanes.len() == 1).then_some(0);
+    }
+    let wanted = section.text("lane")?;
+    let index = names().position(|name| name == wanted);
+    if index.is_none() {
+        let cure = match nearest(wanted, names()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("name one of {}, or add [[lane]] name = \"{wanted}\"", words(names())),
+        };
+        section.refuse("lane", "names no lane", cure);
+    }
+    index
+}
+
+/// Names in a sentence.
+fn words<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    format!("\"{}\"", names.join("\", \""))
+}
+
+/// What a preset says, or the source itself in its place.
+struct Recipe {
+    scheme: SchemeSpec,
+    identity: IdentitySpec,
+    content_types: Vec<String>,
+    secret_bytes_min: usize,
+    preset: Option<&'static Profile>,
+}
+
+fn recipe(section: &Section<'_>) -> Option<Recipe> {
+    let presets = || verify::presets().map(|profile| profile.name.as_str());
+    match (section.has("preset"), section.has("scheme")) {
+        (true, true) => {
+            section.refuse(
+                "preset",
+                "and `source.scheme` exclude each other",
+                "keep the preset, or the scheme where no preset fits",
+            );
+            None
+        }
+        (false, false) => {
+            section.missing(
+                "preset",
+                format!(
+                    "an unverified source is never started: name one of {}, or write a \
+                         [source.scheme]",
+                    words(presets())
+                ),
+            );
+            None
+        }
+        (true, false) => {
+            let name = section.text("preset")?;
+            let Some(profile) = verify::preset(name) else {
+                let cure = match nearest(name, presets()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("name one of {}, or write a [source.scheme]", words(presets())),
+                };
+                section.refuse("preset", "names no preset", cure);
+                return None;
+            };
+            Some(Recipe {
+                scheme: profile.scheme.clone(),
+                identity: profile.identity.clone(),
+                content_types: profile.content_types.clone(),
+                secret_bytes_min: profile.secret_bytes_min,
+                preset: Some(profile),
+            })
+        }
+        (false, true) => Some(Recipe {
+            scheme: scheme(section)?,
+            identity: IdentitySpec::default(),
+            content_types: vec![CONTENT_TYPE.to_owned()],
+            secret_bytes_min: limits::SECRET_BYTES_MIN,
+            preset: None,
+        }),
+    }
+}
+
+/// The scheme, in a form of its own; serde's error is shown at the place inside it.
+fn scheme(section: &Section<'_>) -> Option<SchemeSpec> {
+    let value = section.value("scheme")?;
+    let error = match SchemeSpec::deserialize(ValueDeserializer::from(value.clone())) {
+        Ok(scheme) => return Some(scheme),
+        Err(error) => error,
+    };
+    let place = error.span().unwrap_or_else(|| section.place("scheme"));
+    // "unknown field `x`, expected one of `a`, `b`": the known words stand between the ticks.
+    let (what, known) = error.message().split_once(", expected").unwrap_or((error.message(), ""));
+    let mistyped = what.split('`').nth(1).unwrap_or_default();
+    let cure = match nearest(mistyped, known.split('`').skip(1).step_by(2)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "see the README for the keys of a scheme".to_owned(),
+        None => format!("expected{known}"),
+    };
+    let title = format!("`source.scheme` does not fit: {what}");
+    section.reading.problems.push(Problem::new(title, cure).at(place, ""));
+    None
+}
+
+/// The preset's rules, each replaced where the source has its own, and the tenant if it is fixed.
+fn identity(section: &Section<'_>, mut spec: IdentitySpec) -> (Option<String>, IdentitySpec) {
+    if section.has("event_id") {
+        // What is known of the preset's id says nothing about another.
+        spec.event_id_shared = false;
+    }
+    for (key, rule) in [
+        ("event_id", &mut spec.event_id),
+        ("event_type", &mut spec.event_type),
+        ("event_time", &mut spec.event_time),
+    ] {
+        if section.has(key) {
+            *rule = rule_text(section, key);
+        }
+    }
+    let fixed = section.peek("tenant").filter(|text| !text.contains(':'));
+    if let Some(text) = fixed
+        && !(1..=limits::IDENTITY_BYTES_MAX).contains(&text.len())
+    {
+        let cure = format!("write 1 to {} bytes of text", limits::IDENTITY_BYTES_MAX);
+        section.refuse("tenant", "is no name of a tenant", cure);
+    }
+    if fixed.is_some() {
+        spec.tenant = None;
+    } else if section.has("tenant") {
+        spec.tenant = rule_text(section, "tenant");
+    }
+    (fixed.map(str::to_owned), spec)
+}
+
+/// A rule, or a list of rules whose findings are joined.
+fn rule_text(section: &Section<'_>, key: &str) -> Option<RuleText> {
+    if section.value(key)?.get_ref().is_array() {
+        let parts = section.texts(key)?;
+        return Some(RuleText::Joined(parts.into_iter().map(str::to_owned).collect()));
+    }
+    section.text(key).map(|rule| RuleText::One(rule.to_owned()))
+}
+
+fn content_types(section: &Section<'_>, default: Vec<String>) -> Vec<String> {
+    let Some(written) = section.texts("content_types") else { return default };
+    let plain = |text: &&str| {
+        text.split_once('/').is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty())
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && !b";,\"".contains(&byte))
+    };
+    if written.is_empty() || !written.iter().all(plain) {
+        section.refuse(
+            "content_types",
+            "is no list of media types",
+            "write them without parameters: [\"application/json\"]",
+        );
+    }
+    written.into_iter().map(str::to_ascii_lowercase).collect()
+}
+
+/// What only source and lane together can get wrong.
+fn check_against_lane(
+    section: &Section<'_>,
+    lane: &ReadLane<'_>,
+    (tolerance, body_bytes_max): (Option<Duration>, Option<u64>),
+) {
+    let window = lane.config.dedupe_window;
+    if let Some(tolerance) = tolerance
+        && window < 2 * tolerance
+    {
+        section.refuse(
+            "tolerance",
+            "is more than half of the lane's `dedupe_window`",
+            format!(
+                "a request could be replayed after it was forgotten: raise dedupe_window of lane \
+                 \"{}\" to \"{}\", or lower the tolerance to \"{}\"",
+                lane.config.name,
+                units::duration_text(2 * tolerance),
+                units::duration_text(window / 2)
+            ),
+        );
+    }
+    let record_bytes = body_bytes_max.map(|bytes| bytes + 2 * limits::HEAD_BYTES_MAX as u64);
+    if let Some(record_bytes) = record_bytes
+        && lane.config.segment_bytes < 2 * record_bytes
+    {
+        lane.section.refuse(
+            "segment_size",
+            "is too small for the bodies of its sources",
+            format!(
+                "raise it to at least \"{}\", or lower body_max",
+                units::size_text((2 * record_bytes).next_power_of_two())
+            ),
+        );
+    }
+}
+
+/// Shows what the verifier or the rules say at the key they name.
+fn report(section: &Section<'_>, error: &SpecError) {
+    let (what, cure) = secret::parted(&error.message);
+    let title = format!("`source.{}`: {what}", error.key);
+    let place = place_of(section, &error.key).unwrap_or_else(|| section.place("preset"));
+    section.reading.problems.push(Problem::new(title, cure).at(place, ""));
+}
+
+/// The place of a path such as `scheme.time.from` or `secrets[1].key_id`, or of the last of its
+/// steps that the file holds.
+fn place_of(section: &Section<'_>, path: &str) -> Option<Range<usize>> {
+    let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']'));
+    let mut value = section.value(steps.next()?)?;
+    for step in steps {
+        let next = match step.parse::<usize>() {
+            Ok(index) => value.get_ref().get(index),
+            Err(_) => value.get_ref().get(step),
+        };
+        let Some(next) = next else { break };
+        value = next;
+    }
+    Some(value.span())
+}

@@ -1,0 +1,267 @@
+//! What is read, from where, and what it comes to.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::schema::{Form, KEYS};
+
+#[test]
+fn the_least_configuration_has_every_default() {
+    let config = good(LEAST, &[]);
+    assert_eq!(config.data_dir, Path::new("etc/data"), "relative to the file");
+    assert_eq!(config.receive.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.receive.driver, Driver::Auto);
+    assert!(config.receive.receivers >= 1);
+    assert_eq!(config.receive.body_bytes_max, 1024 * 1024);
+    assert_eq!(config.receive.drain_timeout, Duration::from_secs(10));
+    let lane = &config.lanes[0];
+    assert_eq!((lane.ack, lane.segment_bytes), (AckLevel::Synced, 128 * 1024 * 1024));
+    assert_eq!(lane.dedupe_window, Duration::from_secs(72 * 3600));
+    assert_eq!((lane.dedupe_keys_max, lane.disk_reserve_bytes), (4_000_000, None));
+    assert_eq!(config.lane_dir(lane), Path::new("etc/data/lanes/main"));
+    let source = &config.sources[0];
+    assert_eq!((source.lane, source.environment.as_str()), (0, "production"));
+    assert_eq!(source.preset.unwrap().name, "github");
+    assert_eq!(source.body_bytes_max, 1024 * 1024);
+    assert_eq!(source.secrets[0].origin, Origin::Value);
+}
+
+#[test]
+fn every_key_is_read_from_the_file() {
+    let config = good(
+        r#"
+        data_dir = "/d"
+        receive = { listen = "[::]:1", receivers = 3, driver = "io_uring", body_max = "2MiB", body_budget = "8MiB", head_timeout = "1s", body_timeout = "2s", body_rate_min = "1KiB", idle_timeout = "3s", write_timeout = "4s", drain_timeout = "5s" }
+        admin.listen = "127.0.0.1:2"
+        [[lane]]
+        name = "x"
+        ack = "written"
+        segment_size = "16MiB"
+        retention = { age = "2h", size = "1GiB" }
+        dedupe_window = "1h"
+        dedupe_capacity = 10_000
+        disk_reserve = "1GiB"
+        [[lane]]
+        name = "y"
+        [[source]]
+        name = "s"
+        path = "/s"
+        preset = "stripe"
+        secrets = [{ name = "a", value = "0123456789abcdef" }, { name = "b", env = "B" }]
+        lane = "y"
+        environment = "sandbox"
+        tenant = "acme"
+        event_id = "json:id"
+        event_type = "header:x-type"
+        event_time = "json:at"
+        content_types = ["Text/Plain"]
+        tolerance = "60s"
+        body_max = "64KiB"
+        "#,
+        &[("B", "fedcba9876543210")],
+    );
+    let receive = &config.receive;
+    assert_eq!((receive.receivers, receive.driver), (3, Driver::IoUring));
+    assert_eq!((receive.body_bytes_max, receive.body_budget_bytes), (2 << 20, 8 << 20));
+    assert_eq!(receive.body_rate_min, 1024);
+    let seconds = [
+        receive.head_timeout,
+        receive.body_timeout,
+        receive.idle_timeout,
+        receive.write_timeout,
+        receive.drain_timeout,
+    ];
+    assert_eq!(seconds.map(|timeout| timeout.as_secs()), [1, 2, 3, 4, 5]);
+    let lane = &config.lanes[0];
+    assert_eq!((lane.ack, lane.segment_bytes), (AckLevel::Written, 16 << 20));
+    assert_eq!(lane.retention_age, Duration::from_secs(7200));
+    assert_eq!(lane.retention_bytes, Some(1 << 30));
+    assert_eq!((lane.dedupe_keys_max, lane.disk_reserve_bytes), (10_000, Some(1 << 30)));
+    let source = &config.sources[0];
+    assert_eq!((source.lane, source.environment.as_str()), (1, "sandbox"));
+    assert_eq!(source.tenant.as_deref(), Some("acme"));
+    assert_eq!(source.content_types, ["text/plain"]);
+    assert_eq!(source.tolerance, Some(Duration::from_secs(60)));
+    assert_eq!(source.body_bytes_max, 64 * 1024);
+    let origins: Vec<&Origin> = source.secrets.iter().map(|secret| &secret.origin).collect();
+    assert_eq!(origins, [&Origin::Value, &Origin::Env("B".to_owned())]);
+}
+
+#[test]
+fn the_environment_goes_before_the_file() {
+    let config = good(
+        LEAST,
+        &[
+            ("FOREBAY_DATA_DIR", "elsewhere"),
+            ("FOREBAY_RECEIVE__LISTEN", "0.0.0.0:80"),
+            ("FOREBAY_RECEIVE__RECEIVERS", "7"),
+            ("FOREBAY_LANE__MAIN__ACK", "written"),
+            ("FOREBAY_LANE__MAIN__RETENTION__AGE", "96h"),
+            ("FOREBAY_SOURCE__HUB_EU__PATH", "/\u{68}ub2"),
+            ("FOREBAY_SOURCE__HUB_EU__CONTENT_TYPES", "text/plain, application/json"),
+            ("FOREBAY_SOURCE__HUB_EU__SECRETS__A", "another-secret-than-that"),
+            ("FOREBAY_SOURCE__HUB_EU__BODY_MAX", "2KiB"),
+            ("FOREBAY_LOG", "debug"),
+            ("FOREBAY_CONFIG", "x"),
+            ("FOREBAY_SERVICE_HOST", "10.0.0.1"),
+            ("FOREBAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ],
+    );
+    assert_eq!(config.data_dir, Path::new("elsewhere"), "relative to the working folder");
+    assert_eq!(config.receive.listen.to_string(), "0.0.0.0:80");
+    assert_eq!(config.receive.receivers, 7);
+    assert_eq!(config.lanes[0].ack, AckLevel::Written);
+    assert_eq!(config.lanes[0].retention_age, Duration::from_secs(96 * 3600));
+    let source = &config.sources[0];
+    assert_eq!((source.path.as_str(), source.body_bytes_max), ("/hub2", 2048));
+    assert_eq!(source.content_types, ["text/plain", "application/json"]);
+    let variable = "FOREBAY_SOURCE__HUB_EU__SECRETS__A".to_owned();
+    assert_eq!(source.secrets[0].origin, Origin::Env(variable));
+}
+
+#[test]
+fn secrets_may_come_from_the_environment_alone() {
+    let bare = LEAST.lines().filter(|line| !line.starts_with("secrets")).collect::<Vec<_>>();
+    let config = good(
+        &bare.join("\n").replace("github", "livekit"),
+        &[
+            ("FOREBAY_SOURCE__HUB_EU__SECRETS__NEW_ONE", "0123456789abcdef"),
+            ("FOREBAY_SOURCE__HUB_EU__SECRETS__NEW_ONE__KEY_ID", "k"),
+            ("FOREBAY_SOURCE__HUB_EU__SECRETS__OLD__KEY_ID", "old"),
+            ("FOREBAY_SOURCE__HUB_EU__SECRETS__OLD__ENV", "FOREBAY_OLD__SECRET"),
+            ("FOREBAY_OLD__SECRET", "fedcba9876543210"),
+        ],
+    );
+    let secrets = &config.sources[0].secrets;
+    assert_eq!(secrets[0].name, "new-one");
+    assert_eq!(secrets[0].key_id.as_deref(), Some("k"));
+    assert_eq!(secrets[1].origin, Origin::Env("FOREBAY_OLD__SECRET".to_owned()));
+}
+
+#[test]
+fn a_source_may_write_its_own_scheme_and_rules() {
+    let scheme = r#"
+[source.scheme]
+algorithm = "hmac-sha256"
+header = "X-Sig"
+signed = ["header:X-At", "literal:.", "body"]
+signature_encoding = "hex"
+time = { from = "header:X-At", unit = "s" }
+"#;
+    let text = LEAST.replace("preset = \"github\"", "event_id = [\"json:a\", \"json:b\"]");
+    let config = good(
+        &format!("{text}{scheme}"),
+        &[
+            ("FOREBAY_SOURCE__HUB_EU__SCHEME__SIGNATURE_ENCODING", "base64"),
+            ("FOREBAY_SOURCE__HUB_EU__SCHEME__TIME__PAST", "60s"),
+            ("FOREBAY_SOURCE__HUB_EU__TENANT", "json:account.id"),
+        ],
+    );
+    let source = &config.sources[0];
+    assert!(source.preset.is_none() && source.tenant.is_none());
+    let rules: Vec<_> = source.rules().map(|(key, _)| key).collect();
+    assert_eq!(rules, ["tenant", "event_id"]);
+}
+
+#[test]
+fn every_preset_can_be_configured() {
+    for preset in crate::verify::presets() {
+        let secret = match preset.name.as_str() {
+            "standard-webhooks" | "svix" => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            _ => "0123456789abcdef0123456789abcdef",
+        };
+        let key_id = if preset.name == "livekit" { ", key_id = \"k\"" } else { "" };
+        let text = LEAST.replace("github", &preset.name);
+        let text = text.replace(&format!("\"{CANARY}\""), &format!("\"{secret}\"{key_id}"));
+        let config = good(&text, &[]);
+        assert_eq!(config.sources[0].preset.unwrap().name, preset.name);
+    }
+}
+
+#[test]
+fn a_secret_of_a_file_ends_before_its_line_end() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("s"), "0123456789abcdef\r\n").unwrap();
+    let text = LEAST.replace("value = \"canary-canary-canary-canary\"", "file = \"s\"");
+    let path = folder.path().join("forebay.toml");
+    fs::write(&path, text).unwrap();
+    let config = load(&path, []).unwrap();
+    assert_eq!(config.sources[0].secrets[0].origin, Origin::File(folder.path().join("s")));
+    fs::write(folder.path().join("s"), "0123456789abcdef \n").unwrap();
+    assert!(load(&path, []).unwrap_err().to_string().contains("white space"));
+}
+
+#[test]
+fn every_default_is_a_value_that_fits() {
+    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+        let fits = match key.form {
+            Form::Span(min, max) => {
+                units::duration(key.default).is_ok_and(|span| (min..=max).contains(&span))
+            }
+            Form::Size(min, max) => {
+                units::size(key.default).is_ok_and(|size| (min..=max).contains(&size))
+            }
+            Form::Count(min, max) => key.default.parse().is_ok_and(|n| (min..=max).contains(&n)),
+            Form::Choice(words) => words.contains(&key.default),
+            _ => true,
+        };
+        assert!(fits, "{}", key.path);
+    }
+}
+
+#[test]
+fn the_readme_lists_every_key() {
+    let expected: Vec<String> = KEYS
+        .iter()
+        .map(|key| {
+            let default = match key.default {
+                "" => String::new(),
+                default => format!("`{default}`"),
+            };
+            format!("| `{}` | {default} | {} |", key.path, key.meaning)
+        })
+        .collect();
+    let written = readme_rows("| Key | Default | Meaning |\n|---|---|---|\n");
+    assert_eq!(written, expected, "the table should be:\n{}\n", expected.join("\n"));
+}
+
+#[test]
+fn the_readme_lists_every_key_of_a_scheme() {
+    // serde knows the fields, and tells them to whoever asks for one that is none.
+    let known_of = |text: &str| -> Vec<String> {
+        let error = toml::from_str::<crate::verify::SchemeSpec>(text).unwrap_err();
+        let (_, known) = error.message().split_once(", expected").unwrap();
+        known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let base = "algorithm = \"hmac-sha256\"\nheader = \"x\"\n";
+    let mut expected: Vec<String> = Vec::new();
+    for key in known_of("none = 1") {
+        match key.as_str() {
+            "time" | "key_pair" | "jwt" => expected.extend(
+                known_of(&format!("{base}[{key}]\nnone = 1"))
+                    .iter()
+                    .map(|inner| format!("{key}.{inner}")),
+            ),
+            _ => expected.push(key),
+        }
+    }
+    let written: Vec<&str> = readme_rows("| Key of a scheme | Meaning |\n|---|---|\n")
+        .iter()
+        .filter_map(|row| row.split('`').nth(1))
+        .collect();
+    assert_eq!(written, expected);
+}
+
+/// The rows of a table in the README's section about configuration.
+fn readme_rows(head: &str) -> Vec<&'static str> {
+    let readme = include_str!("../../../README.md");
+    readme
+        .split("## Configuration\n")
+        .nth(1)
+        .and_then(|section| section.split(head).nth(1))
+        .expect("README.md has the section and the table")
+        .lines()
+        .take_while(|line| line.starts_with('|'))
+        .collect()
+}
