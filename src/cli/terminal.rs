@@ -1,0 +1,13 @@
+//! What depends on who is looking: a person at a terminal or a program behind a pipe.
+
+use std::io::{self, IsTerminal};
+
+/// Are colours wanted on this stream? Never on a pipe, and never against `NO_COLOR`.
+pub(super) fn coloured(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Did the reader of a pipe go away? That ends a listing, and is no mistake.
+pub(super) fn closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
