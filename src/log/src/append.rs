@@ -1,0 +1,221 @@
+//! A record's bytes into the lane: claim, copy, publish.
+//!
+//! Many producers, no lock, no wait, no syscall. The claim is one compare-and-swap on `claimed`;
+//! between it and the commit word there is nothing but copying: no allocation, no await, and no
+//! panic that a guard would not turn into a filler record. A segment that is full is left by one
+//! compare-and-swap too, whose winner fills the rest; if the next segment is not there yet,
+//! nothing is claimed and the lane is full.
+
+use std::sync::Arc;
+
+use crate::format::{RecordHeader, payload_crc, record_bytes};
+use crate::position::{Key, Kind, Position};
+use crate::segment::Segment;
+use crate::shared::{LaneState, Shared};
+use crate::watermark::{Claim, Claimed, Rolled};
+
+/// One record in so many is timed: asking for the time costs a tenth of an append.
+const TIMED_EVERY: u32 = 16;
+
+/// A record to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// The fingerprint of the event key.
+    pub key: Key,
+    /// When the request arrived, nanoseconds since the unix epoch.
+    pub received_ns: u64,
+    /// The meta section, as [`MetaWriter`](crate::MetaWriter) wrote it.
+    pub meta: &'a [u8],
+    /// The body, byte-exact.
+    pub body: &'a [u8],
+}
+
+/// Where a record was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Where it starts.
+    pub start: Position,
+    /// The offset that [`Lane::acked`](crate::Lane::acked) must reach.
+    pub end: u64,
+}
+
+/// Why a record was not appended. Nothing of it is in the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// No space, or no segment yet; passes by itself.
+    #[error("the lane is full")]
+    Full,
+    /// The lane has failed.
+    #[error("the lane has failed and takes no more records")]
+    Failed,
+    /// The record can never fit into a segment of this lane.
+    #[error("a record of {bytes} bytes does not fit into a segment, which holds {bytes_max}")]
+    TooLarge {
+        /// Meta and body together.
+        bytes: u64,
+        /// What a segment holds, a record's header included.
+        bytes_max: u64,
+    },
+    /// The lane was closed.
+    #[error("the lane is closed")]
+    Closed,
+}
+
+/// Appends records to a lane; one for each thread that does.
+#[derive(Debug)]
+pub struct Appender {
+    shared: Arc<Shared>,
+    /// Where this appender's last claim was.
+    tail: Option<Arc<Segment>>,
+    /// Where the last walk of `published` was.
+    walked: Option<Arc<Segment>>,
+    appended: u32,
+}
+
+/// A claim, and the segment in which it lies. Dropped before it was published, by a panic, it
+/// becomes a filler record, so that it does not hold back what is claimed behind it.
+struct Held<'a> {
+    segment: &'a Segment,
+    claim: Option<Claim>,
+}
+
+impl Held<'_> {
+    fn publish(mut self, parts: [&[u8]; 3]) {
+        if let Some(claim) = self.claim.as_mut() {
+            let at = claim.from() - self.segment.extent().base;
+            self.segment.map.store(claim, at, parts);
+        }
+        if let Some(claim) = self.claim.take() {
+            let at = claim.from() - self.segment.extent().base;
+            self.segment.map.publish(claim, at);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            pad(self.segment, claim);
+        }
+    }
+}
+
+/// Publishes a filler over a claim.
+fn pad(segment: &Segment, mut claim: Claim) {
+    let header = RecordHeader::pad(claim.from(), claim.commit_word());
+    let header = header.sealed_bytes(segment.identity.seed);
+    let at = claim.from() - segment.extent().base;
+    segment.map.store(&mut claim, at, [&header, &[], &[]]);
+    segment.map.publish(claim, at);
+}
+
+impl Appender {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, tail: None, walked: None, appended: 0 }
+    }
+
+    /// Appends a record. It counts once [`Lane::acked`](crate::Lane::acked) reaches its end.
+    pub fn append(&mut self, record: &NewRecord<'_>) -> Result<Appended, AppendError> {
+        let whole = self.admit(record).inspect_err(|error| self.refused(*error))?;
+        self.appended = self.appended.wrapping_add(1);
+        let timed = self.appended.is_multiple_of(TIMED_EVERY);
+        let began = timed.then(|| self.shared.clock.monotonic());
+
+        let placed = self.place(record, whole);
+        let appended = placed.inspect_err(|error| self.refused(*error))?;
+        if self.shared.publish(&mut self.walked) {
+            self.shared.published_moved();
+        }
+        if let Some(began) = began {
+            let took = self.shared.clock.monotonic().saturating_duration_since(began);
+            self.shared.stats.stores.record(took);
+        }
+        Ok(appended)
+    }
+
+    /// The length that the record would take, if the lane takes it now.
+    fn admit(&self, record: &NewRecord<'_>) -> Result<u32, AppendError> {
+        let bytes_max = self.shared.record_bytes_max;
+        match self.shared.state() {
+            LaneState::Open => {}
+            LaneState::Full => return Err(AppendError::Full),
+            LaneState::Failed => return Err(AppendError::Failed),
+            LaneState::Closed => return Err(AppendError::Closed),
+        }
+        let bytes = record.meta.len().saturating_add(record.body.len()) as u64;
+        record_bytes(record.meta.len(), record.body.len())
+            .filter(|whole| u64::from(*whole) <= bytes_max)
+            .ok_or(AppendError::TooLarge { bytes, bytes_max })
+    }
+
+    /// Claims a place for the record and stores it there.
+    fn place(&mut self, record: &NewRecord<'_>, whole: u32) -> Result<Appended, AppendError> {
+        let shared = Arc::as_ref(&self.shared);
+        let mut checked: Option<(u32, u32)> = None;
+        loop {
+            let Claimed::At(from) = shared.watermarks.next_claim() else {
+                return Err(AppendError::Closed);
+            };
+            if !self.tail.as_ref().is_some_and(|tail| tail.extent().holds(from)) {
+                self.tail = shared.segment_at(from);
+            }
+            let segment = self.tail.as_deref().ok_or(AppendError::Full)?;
+            let to = from + u64::from(whole);
+            if to > segment.extent().record_end() {
+                roll(shared, segment, from)?;
+                continue;
+            }
+            // Everything that can be computed is, before the claim: what is claimed and not yet
+            // published holds back every other producer's acknowledgement.
+            let seed = segment.identity.seed;
+            let crc = match checked {
+                Some((of, crc)) if of == seed => crc,
+                _ => payload_crc(seed, record.meta, record.body),
+            };
+            checked = Some((seed, crc));
+            let header = header_of(record, from, crc).sealed_bytes(seed);
+            let Some(claim) = shared.watermarks.claim(from, to) else { continue };
+            Held { segment, claim: Some(claim) }.publish([&header, record.meta, record.body]);
+            let start = Position::new(segment.identity.epoch, from);
+            return Ok(Appended { start, end: to });
+        }
+    }
+
+    fn refused(&self, error: AppendError) {
+        if error == AppendError::Full {
+            self.shared.stats.full_refusals.add(1);
+            self.shared.wake_keeper();
+        }
+    }
+}
+
+/// Leaves a segment whose rest is too small. Done by whoever comes first; the others go on.
+fn roll(shared: &Shared, segment: &Segment, from: u64) -> Result<(), AppendError> {
+    let extent = segment.extent();
+    let next = shared.segment_from(extent.end()).ok_or(AppendError::Full)?;
+    match shared.watermarks.roll(from, extent.record_end(), next.extent().first()) {
+        Rolled::Rest(claim) => pad(segment, claim),
+        Rolled::Full | Rolled::Lost => {}
+    }
+    Ok(())
+}
+
+fn header_of(record: &NewRecord<'_>, position: u64, payload_crc: u32) -> RecordHeader {
+    RecordHeader {
+        commit: 0.into(),
+        header_crc: 0.into(),
+        position: position.into(),
+        received_ns: record.received_ns.into(),
+        key: record.key.0,
+        // Both fit: `record_bytes` has summed them into 32 bits.
+        meta_bytes: u32::try_from(record.meta.len()).unwrap_or(u32::MAX).into(),
+        body_bytes: u32::try_from(record.body.len()).unwrap_or(u32::MAX).into(),
+        payload_crc: payload_crc.into(),
+        kind: record.kind as u8,
+        flags: 0,
+        reserved: 0.into(),
+        reserved_wide: 0.into(),
+    }
+}

@@ -1,0 +1,231 @@
+//! The keeper: the one thread of a lane that syncs, tells, makes ready, seals and retires.
+//!
+//! Producers never wait for it; it finds its work by looking at the watermarks. A cycle does
+//! everything that is due. After it the keeper looks again at once (there is more to sync),
+//! pauses (records come in and nobody waits for a sync), or announces that it sleeps and is woken
+//! by the next record.
+//!
+//! It is the only one to sync, so it is the one to see an error of the medium, and that error is
+//! final: the kernel may forget it and call the same bytes written the next time. `durable` stays
+//! where it is for good, the lane fails, and what was not acknowledged never will be.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::sync::Parker;
+
+use crate::lane::AckLevel;
+use crate::mapping::MarksMap;
+use crate::marks::{self, Told};
+use crate::shared::{LaneState, Shared};
+use crate::store::Store;
+
+/// At most so many bytes are synced in one step, so that acknowledgements come in steps too and
+/// the next segment is never late.
+const SYNC_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// At ack level written: unsynced bytes are bounded by this, lest the kernel throttle a store.
+const UNSYNCED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// At ack level written: how long a record may stay unsynced.
+const UNSYNCED_MAX: Duration = Duration::from_secs(1);
+/// At ack level written: the pause between two cycles while records come in.
+const PAUSE: Duration = Duration::from_micros(500);
+/// How long the keeper sleeps when nothing happens: the low-water mark must be looked at.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// How long closing waits for producers between claim and publication.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The state of the keeper's thread.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    parker: Parker,
+    marks: MarksMap,
+    told: Told,
+    store: Store,
+    /// When the first record came that is not synced yet.
+    unsynced_since: Option<Instant>,
+}
+
+/// What to do after a cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Again,
+    Pause,
+    Sleep,
+}
+
+/// Fails the lane if the keeper leaves without having closed it.
+struct FailOnPanic(Arc<Shared>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+        }
+    }
+}
+
+/// Starts the keeper's thread.
+pub(crate) fn spawn(keeper: Keeper) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keeper.run())
+}
+
+impl Keeper {
+    /// Makes the first segment, if there is room, and tells the first marks.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        parker: Parker,
+        marks: MarksMap,
+        mut store: Store,
+    ) -> Self {
+        store.tend();
+        let told = told(&shared, &store);
+        marks::begin(&marks, store.epoch(), &told);
+        Self { shared, parker, marks, told, store, unsynced_since: None }
+    }
+
+    fn run(mut self) {
+        let guard = FailOnPanic(Arc::clone(&self.shared));
+        while !self.shared.stopping() {
+            match self.cycle() {
+                Then::Again => {}
+                Then::Pause => self.parker.park_timeout(PAUSE),
+                Then::Sleep => self.sleep(),
+            }
+        }
+        self.close();
+        drop(guard);
+    }
+
+    /// Does everything that is due.
+    fn cycle(&mut self) -> Then {
+        let before = self.told;
+        // Producers publish for one another; this catches what a dying one left behind.
+        if self.shared.publish(&mut None) {
+            self.shared.published_moved();
+        }
+        self.sync_if_due();
+        self.tell();
+        self.store.tend();
+        let watermarks = &self.shared.watermarks;
+        if self.shared.state() == LaneState::Failed {
+            return Then::Sleep;
+        }
+        match self.shared.ack {
+            AckLevel::Synced if watermarks.published() > watermarks.durable() => Then::Again,
+            AckLevel::Written if watermarks.published() > before.published => Then::Pause,
+            _ => Then::Sleep,
+        }
+    }
+
+    /// Sleeps until something is published, or for a while.
+    fn sleep(&mut self) {
+        self.shared.announce_idle();
+        // The last look, after the announcement: see "Waking" in `shared`.
+        let nothing_new = self.shared.watermarks.published() == self.told.published;
+        if nothing_new && !self.shared.stopping() {
+            self.parker.park_timeout(SLEEP_MAX);
+        }
+        self.shared.announce_awake();
+    }
+
+    /// Syncs a step, if the ack level or the bounds on unsynced bytes ask for it.
+    fn sync_if_due(&mut self) {
+        let watermarks = &self.shared.watermarks;
+        let (published, durable) = (watermarks.published(), watermarks.durable());
+        if published == durable || self.shared.state() == LaneState::Failed {
+            return;
+        }
+        let now = self.shared.clock.monotonic();
+        let since = *self.unsynced_since.get_or_insert(now);
+        let due = self.shared.ack == AckLevel::Synced
+            || published - durable >= UNSYNCED_BYTES_MAX
+            || now.saturating_duration_since(since) >= UNSYNCED_MAX;
+        if due {
+            self.sync_to(published.min(durable + SYNC_BYTES_MAX));
+        }
+    }
+
+    /// Syncs up to `target` and moves `durable` there, or fails the lane.
+    fn sync_to(&mut self, target: u64) {
+        let from = self.shared.watermarks.durable();
+        let began = self.shared.clock.monotonic();
+        let synced = self.shared.with_segments(|segments| {
+            let touched = segments
+                .iter()
+                .filter(|segment| segment.extent().base < target && segment.extent().end() > from);
+            // Collected, so that no lock is held while the medium works.
+            touched.cloned().collect::<Vec<_>>()
+        });
+        let synced = synced.iter().try_for_each(|segment| segment.sync(from, target));
+        let took = self.shared.clock.monotonic().saturating_duration_since(began);
+        self.shared.stats.syncs.record(took);
+        if synced.is_err() {
+            self.shared.stats.sync_failures.add(1);
+            self.shared.fail();
+            return;
+        }
+        self.unsynced_since = None;
+        self.shared.stats.synced_bytes.add(target - from);
+        self.shared.watermarks.set_durable(target);
+        // Other processes first: who is acknowledged now must find the record with a tail.
+        self.tell();
+        if self.shared.ack == AckLevel::Synced {
+            self.shared.acked_moved();
+        }
+    }
+
+    /// Tells other processes how far the lane has come, if it has.
+    fn tell(&mut self) {
+        let now = told(&self.shared, &self.store);
+        if now == self.told {
+            return;
+        }
+        marks::tell(&self.marks, &now);
+        if now.acked != self.told.acked {
+            self.marks.wake();
+        }
+        self.told = now;
+    }
+
+    /// Lets no more claims succeed, waits for those under way, syncs and seals.
+    fn close(&mut self) {
+        let claimed = self.shared.watermarks.close();
+        let deadline = self.shared.clock.monotonic() + CLOSE_WAIT_MAX;
+        while self.shared.watermarks.published() < claimed {
+            if self.shared.publish(&mut None) {
+                self.shared.published_moved();
+            } else if self.shared.clock.monotonic() > deadline {
+                // A producer died between claim and publication; recovery will find the hole.
+                break;
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        let published = self.shared.watermarks.published();
+        while self.shared.state() != LaneState::Failed
+            && self.shared.watermarks.durable() < published
+        {
+            let durable = self.shared.watermarks.durable();
+            self.sync_to(published.min(durable + SYNC_BYTES_MAX));
+        }
+        if published == claimed && self.shared.state() != LaneState::Failed {
+            self.store.seal_all();
+        }
+        self.tell();
+        self.shared.set_state(LaneState::Closed);
+        self.shared.acked_moved();
+    }
+}
+
+/// What the marks should say now. Lowest first, so that they are in order.
+fn told(shared: &Shared, store: &Store) -> Told {
+    let watermarks = &shared.watermarks;
+    let acked = shared.acked();
+    let (durable, published) = (watermarks.durable(), watermarks.published());
+    let claimed = watermarks.claimed();
+    let (first_base, last_base) = store.bases();
+    Told { claimed, published, durable, acked, first_base, last_base }
+}

@@ -1,0 +1,337 @@
+//! A lane, opened for writing: options, lock, recovery, the keeper's thread, and the handle.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::sync::Parker;
+use rustix::fs::FlockOperation;
+
+use crate::append::Appender;
+use crate::clock::Clock;
+use crate::format::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::keeper::{self, Keeper};
+use crate::marks;
+use crate::position::Key;
+use crate::recover::{self, Plan, Recovery};
+use crate::segment::{self, Extent};
+use crate::shared::{Acked, LaneState, Shared, Start};
+use crate::stats::LaneStats;
+use crate::store::Store;
+use crate::tail::{From, ReadError, Reader};
+use crate::volume::Volume;
+
+/// The name of the file that the one writer of a lane holds locked.
+const LOCK_FILE: &str = "lock";
+
+/// What an acknowledgement means. The numbers are persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AckLevel {
+    /// Published in the mapped log: survives the death of the process.
+    Written = 1,
+    /// On the medium: survives the loss of power.
+    Synced = 2,
+}
+
+/// What is kept. A segment goes when either bound says so, oldest first, sealed ones only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Segments whose newest record is older than this may go.
+    pub age: Option<Duration>,
+    /// Segments go while all of the lane takes more than this.
+    pub bytes: Option<u64>,
+}
+
+/// How a lane is kept.
+#[derive(Clone, Debug)]
+pub struct LaneOptions {
+    /// Size of new segments: a multiple of 4096 from [`SEGMENT_BYTES_MIN`] to
+    /// [`SEGMENT_BYTES_MAX`].
+    pub segment_bytes: u64,
+    /// When records are acknowledged.
+    pub ack: AckLevel,
+    /// What is kept.
+    pub retention: Retention,
+    /// Bytes of the disk that the lane leaves free; by default two segments or 5% of the disk,
+    /// whichever is more.
+    pub disk_reserve_bytes: Option<u64>,
+    /// Takes [`AckLevel::Synced`] on a file system in memory, where nothing survives the loss of
+    /// power: for tests.
+    pub volatile_allowed: bool,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 128 * 1024 * 1024,
+            ack: AckLevel::Synced,
+            retention: Retention::default(),
+            disk_reserve_bytes: None,
+            volatile_allowed: false,
+            clock: Clock::System,
+        }
+    }
+}
+
+/// Why a lane could not be opened for writing.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The size of segments is out of bounds.
+    #[error("a segment cannot have {bytes} bytes: a multiple of 4096 from 65536 to 2147483648 can")]
+    SegmentBytes {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// Another process, or another part of this one, writes the lane.
+    #[error("{} is locked by another writer", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The ack level promises what the file system cannot keep.
+    #[error("{} lies on {kind}, which forgets everything with the power: use another directory or the ack level \"written\"", path.display())]
+    Volatile {
+        /// The lane's directory.
+        path: PathBuf,
+        /// The file system.
+        kind: &'static str,
+    },
+    /// A segment was made for another lane.
+    #[error("{} belongs to another lane: move it out of the directory", path.display())]
+    ForeignSegment {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// A segment has a format that this build does not know.
+    #[error("{} has format version {found}, and this build knows only {known}", path.display())]
+    Version {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version of this build.
+        known: u32,
+    },
+    /// The operating system refused something.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl OpenError {
+    /// Names the file to an I/O error.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::Io { path, error }
+    }
+}
+
+/// The watermarks of a lane, offsets: always `claimed >= published >= durable`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatermarksRead {
+    /// The end of all claims.
+    pub claimed: u64,
+    /// The end of all records in place.
+    pub published: u64,
+    /// The end of what is on the medium.
+    pub durable: u64,
+}
+
+/// A record that the lane held when it was opened, as far as dedupe must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The fingerprint of the event key.
+    pub key: Key,
+    /// What the record is.
+    pub kind: crate::Kind,
+    /// When the request arrived.
+    pub received_ns: u64,
+    /// Offset of the record's end.
+    pub end: u64,
+}
+
+/// A lane that this process writes. Closed when it is dropped.
+#[derive(Debug)]
+pub struct Lane {
+    dir: PathBuf,
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+    /// Where the records end that were there before this lane was opened.
+    recovered_end: u64,
+    /// Held, and with it the lock, until the keeper is done.
+    _lock: File,
+}
+
+impl Lane {
+    /// Opens the lane in `dir`, which is made if it is not there: takes the writer's lock,
+    /// recovers, makes a segment and starts the keeper. On a full disk the lane opens, in the
+    /// state [`LaneState::Full`].
+    pub fn open(
+        dir: impl AsRef<Path>,
+        options: LaneOptions,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let dir = dir.as_ref();
+        let bytes = options.segment_bytes;
+        let bounded = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
+        if !bounded || !bytes.is_multiple_of(PAGE_BYTES) {
+            return Err(OpenError::SegmentBytes { bytes });
+        }
+        segment::create_dir(dir).map_err(OpenError::io(dir))?;
+        let lock = lock(dir)?;
+        let volume = Volume::of(dir).map_err(OpenError::io(dir))?;
+        if let (AckLevel::Synced, Some(kind), false) =
+            (options.ack, volume.volatile(), options.volatile_allowed)
+        {
+            return Err(OpenError::Volatile { path: dir.to_owned(), kind });
+        }
+        let mut plan = recover::plan(dir)?;
+        plan.apply(dir)?;
+        plan.recovery.warnings.extend(volume.warning());
+        let recovery = plan.recovery.clone();
+        let recovered_end = plan.next_base;
+        let (shared, keeper) = start(dir, &options, &volume, plan)?;
+        let keeper = keeper::spawn(keeper).map_err(OpenError::io(dir))?;
+        let dir = dir.to_owned();
+        let lane = Self { dir, shared, keeper: Some(keeper), recovered_end, _lock: lock };
+        Ok((lane, recovery))
+    }
+
+    /// An appender; make one for each thread that appends.
+    pub fn appender(&self) -> Appender {
+        Appender::new(Arc::clone(&self.shared))
+    }
+
+    /// The offset up to which records are acknowledged at the lane's ack level.
+    pub fn acked(&self) -> u64 {
+        self.shared.acked()
+    }
+
+    /// Whether the lane takes records.
+    pub fn state(&self) -> LaneState {
+        self.shared.state()
+    }
+
+    /// The watermarks. Taken one after the other, lowest first, so they are in order.
+    pub fn watermarks(&self) -> WatermarksRead {
+        let watermarks = &self.shared.watermarks;
+        let (durable, published) = (watermarks.durable(), watermarks.published());
+        WatermarksRead { claimed: watermarks.claimed(), published, durable }
+    }
+
+    /// What was counted since the lane was opened.
+    pub fn stats(&self) -> LaneStats {
+        self.shared.stats.read()
+    }
+
+    /// Tells `subscriber`, for the life of the lane, when [`Lane::acked`] moves or the lane
+    /// fails; false if there are already [`SUBSCRIBERS_MAX`](crate::SUBSCRIBERS_MAX).
+    #[must_use = "a subscriber that was not taken is never told anything"]
+    pub fn subscribe(&self, subscriber: Arc<dyn Acked>) -> bool {
+        self.shared.subscribe(subscriber)
+    }
+
+    /// The ack level.
+    pub fn ack(&self) -> AckLevel {
+        self.shared.ack
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A reader of this lane, as any other process could open one.
+    pub fn reader(&self) -> Result<Reader, ReadError> {
+        Reader::open(&self.dir)
+    }
+
+    /// Calls `take` with every record that the lane held when it was opened and that arrived at
+    /// `since_ns` or later. Reads headers only; payloads where a crash has left damage, since a
+    /// torn record was never acknowledged and its event must be accepted again.
+    pub fn recovered_keys(
+        &self,
+        since_ns: u64,
+        mut take: impl FnMut(Recovered),
+    ) -> Result<(), ReadError> {
+        let mut reader = self.reader()?;
+        reader.seek(From::Time(since_ns))?;
+        while let Some(recovered) = reader.skim(self.recovered_end)? {
+            if recovered.received_ns >= since_ns {
+                take(recovered);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets no more records in, syncs and seals what is there and ends the keeper.
+    pub fn close(mut self) {
+        self.close_now();
+    }
+
+    fn close_now(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            self.shared.stop();
+            // A keeper that panicked has already failed the lane.
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.close_now();
+    }
+}
+
+/// Takes the lock that keeps every second writer away.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let opened = segment::writing().create(true).truncate(false).open(&path);
+    let file = opened.map_err(OpenError::io(&path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { path }),
+        Err(error) => Err(OpenError::Io { path, error: error.into() }),
+    }
+}
+
+/// Makes the shared part and the keeper, and the first segment if the disk has room for it.
+fn start(
+    dir: &Path,
+    options: &LaneOptions,
+    volume: &Volume,
+    plan: Plan,
+) -> Result<(Arc<Shared>, Keeper), OpenError> {
+    let extent = Extent { base: plan.next_base, bytes: options.segment_bytes };
+    let parker = Parker::new();
+    let shared = Arc::new(Shared::new(Start {
+        offset: extent.first(),
+        ack: options.ack,
+        clock: options.clock.clone(),
+        record_bytes_max: extent.capacity(),
+        unparker: parker.unparker().clone(),
+    }));
+    let store = Store::new(Arc::clone(&shared), dir, options, volume, plan);
+    let store = store.map_err(OpenError::io(dir))?;
+    let marks = marks::open_for_writing(dir, store.lane_id()).map_err(OpenError::io(dir))?;
+    let keeper = Keeper::new(Arc::clone(&shared), parker, marks, store);
+    Ok((shared, keeper))
+}
+
+/// Random bytes for an id.
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    // At most 256 bytes are always given whole.
+    if got == N { Ok(bytes) } else { Err(io::Error::other("too few random bytes")) }
+}

@@ -1,0 +1,315 @@
+//! The only mmap and the only unsafe code of the crate.
+//!
+//! Turns a file into memory that is stored to by claim ([`WriteMap`]) or only read ([`ReadMap`]),
+//! and into the words of a marks page ([`MarksMap`]). What a mapping holds is never trusted here:
+//! this file keeps accesses in bounds and ordered, `format` decides whether bytes mean anything.
+//! Headers and footers of segments are not read through a mapping at all, but with `pread`.
+//!
+//! # Invariants
+//!
+//! ## Mapped
+//! The pointer is valid for `len` bytes for as long as the mapping object lives. The file had at
+//! least `len` bytes when it was mapped, and nobody makes a segment or a marks file shorter:
+//! segments are allocated whole and retention only unlinks. Should someone truncate one all the
+//! same, the kernel ends the process with SIGBUS; no wrong byte is read.
+//!
+//! ## In bounds
+//! Every access first passes [`range`], which panics on a range outside the mapping.
+//!
+//! ## Aligned
+//! Commit words stand at multiples of 64, words of the marks page at the constants of `format`,
+//! multiples of their size; a mapping starts at a page.
+//!
+//! ## Claimed
+//! A [`Claim`] is the only right to store into a range. It comes from one successful step of the
+//! `claimed` watermark, cannot be copied, and ends with the commit word: so no two stores into
+//! one byte race, and nobody reads it before the commit word is seen.
+//!
+//! ## Settled
+//! Bytes of a record do not change once its commit word is not zero. A reference is formed only
+//! to bytes of records whose commit word was loaded with Acquire, or, when a lane is recovered,
+//! while the lane's lock keeps every writer away.
+//!
+//! ## Words
+//! A word that more than one process touches is touched through an atomic only. On a read-only
+//! mapping it is a relaxed load and a fence: only relaxed loads are defined on read-only memory.
+//!
+//! | word | writer | readers | ordering | what becomes visible |
+//! |---|---|---|---|---|
+//! | commit word of a record | the claim's owner, once | walkers of this process, tails of any | Release / Acquire | header, meta and body of the record |
+//! | `epoch`, `acked` of the marks | the opening thread, then the keeper | tails of any process | Release / Acquire | that records below `acked` are committed |
+//! | other marks | the keeper | whoever looks | Relaxed | nothing else |
+//! | futex word | the keeper | waiting tails | Release / Acquire | the marks stored before it |
+#![expect(unsafe_code, reason = "mapped memory has no safe interface; see the invariants above")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::thread::futex;
+
+use crate::format::{MarksPage, PAGE_BYTES, RECORD_ALIGN};
+use crate::watermark::Claim;
+
+/// A mapping that this process stores records into.
+#[derive(Debug)]
+pub(crate) struct WriteMap {
+    raw: MmapRaw,
+}
+
+/// A mapping that this process can only read.
+#[derive(Debug)]
+pub(crate) struct ReadMap {
+    raw: MmapRaw,
+}
+
+/// Checks a range against a mapping's length. Panics, rather than touch memory that is not ours.
+fn range(len: usize, at: u64, bytes: u64) -> Range<usize> {
+    let inside = at.checked_add(bytes).is_some_and(|end| end <= len as u64);
+    assert!(inside, "{bytes} bytes at {at} do not lie in a mapping of {len} bytes");
+    // Both fit a usize: they are no larger than `len`.
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by `len` on the line above")]
+    let range = at as usize..(at + bytes) as usize;
+    range
+}
+
+/// Maps the first `bytes` of a file after making sure that it has them.
+fn map(file: &File, bytes: u64, writable: bool) -> io::Result<MmapRaw> {
+    if file.metadata()?.len() < bytes {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is too short to map"));
+    }
+    let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+    let mut options = MmapOptions::new();
+    options.len(bytes);
+    if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }
+}
+
+impl WriteMap {
+    pub(crate) fn new(file: &File, bytes: u64) -> io::Result<Self> {
+        Ok(Self { raw: map(file, bytes, true)? })
+    }
+
+    /// Copies a record to the place that was claimed for it, `at` in this mapping: its parts one
+    /// behind the other. The first is the header, with a commit word of zero.
+    pub(crate) fn store(&self, claim: &mut Claim, at: u64, parts: [&[u8]; 3]) {
+        let whole = range(self.raw.len(), at, claim.bytes());
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(total <= whole.len(), "a record is longer than its claim");
+        let mut to = whole.start;
+        for part in parts {
+            // SAFETY: In bounds: `whole` holds all parts, by the assertion.
+            let target = unsafe { self.raw.as_mut_ptr().add(to) };
+            // SAFETY: Mapped, In bounds; Claimed: nobody else touches these bytes, and `part`
+            // is not among them, since references into a mapping reach settled bytes only.
+            unsafe { target.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
+            to += part.len();
+        }
+    }
+
+    /// Stores the commit word, last of all. The claim ends: what is published never changes.
+    pub(crate) fn publish(&self, claim: Claim, at: u64) {
+        let word = claim.end();
+        // Release: pairs with the Acquire in `commit`; makes header, meta and body visible.
+        self.word(at).store(word.to_le(), Ordering::Release);
+    }
+
+    /// The commit word of the record at `at`; zero while it is not published.
+    pub(crate) fn commit(&self, at: u64) -> u32 {
+        // Acquire: pairs with the Release in `publish`; the record's bytes are visible if not 0.
+        u32::from_le(self.word(at).load(Ordering::Acquire))
+    }
+
+    /// A copy of the header of the record at `at`, if the record is published.
+    pub(crate) fn header(&self, at: u64) -> Option<[u8; 64]> {
+        let range = range(self.raw.len(), at, RECORD_ALIGN);
+        if self.commit(at) == 0 {
+            return None;
+        }
+        // SAFETY: In bounds, by `range`.
+        let header = unsafe { self.raw.as_ptr().add(range.start) };
+        // SAFETY: Mapped, In bounds; Settled: the commit word was not zero.
+        Some(unsafe { header.cast::<[u8; 64]>().read() })
+    }
+
+    /// Makes pages present and writable, so that a store into them does not fault.
+    ///
+    /// The kernel answers EFAULT where the file has no space behind a page.
+    pub(crate) fn make_ready(&self, at: u64, bytes: u64) -> io::Result<()> {
+        let range = range(self.raw.len(), at, bytes);
+        self.raw.advise_range(Advice::PopulateWrite, range.start, range.len())
+    }
+
+    /// Writes a range to the medium and waits until it is there.
+    pub(crate) fn sync(&self, at: u64, bytes: u64) -> io::Result<()> {
+        let range = range(self.raw.len(), at, bytes);
+        self.raw.flush_range(range.start, range.len())
+    }
+
+    fn word(&self, at: u64) -> &AtomicU32 {
+        let range = range(self.raw.len(), at, 4);
+        assert!(at.is_multiple_of(RECORD_ALIGN), "no commit word stands at {at}");
+        // SAFETY: In bounds, by `range`.
+        let word = unsafe { self.raw.as_mut_ptr().add(range.start) };
+        #[expect(clippy::cast_ptr_alignment, reason = "Aligned: asserted above")]
+        let word = word.cast::<u32>();
+        // SAFETY: Mapped, Aligned, Words: a commit word is touched through this atomic only,
+        // once its bytes were allocated as zeros.
+        unsafe { AtomicU32::from_ptr(word) }
+    }
+}
+
+impl ReadMap {
+    pub(crate) fn new(file: &File, bytes: u64) -> io::Result<Self> {
+        Ok(Self { raw: map(file, bytes, false)? })
+    }
+
+    /// Tells the kernel that the mapping will be read from front to back.
+    pub(crate) fn read_in_order(&self) {
+        // Only a hint: without it reading is slower, not different.
+        let _ = self.raw.advise(Advice::Sequential);
+    }
+
+    /// The commit word at `at`, a multiple of 64.
+    pub(crate) fn commit(&self, at: u64) -> u32 {
+        let range = range(self.raw.len(), at, 4);
+        assert!(at.is_multiple_of(RECORD_ALIGN), "no commit word stands at {at}");
+        // SAFETY: In bounds, by `range`.
+        let word = unsafe { self.raw.as_ptr().add(range.start) };
+        #[expect(clippy::cast_ptr_alignment, reason = "Aligned: asserted above")]
+        let word = word.cast::<u32>().cast_mut();
+        // SAFETY: Mapped, Aligned, Words: only loaded, relaxed.
+        let word = unsafe { AtomicU32::from_ptr(word) }.load(Ordering::Relaxed);
+        // Acquire: pairs with the Release in `WriteMap::publish`; the record is visible if not 0.
+        fence(Ordering::Acquire);
+        u32::from_le(word)
+    }
+
+    /// A copy of the 64 bytes at `at`, which may be a header. The caller stays below `acked`, or
+    /// holds the lane's lock.
+    pub(crate) fn header(&self, at: u64) -> [u8; 64] {
+        let range = range(self.raw.len(), at, RECORD_ALIGN);
+        // SAFETY: In bounds, by `range`.
+        let header = unsafe { self.raw.as_ptr().add(range.start) };
+        // SAFETY: Mapped, In bounds, Settled.
+        unsafe { header.cast::<[u8; 64]>().read() }
+    }
+
+    /// The bytes of a section. The caller stays below `acked`, or holds the lane's lock.
+    pub(crate) fn bytes(&self, at: u64, bytes: u64) -> &[u8] {
+        let range = range(self.raw.len(), at, bytes);
+        // SAFETY: In bounds, by `range`.
+        let start = unsafe { self.raw.as_ptr().add(range.start) };
+        // SAFETY: Mapped, In bounds, Settled; the reference ends with the mapping.
+        unsafe { std::slice::from_raw_parts(start, range.len()) }
+    }
+}
+
+/// A word of the marks page, by its offset in [`MarksPage`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mark {
+    Epoch,
+    Claimed,
+    Published,
+    Durable,
+    Acked,
+    FirstBase,
+    LastBase,
+    WriterPid,
+}
+
+impl Mark {
+    const fn offset(self) -> usize {
+        match self {
+            Self::Epoch => std::mem::offset_of!(MarksPage, epoch),
+            Self::Claimed => std::mem::offset_of!(MarksPage, claimed),
+            Self::Published => std::mem::offset_of!(MarksPage, published),
+            Self::Durable => std::mem::offset_of!(MarksPage, durable),
+            Self::Acked => std::mem::offset_of!(MarksPage, acked),
+            Self::FirstBase => std::mem::offset_of!(MarksPage, first_base),
+            Self::LastBase => std::mem::offset_of!(MarksPage, last_base),
+            Self::WriterPid => std::mem::offset_of!(MarksPage, writer_pid),
+        }
+    }
+}
+
+/// The shared page of watermarks, mapped for storing or for looking.
+#[derive(Debug)]
+pub(crate) struct MarksMap {
+    raw: MmapRaw,
+    writable: bool,
+}
+
+impl MarksMap {
+    pub(crate) fn new(file: &File, writable: bool) -> io::Result<Self> {
+        Ok(Self { raw: map(file, PAGE_BYTES, writable)?, writable })
+    }
+
+    /// Stores a mark. Only where the page was mapped for storing.
+    pub(crate) fn store(&self, mark: Mark, value: u64) {
+        assert!(self.writable, "the marks are mapped read-only");
+        // Release: pairs with the fence in `load`; records committed before are visible.
+        self.word(mark).store(value.to_le(), Ordering::Release);
+    }
+
+    /// Loads a mark; what was stored before it is visible.
+    pub(crate) fn load(&self, mark: Mark) -> u64 {
+        // Relaxed and a fence instead of Acquire: the page may be mapped read-only.
+        let value = self.word(mark).load(Ordering::Relaxed);
+        // Acquire: pairs with the Release in `store`.
+        fence(Ordering::Acquire);
+        u64::from_le(value)
+    }
+
+    /// Changes the futex word and wakes every process that waits on it.
+    pub(crate) fn wake(&self) {
+        assert!(self.writable, "the marks are mapped read-only");
+        // Release: pairs with the fence in `futex_value`; the marks stored before are visible.
+        self.futex().fetch_add(1, Ordering::Release);
+        // A failed wake costs a waiter its timeout, not a record.
+        let _ = futex::wake(self.futex(), futex::Flags::empty(), i32::MAX.unsigned_abs());
+    }
+
+    /// The futex word, to be taken before looking at the marks that one would wait for.
+    pub(crate) fn futex_value(&self) -> u32 {
+        let value = self.futex().load(Ordering::Relaxed);
+        // Acquire: pairs with the Release in `wake`.
+        fence(Ordering::Acquire);
+        value
+    }
+
+    /// Sleeps until the futex word is no longer `seen`, at most `timeout`. False where the kernel
+    /// cannot wait on this page.
+    pub(crate) fn wait(&self, seen: u32, timeout: Duration) -> bool {
+        let Ok(timeout) = futex::Timespec::try_from(timeout) else { return false };
+        match futex::wait(self.futex(), futex::Flags::empty(), seen, Some(&timeout)) {
+            Ok(()) => true,
+            Err(error) => matches!(
+                error,
+                rustix::io::Errno::TIMEDOUT | rustix::io::Errno::AGAIN | rustix::io::Errno::INTR
+            ),
+        }
+    }
+
+    fn word(&self, mark: Mark) -> &AtomicU64 {
+        let range = range(self.raw.len(), mark.offset() as u64, 8);
+        // SAFETY: In bounds, by `range`.
+        let word = unsafe { self.raw.as_ptr().add(range.start) };
+        #[expect(clippy::cast_ptr_alignment, reason = "Aligned: asserted in `format`")]
+        let word = word.cast::<u64>().cast_mut();
+        // SAFETY: Mapped, Aligned, Words; stored to only where `writable`.
+        unsafe { AtomicU64::from_ptr(word) }
+    }
+
+    fn futex(&self) -> &AtomicU32 {
+        let range = range(self.raw.len(), std::mem::offset_of!(MarksPage, futex) as u64, 4);
+        // SAFETY: In bounds, by `range`.
+        let word = unsafe { self.raw.as_ptr().add(range.start) };
+        #[expect(clippy::cast_ptr_alignment, reason = "Aligned: asserted in `format`")]
+        let word = word.cast::<u32>().cast_mut();
+        // SAFETY: Mapped, Aligned, Words; stored to only where `writable`.
+        unsafe { AtomicU32::from_ptr(word) }
+    }
+}

@@ -1,0 +1,231 @@
+//! The meta section of a record: tagged fields, one after the other.
+//!
+//! A field is a tag, a length and that many bytes, without padding. A request header is two
+//! fields: its name, then its value or the digest that stands for it. Reading takes any bytes:
+//! a section that ends in the middle of a field yields the fields before it.
+
+/// What a field of the meta section holds. The numbers are persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Tag {
+    /// Name of the source.
+    Source = 1,
+    /// Environment of the source.
+    Environment = 2,
+    /// Tenant.
+    Tenant = 3,
+    /// The provider's id of the event.
+    EventId = 4,
+    /// The provider's type of the event.
+    EventType = 5,
+    /// The provider's time of the event, as sent.
+    EventTime = 6,
+    /// Name of the secret that matched.
+    Secret = 7,
+    /// Request method.
+    Method = 8,
+    /// Request target.
+    Target = 9,
+    /// Address of the peer.
+    Peer = 10,
+    /// Trace id.
+    TraceId = 11,
+    /// In a delivery: the position of the event.
+    EventPosition = 12,
+    /// Name of a request header; its value or digest follows.
+    HeaderName = 32,
+    /// Value of the header named before, byte-exact.
+    HeaderValue = 33,
+    /// Keyed digest in place of the value of the header named before.
+    HeaderDigest = 34,
+}
+
+/// A field longer than its 16-bit length can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a field of {bytes} bytes is longer than the 65535 that a meta section can hold")]
+pub struct FieldTooLong {
+    /// Length of what was given.
+    pub bytes: usize,
+}
+
+/// Writes a meta section into a buffer that is kept for the next one.
+#[derive(Clone, Debug, Default)]
+pub struct MetaWriter {
+    bytes: Vec<u8>,
+}
+
+impl MetaWriter {
+    /// An empty section with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: Vec::with_capacity(capacity) }
+    }
+
+    /// Forgets the fields and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Adds a field. On an error nothing is added.
+    pub fn field(&mut self, tag: Tag, value: &[u8]) -> Result<(), FieldTooLong> {
+        let length = length_of(value)?;
+        self.bytes.extend_from_slice(&(tag as u16).to_le_bytes());
+        self.bytes.extend_from_slice(&length.to_le_bytes());
+        self.bytes.extend_from_slice(value);
+        Ok(())
+    }
+
+    /// Adds a request header with its value, byte-exact. On an error nothing is added.
+    pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldTooLong> {
+        length_of(value)?;
+        self.field(Tag::HeaderName, name)?;
+        self.field(Tag::HeaderValue, value)
+    }
+
+    /// Adds a request header whose value is a credential: only its digest is kept.
+    pub fn header_digest(&mut self, name: &[u8], digest: &[u8]) -> Result<(), FieldTooLong> {
+        length_of(digest)?;
+        self.field(Tag::HeaderName, name)?;
+        self.field(Tag::HeaderDigest, digest)
+    }
+
+    /// The section written so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn length_of(value: &[u8]) -> Result<u16, FieldTooLong> {
+    u16::try_from(value.len()).map_err(|_| FieldTooLong { bytes: value.len() })
+}
+
+/// A meta section as read.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta<'a> {
+    bytes: &'a [u8],
+}
+
+/// What is kept of a header's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderValue<'a> {
+    /// The value, byte-exact.
+    Bytes(&'a [u8]),
+    /// A keyed digest of a value that was a credential.
+    Digest(&'a [u8]),
+}
+
+impl<'a> Meta<'a> {
+    /// Reads `bytes` as a meta section; any bytes will do.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The section as stored.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Every field by its number, also those that this version does not know.
+    pub fn fields(&self) -> Fields<'a> {
+        Fields { rest: self.bytes }
+    }
+
+    /// The first field with this tag.
+    pub fn get(&self, tag: Tag) -> Option<&'a [u8]> {
+        self.fields().find(|(number, _)| *number == tag as u16).map(|(_, value)| value)
+    }
+
+    /// The request headers in the order of the request; a name without a value is left out.
+    pub fn headers(&self) -> Headers<'a> {
+        Headers { fields: self.fields(), name: None }
+    }
+}
+
+/// The fields of a meta section.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (tag, rest) = self.rest.split_first_chunk::<2>()?;
+        let (length, rest) = rest.split_first_chunk::<2>()?;
+        let (value, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        self.rest = rest;
+        Some((u16::from_le_bytes(*tag), value))
+    }
+}
+
+/// The request headers of a meta section.
+#[derive(Clone, Debug)]
+pub struct Headers<'a> {
+    fields: Fields<'a>,
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a [u8], HeaderValue<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for (number, value) in self.fields.by_ref() {
+            if number == Tag::HeaderName as u16 {
+                self.name = Some(value);
+                continue;
+            }
+            let kept = match number {
+                number if number == Tag::HeaderValue as u16 => HeaderValue::Bytes(value),
+                number if number == Tag::HeaderDigest as u16 => HeaderValue::Digest(value),
+                _ => continue,
+            };
+            if let Some(name) = self.name.take() {
+                return Some((name, kept));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn fields_and_headers_come_back_in_order() {
+        let mut writer = MetaWriter::default();
+        writer.field(Tag::Source, b"stripe").expect("short");
+        writer.header(b"host", b"a.example").expect("short");
+        writer.header_digest(b"authorization", &[9; 16]).expect("short");
+        writer.header(b"host", b"").expect("short");
+        let meta = Meta::new(writer.as_bytes());
+        assert_eq!(meta.get(Tag::Source), Some(b"stripe".as_slice()));
+        assert_eq!(meta.get(Tag::Tenant), None);
+        let headers: Vec<_> = meta.headers().collect();
+        assert_eq!(headers.len(), 3);
+        assert_eq!(headers[0], (b"host".as_slice(), HeaderValue::Bytes(b"a.example")));
+        assert_eq!(headers[1], (b"authorization".as_slice(), HeaderValue::Digest(&[9; 16])));
+        assert_eq!(headers[2], (b"host".as_slice(), HeaderValue::Bytes(b"")));
+    }
+
+    #[test]
+    fn a_field_too_long_adds_nothing() {
+        let mut writer = MetaWriter::with_capacity(16);
+        let long = vec![0; 65_536];
+        assert_eq!(writer.header(b"x", &long), Err(FieldTooLong { bytes: 65_536 }));
+        assert!(writer.as_bytes().is_empty());
+        assert_eq!(writer.field(Tag::EventId, &long[1..]), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let meta = Meta::new(&bytes);
+            let fields: usize = meta.fields().map(|(_, value)| value.len() + 4).sum();
+            prop_assert!(fields <= bytes.len());
+            let _ = meta.headers().count();
+        }
+    }
+}

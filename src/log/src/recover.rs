@@ -1,0 +1,228 @@
+//! What a lane's directory holds when nobody writes to it, and what must be done before somebody
+//! may: [`plan`] only reads, [`Plan::apply`] makes it so.
+//!
+//! A sealed segment is taken at its footer's word. An unsealed one is scanned: its end is behind
+//! the last record that holds, whatever holes come before. Applying seals it there; nothing is
+//! ever appended to it again. Until the footer is on the medium nothing has changed, so a crash
+//! in the middle leads to the same plan again.
+//!
+//! Damage never keeps a lane from opening: it is counted and told. What does keep it from opening
+//! is a mistake of the operator's: a segment of another lane, or of a later version.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::format::{FOOTER_RECOVERED, FORMAT_VERSION, Footer};
+use crate::lane::OpenError;
+use crate::position::Position;
+use crate::scan::{Found, Scanned};
+use crate::segment::{self, Extent, Identity, Inspected};
+
+/// What was found when a lane was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Segments that can be read.
+    pub segments: usize,
+    /// Records in them: counted in unsealed segments, by the footers of sealed ones.
+    pub records: u64,
+    /// Records whose header held and whose payload did not.
+    pub damaged: u64,
+    /// Holes with records behind them.
+    pub gaps: u64,
+    /// Segments that were scanned because the writer had not sealed them.
+    pub unsealed: usize,
+    /// The end of the last record; nothing in a new lane.
+    pub end: Option<Position>,
+    /// The epoch that the writer has now.
+    pub epoch: u32,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// A sealed segment of a lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) identity: Identity,
+    pub(crate) footer: Footer,
+}
+
+impl Sealed {
+    pub(crate) fn extent(&self) -> Extent {
+        self.identity.extent
+    }
+}
+
+/// What is to be done before a lane can be written.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) lane_id: Option<[u8; 16]>,
+    /// Every readable segment with the footer that it has or will get, oldest first.
+    pub(crate) sealed: Vec<Sealed>,
+    /// Those of `sealed` that have no footer yet.
+    unsealed: Vec<Sealed>,
+    /// Segments that a crash left before they had their name.
+    leftovers: Vec<PathBuf>,
+    pub(crate) next_base: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) recovery: Recovery,
+}
+
+/// Looks at the directory of a lane. Reads only.
+pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
+    let mut plan = Plan::default();
+    for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
+        let path = entry.map_err(OpenError::io(dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            plan.leftovers.push(path);
+        }
+    }
+    for base in segment::list(dir).map_err(OpenError::io(dir))? {
+        plan.take(&dir.join(segment::file_name(base)), base)?;
+    }
+    plan.recovery.epoch += 1;
+    Ok(plan)
+}
+
+impl Plan {
+    /// Adds a segment to the plan.
+    fn take(&mut self, path: &Path, base: u64) -> Result<(), OpenError> {
+        // Whatever it holds, its range of offsets is spent.
+        let file_bytes = fs::metadata(path).map_or(0, |data| data.len());
+        self.next_base = self.next_base.max(base.saturating_add(file_bytes));
+        let (file, found) = match segment::inspect(path, base) {
+            Ok(inspected) => inspected,
+            Err(error) => return self.skip(path, &error.to_string()),
+        };
+        let identity = match found {
+            Inspected::Segment(identity) => identity,
+            Inspected::Version(found) => {
+                let path = path.to_owned();
+                return Err(OpenError::Version { path, found, known: FORMAT_VERSION });
+            }
+            Inspected::Damaged(what) => return self.skip(path, what),
+        };
+        if *self.lane_id.get_or_insert(identity.lane_id) != identity.lane_id {
+            return Err(OpenError::ForeignSegment { path: path.to_owned() });
+        }
+        self.next_base = self.next_base.max(identity.extent.end());
+        self.next_sequence = self.next_sequence.max(identity.sequence.saturating_add(1));
+        self.recovery.epoch = self.recovery.epoch.max(identity.epoch);
+        let footer = match segment::footer(&file, &identity) {
+            Ok(Some(footer)) => footer,
+            Ok(None) => {
+                let footer = match Scanned::new(&file, identity) {
+                    Ok(scanned) => scan(&scanned),
+                    Err(error) => return self.skip(path, &error.to_string()),
+                };
+                self.recovery.unsealed += 1;
+                self.unsealed.push(Sealed { identity, footer });
+                footer
+            }
+            Err(error) => return self.skip(path, &error.to_string()),
+        };
+        self.count(&Sealed { identity, footer });
+        Ok(())
+    }
+
+    fn count(&mut self, sealed: &Sealed) {
+        self.sealed.push(*sealed);
+        self.recovery.segments += 1;
+        self.recovery.records += sealed.footer.records.to_native();
+        self.recovery.damaged += u64::from(sealed.footer.damaged.to_native());
+        self.recovery.gaps += u64::from(sealed.footer.gaps.to_native());
+        if sealed.footer.records > 0 {
+            let end = sealed.footer.sealed_end.to_native();
+            self.recovery.end = Some(Position::new(sealed.identity.epoch, end));
+        }
+    }
+
+    /// Leaves a file alone that cannot be read as a segment, and says so.
+    fn skip(&mut self, path: &Path, what: &str) -> Result<(), OpenError> {
+        let warning = format!("{}: {what}; it is kept and not read", path.display());
+        self.recovery.warnings.push(warning);
+        Ok(())
+    }
+
+    /// Seals what was left open and removes what never had a name.
+    pub(crate) fn apply(&self, dir: &Path) -> Result<(), OpenError> {
+        for Sealed { identity, footer } in &self.unsealed {
+            let path = dir.join(segment::file_name(identity.extent.base));
+            let seal = || -> io::Result<()> {
+                let file = segment::writing().open(&path)?;
+                // First the records, which may be in the page cache alone; then their seal.
+                file.sync_all()?;
+                segment::write_footer(&file, identity, footer)
+            };
+            seal().map_err(OpenError::io(&path))?;
+        }
+        for path in &self.leftovers {
+            fs::remove_file(path).map_err(OpenError::io(path))?;
+        }
+        segment::sync_dir(dir).map_err(OpenError::io(dir))
+    }
+}
+
+/// Reads a segment from front to back, as far as records go.
+fn scan(scanned: &Scanned) -> Footer {
+    let extent = scanned.extent();
+    let mut tally = Tally::default();
+    let (mut offset, mut damaged, mut gaps) = (extent.first(), 0_u32, 0_u32);
+    loop {
+        let framed = match scanned.find(offset, extent.record_end()) {
+            Found::Record(framed) => framed,
+            Found::Gap(framed) => {
+                gaps = gaps.saturating_add(1);
+                framed
+            }
+            Found::Nothing => break,
+        };
+        if !scanned.payload_holds(&framed) {
+            damaged = damaged.saturating_add(1);
+        } else if !framed.is_pad() {
+            tally.add(framed.header.received_ns.to_native());
+        }
+        offset = framed.end;
+    }
+    let mut footer = tally.footer(extent.base, offset);
+    footer.flags = FOOTER_RECOVERED.into();
+    footer.damaged = damaged.into();
+    footer.gaps = gaps.into();
+    footer
+}
+
+/// What a footer says of the records of its segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) records: u64,
+    first_ns: Option<u64>,
+    last_ns: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, received_ns: u64) {
+        self.records += 1;
+        self.first_ns = Some(self.first_ns.map_or(received_ns, |first| first.min(received_ns)));
+        self.last_ns = self.last_ns.max(received_ns);
+    }
+
+    /// A footer for a segment whose records end at `sealed_end`.
+    pub(crate) fn footer(&self, base: u64, sealed_end: u64) -> Footer {
+        Footer {
+            magic: [0; 8],
+            version: FORMAT_VERSION.into(),
+            footer_bytes: 128.into(),
+            crc: 0.into(),
+            flags: 0.into(),
+            base: base.into(),
+            sealed_end: sealed_end.into(),
+            records: self.records.into(),
+            first_ns: self.first_ns.unwrap_or(0).into(),
+            last_ns: self.last_ns.into(),
+            sealed_ns: 0.into(),
+            damaged: 0.into(),
+            gaps: 0.into(),
+            reserved: [0; 48],
+        }
+    }
+}

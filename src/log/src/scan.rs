@@ -1,0 +1,108 @@
+//! Finding records in the mapped bytes of one segment: the same rule for recovery and for tails.
+//!
+//! A record counts if it stands at a multiple of 64, its commit word equals the length by its
+//! sections, it ends within bounds, and its header's checksum and position hold. What does not
+//! count is a hole; behind a hole the search goes on in steps of 64.
+
+use std::fs::File;
+use std::io;
+
+use crate::format::{
+    KIND_PAD, PAGE_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader, payload_crc,
+};
+use crate::mapping::ReadMap;
+use crate::segment::{Extent, Identity};
+
+/// A segment mapped for reading.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    pub(crate) map: ReadMap,
+    pub(crate) identity: Identity,
+}
+
+/// A record whose framing holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Framed {
+    pub(crate) header: RecordHeader,
+    /// Offset in the lane.
+    pub(crate) start: u64,
+    /// Offset in the lane.
+    pub(crate) end: u64,
+}
+
+impl Framed {
+    pub(crate) fn is_pad(&self) -> bool {
+        self.header.kind == KIND_PAD
+    }
+}
+
+/// What stands behind an offset.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// A record right there.
+    Record(Framed),
+    /// A hole, and the next record behind it.
+    Gap(Framed),
+    /// No record up to the limit.
+    Nothing,
+}
+
+impl Scanned {
+    pub(crate) fn new(file: &File, identity: Identity) -> io::Result<Self> {
+        let map = ReadMap::new(file, identity.extent.bytes)?;
+        map.read_in_order();
+        Ok(Self { map, identity })
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        self.identity.extent
+    }
+
+    /// The record that starts at `offset` and ends by `limit`, both offsets in the lane.
+    pub(crate) fn framed(&self, offset: u64, limit: u64) -> Option<Framed> {
+        let limit = limit.min(self.extent().record_end());
+        let at = offset.checked_sub(self.extent().base)?;
+        let framing = at >= PAGE_BYTES && at.is_multiple_of(RECORD_ALIGN);
+        if !framing || offset.checked_add(RECORD_HEADER_BYTES)? > limit {
+            return None;
+        }
+        let commit = self.map.commit(at);
+        if commit == 0 {
+            return None;
+        }
+        let header = RecordHeader::read(self.map.header(at), self.identity.seed, offset)?;
+        let whole = header.whole_bytes()?;
+        let end = offset.checked_add(u64::from(whole))?;
+        (whole == commit && end <= limit).then_some(Framed { header, start: offset, end })
+    }
+
+    /// The record at `offset`, or the next one behind it.
+    pub(crate) fn find(&self, offset: u64, limit: u64) -> Found {
+        if let Some(framed) = self.framed(offset, limit) {
+            return Found::Record(framed);
+        }
+        let step = usize::try_from(RECORD_ALIGN).unwrap_or(usize::MAX);
+        (offset.next_multiple_of(RECORD_ALIGN)..limit)
+            .step_by(step)
+            .skip(usize::from(offset.is_multiple_of(RECORD_ALIGN)))
+            .find_map(|next| self.framed(next, limit))
+            .map_or(Found::Nothing, Found::Gap)
+    }
+
+    /// The meta section and the body of a record.
+    pub(crate) fn sections(&self, framed: &Framed) -> (&[u8], &[u8]) {
+        let at = framed.start - self.extent().base + RECORD_HEADER_BYTES;
+        let meta_bytes = u64::from(framed.header.meta_bytes.to_native());
+        let body_bytes = u64::from(framed.header.body_bytes.to_native());
+        (self.map.bytes(at, meta_bytes), self.map.bytes(at + meta_bytes, body_bytes))
+    }
+
+    /// Whether the payload's checksum holds. A pad has no payload to check.
+    pub(crate) fn payload_holds(&self, framed: &Framed) -> bool {
+        if framed.is_pad() {
+            return true;
+        }
+        let (meta, body) = self.sections(framed);
+        framed.header.payload_crc == payload_crc(self.identity.seed, meta, body)
+    }
+}

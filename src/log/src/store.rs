@@ -1,0 +1,383 @@
+//! The segments of a lane over their life: made before they are needed, filled ahead, counted,
+//! sealed, retired. Used by the keeper's thread alone.
+//!
+//! The disk is asked before it is full. Below the low-water mark the lane is [`LaneState::Full`],
+//! with room left in the current segment for what producers are already storing; when space
+//! returns the lane opens again by itself. Retention unlinks and never shortens a file, so a
+//! reader that has one mapped can finish it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::format::{KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
+use crate::lane::{LaneOptions, Retention, random};
+use crate::recover::{Plan, Sealed, Tally};
+use crate::segment::{self, Extent, Identity, Segment, sync_dir};
+use crate::shared::{LaneState, Shared};
+use crate::volume::{self, Volume};
+
+/// How far ahead of the claims pages are made ready, so that producers do not fault.
+const READY_BYTES: u64 = 4 * 1024 * 1024;
+/// Pages are made ready in steps of at least this.
+const READY_STEP_BYTES: u64 = 1024 * 1024;
+/// The next segment is made once so much of the current one is claimed: well before half.
+const NEXT_AT_FRACTION: u64 = 4;
+/// How often the file system is asked how much room it has.
+const ROOM_EVERY: Duration = Duration::from_millis(250);
+/// How often retention looks for what is too old.
+const RETIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// The segments of one lane.
+#[derive(Debug)]
+pub(crate) struct Store {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    lane_id: [u8; 16],
+    epoch: u32,
+    segment_bytes: u64,
+    reserve_bytes: Option<u64>,
+    retention: Retention,
+    no_cow: bool,
+    /// Sealed segments, oldest first; those that are not sealed are in the shared table.
+    sealed: VecDeque<Sealed>,
+    next_base: u64,
+    next_sequence: u64,
+    /// Up to here pages have been made ready.
+    ready: u64,
+    /// Up to here records have been counted, in the oldest segment of the table.
+    counted: u64,
+    tally: Tally,
+    room_looked: Option<Instant>,
+    retired: Option<Instant>,
+}
+
+impl Store {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        dir: &Path,
+        options: &LaneOptions,
+        volume: &Volume,
+        plan: Plan,
+    ) -> io::Result<Self> {
+        let lane_id = plan.lane_id.map_or_else(random, Ok)?;
+        let first = shared.watermarks.claimed();
+        Ok(Self {
+            shared,
+            dir: dir.to_owned(),
+            lane_id,
+            epoch: plan.recovery.epoch,
+            segment_bytes: options.segment_bytes,
+            reserve_bytes: options.disk_reserve_bytes,
+            retention: options.retention,
+            no_cow: volume.copies_on_write(),
+            sealed: plan.sealed.into(),
+            next_base: plan.next_base,
+            next_sequence: plan.next_sequence,
+            ready: first,
+            counted: first,
+            tally: Tally::default(),
+            room_looked: None,
+            retired: None,
+        })
+    }
+
+    pub(crate) fn lane_id(&self) -> [u8; 16] {
+        self.lane_id
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The bases of the oldest and of the newest segment.
+    pub(crate) fn bases(&self) -> (u64, u64) {
+        let (first, last) = self.shared.with_segments(|segments| {
+            let base = |segment: Option<&Arc<Segment>>| segment.map(|known| known.extent().base);
+            (base(segments.first()), base(segments.last()))
+        });
+        let sealed = |sealed: Option<&Sealed>| sealed.map(|known| known.extent().base);
+        let first = sealed(self.sealed.front()).or(first).unwrap_or(self.next_base);
+        (first, last.or(sealed(self.sealed.back())).unwrap_or(self.next_base))
+    }
+
+    /// Does everything that is due.
+    pub(crate) fn tend(&mut self) {
+        self.look_for_room();
+        if self.shared.state() != LaneState::Failed {
+            self.make_next();
+            self.make_ready();
+            self.count_and_seal();
+        }
+        self.retire_if_due();
+    }
+
+    /// Opens or closes the lane by the room on the disk.
+    fn look_for_room(&mut self) {
+        let now = self.shared.clock.monotonic();
+        let looked = self.room_looked.replace(now);
+        if looked.is_some_and(|looked| now.saturating_duration_since(looked) < ROOM_EVERY) {
+            self.room_looked = looked;
+            return;
+        }
+        let full = match self.room() {
+            Ok((available, reserve)) => {
+                self.shared.stats.available_bytes.set(available);
+                // Once full, a little more is asked for, so that the state does not flutter.
+                let again = reserve.saturating_add(reserve / 8);
+                available < if self.shared.state() == LaneState::Full { again } else { reserve }
+            }
+            // A file system that does not answer is not one to promise anything on.
+            Err(_) => true,
+        };
+        self.shared.set_state(if full { LaneState::Full } else { LaneState::Open });
+    }
+
+    /// Bytes that the disk has, and those that must stay free.
+    fn room(&self) -> io::Result<(u64, u64)> {
+        let room = volume::room(&self.dir)?;
+        let reserve = self
+            .reserve_bytes
+            .unwrap_or_else(|| (room.all_bytes / 20).max(self.segment_bytes.saturating_mul(2)));
+        Ok((room.available_bytes, reserve))
+    }
+
+    /// Makes the next segment, if the last one has begun to fill.
+    fn make_next(&mut self) {
+        let claimed = self.shared.watermarks.claimed();
+        let due = self.shared.with_segments(|segments| {
+            segments.last().is_none_or(|last| {
+                let Extent { base, bytes } = last.extent();
+                claimed >= base + bytes / NEXT_AT_FRACTION
+            })
+        });
+        if !due || self.shared.state() != LaneState::Open {
+            return;
+        }
+        let made = self.room().and_then(|(available, reserve)| {
+            if available < reserve.max(self.segment_bytes) {
+                return Err(rustix::io::Errno::NOSPC.into());
+            }
+            Segment::create(&self.dir, self.next_identity()?, self.no_cow)
+        });
+        match made {
+            Ok(segment) => {
+                self.next_base = segment.extent().end();
+                self.next_sequence += 1;
+                self.shared.add_segment(Arc::new(segment));
+                self.shared.stats.segments_created.add(1);
+                self.count_bytes();
+            }
+            // Looked at again with the room, and tried again when the state is open.
+            Err(_) => self.shared.set_state(LaneState::Full),
+        }
+    }
+
+    fn next_identity(&self) -> io::Result<Identity> {
+        let salt = u64::from_le_bytes(random()?);
+        Ok(Identity {
+            lane_id: self.lane_id,
+            sequence: self.next_sequence,
+            epoch: self.epoch,
+            extent: Extent { base: self.next_base, bytes: self.segment_bytes },
+            salt,
+            seed: seed_of(salt),
+            created_ns: self.shared.clock.wall_ns(),
+            ack: self.shared.ack as u8,
+        })
+    }
+
+    /// Makes pages ready ahead of the claims.
+    fn make_ready(&mut self) {
+        let claimed = self.shared.watermarks.claimed();
+        let target = claimed.saturating_add(READY_BYTES);
+        self.ready = self.ready.max(claimed / PAGE_BYTES * PAGE_BYTES);
+        let last_end = self.shared.with_segments(|segments| {
+            segments.last().map_or(0, |segment| segment.extent().record_end())
+        });
+        let target = target.min(last_end);
+        if target < self.ready.saturating_add(READY_STEP_BYTES).min(last_end) {
+            return;
+        }
+        while self.ready < target {
+            let Some(segment) = self.shared.with_segments(|segments| {
+                segments.iter().find(|segment| segment.extent().end() > self.ready).cloned()
+            }) else {
+                return;
+            };
+            let extent = segment.extent();
+            let from = self.ready.max(extent.first());
+            let to = target.min(extent.end()).next_multiple_of(PAGE_BYTES).max(from);
+            match segment.map.make_ready(from - extent.base, to - from) {
+                Ok(()) => {}
+                // A page that the disk cannot back kills whoever stores into it.
+                Err(error) if volume::is_no_room(&error) => return self.shared.fail(),
+                // An old kernel does not know how; then producers fault, and that is all.
+                Err(_) => {}
+            }
+            self.ready = to.max(self.ready + PAGE_BYTES);
+        }
+    }
+
+    /// Counts the records of the oldest segment, and seals it once it is behind `durable`.
+    fn count_and_seal(&mut self) {
+        loop {
+            let Some(oldest) = self.shared.with_segments(|segments| segments.first().cloned())
+            else {
+                return;
+            };
+            let published = self.shared.watermarks.published();
+            self.count(&oldest, published);
+            // Beyond its end: whoever rolled has left it, and no claim starts in it any more.
+            if self.shared.watermarks.durable() <= oldest.extent().end() {
+                return;
+            }
+            if !self.seal(&oldest, oldest.extent().record_end()) {
+                return;
+            }
+        }
+    }
+
+    fn count(&mut self, segment: &Segment, published: u64) {
+        let extent = segment.extent();
+        self.counted = self.counted.max(extent.first());
+        while self.counted < published.min(extent.record_end()) {
+            let at = self.counted - extent.base;
+            let header = segment.map.header(at);
+            let header = header
+                .and_then(|bytes| RecordHeader::read(bytes, segment.identity.seed, self.counted));
+            let Some(header) = header else {
+                // Memory is not what was stored into it: nothing more can be promised.
+                return self.shared.fail();
+            };
+            if header.kind == KIND_PAD {
+                self.shared.stats.pads.add(1);
+            } else {
+                self.shared.stats.records.add(1);
+                self.tally.add(header.received_ns.to_native());
+            }
+            self.counted += u64::from(header.whole_bytes().unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Seals the oldest segment and takes it from the table; false if the lane has failed.
+    fn seal(&mut self, oldest: &Segment, sealed_end: u64) -> bool {
+        let mut footer = self.tally.footer(oldest.extent().base, sealed_end);
+        footer.sealed_ns = self.shared.clock.wall_ns().into();
+        if self.shared.state() == LaneState::Failed {
+            return false;
+        }
+        if oldest.seal(&footer).is_err() {
+            self.shared.stats.sync_failures.add(1);
+            self.shared.fail();
+            return false;
+        }
+        self.sealed.push_back(Sealed { identity: oldest.identity, footer });
+        self.tally = Tally::default();
+        self.shared.drop_oldest();
+        // What became too much by this is retired now.
+        self.retired = None;
+        true
+    }
+
+    /// When the lane is closed: seals what has records and removes what was made ahead.
+    pub(crate) fn seal_all(&mut self) {
+        let published = self.shared.watermarks.published();
+        while let Some(oldest) = self.shared.with_segments(|segments| segments.first().cloned()) {
+            if oldest.extent().base > published {
+                // Never claimed, so no position in it was ever told. A leftover does no harm.
+                let _ = fs::remove_file(oldest.path());
+                self.shared.drop_oldest();
+                continue;
+            }
+            self.count(&oldest, published);
+            let sealed_end = published.min(oldest.extent().record_end());
+            if !self.seal(&oldest, sealed_end) {
+                return;
+            }
+        }
+        self.count_bytes();
+        // The names that were removed need not be durable: they would come back empty.
+        let _ = sync_dir(&self.dir);
+    }
+
+    /// Unlinks segments that retention gives up, and those that a restart left empty.
+    fn retire_if_due(&mut self) {
+        let now = self.shared.clock.monotonic();
+        if self.retired.is_some_and(|at| now.saturating_duration_since(at) < RETIRE_EVERY) {
+            return;
+        }
+        self.retired = Some(now);
+        let before = self.sealed.len();
+        while self.sealed.front().is_some_and(|oldest| self.may_go(oldest)) {
+            let Some(oldest) = self.sealed.pop_front() else { break };
+            if !self.unlink(&oldest) {
+                self.sealed.push_front(oldest);
+                break;
+            }
+        }
+        let mut kept = VecDeque::with_capacity(self.sealed.len());
+        let live = self.shared.with_segments(|segments| !segments.is_empty());
+        while let Some(sealed) = self.sealed.pop_front() {
+            let newest = !live && self.sealed.is_empty();
+            if newest || !is_empty(&sealed) || !self.unlink(&sealed) {
+                kept.push_back(sealed);
+            }
+        }
+        self.sealed = kept;
+        if self.sealed.len() < before {
+            // Durable or not: a name that comes back is retired again.
+            let _ = sync_dir(&self.dir);
+        }
+        self.count_bytes();
+    }
+
+    /// Whether retention gives up the oldest segment. The newest of a lane stays in any case: it
+    /// carries the epoch and the offsets over a restart.
+    fn may_go(&self, oldest: &Sealed) -> bool {
+        let live = self.shared.with_segments(<[Arc<Segment>]>::len);
+        if self.sealed.len() + live < 2 {
+            return false;
+        }
+        let too_old = self.retention.age.is_some_and(|age| {
+            let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+            let newest_ns = oldest.footer.last_ns.to_native();
+            newest_ns.saturating_add(age_ns) < self.shared.clock.wall_ns()
+        });
+        too_old || self.retention.bytes.is_some_and(|bytes| self.bytes() > bytes)
+    }
+
+    /// Removes a segment's name; false if that failed, to be tried again later.
+    fn unlink(&self, sealed: &Sealed) -> bool {
+        let path = self.dir.join(segment::file_name(sealed.extent().base));
+        match fs::remove_file(&path) {
+            Ok(()) => {
+                self.shared.stats.segments_retired.add(1);
+                true
+            }
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let live: u64 = self
+            .shared
+            .with_segments(|segments| segments.iter().map(|live| live.extent().bytes).sum());
+        live + self.sealed.iter().map(|sealed| sealed.extent().bytes).sum::<u64>()
+    }
+
+    fn count_bytes(&self) {
+        let live = self.shared.with_segments(<[Arc<Segment>]>::len);
+        self.shared.stats.segments.set((self.sealed.len() + live) as u64);
+        self.shared.stats.bytes.set(self.bytes());
+    }
+}
+
+/// A segment in which nothing was ever published, nor found damaged.
+fn is_empty(sealed: &Sealed) -> bool {
+    let footer = &sealed.footer;
+    footer.records == 0 && footer.damaged == 0 && footer.gaps == 0
+}

@@ -1,0 +1,474 @@
+//! Reading a lane from any process. Never writes, never locks, never talks to the writer.
+//!
+//! A [`Reader`] stops at `acked`, as the marks tell it for the epoch of the writer; segments of
+//! earlier epochs end where their footer says. It checks both checksums of every record, steps
+//! over fillers, and goes on behind what is damaged, which it counts. A segment that retention
+//! unlinks stays readable to the end for a reader that is in it; what was gone before the reader
+//! came there is counted as missed.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::format::PAGE_BYTES;
+use crate::lane::Recovered;
+use crate::mapping::MarksMap;
+use crate::marks;
+use crate::meta::Meta;
+use crate::position::{Key, Kind, Position};
+use crate::scan::{Found, Framed, Scanned};
+use crate::segment::{self, Identity, Inspected};
+
+/// How often a reader looks where the kernel cannot wake it.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Where to start reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The oldest record that is kept.
+    Earliest,
+    /// Behind the newest acknowledged record.
+    Latest,
+    /// The record at this position, or the next one behind it.
+    Position(Position),
+    /// The first record that arrived at this unix time in nanoseconds, or later. Exact as far as
+    /// the wall clock of the writer did not go back.
+    Time(u64),
+}
+
+/// Why a lane cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such directory.
+    #[error("{} is not the directory of a lane", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A segment has a format that this build does not know.
+    #[error("{} has format version {found}, which this build does not read", path.display())]
+    Version {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The operating system refused something.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// What a reader has stepped over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Records whose header held and whose payload did not.
+    pub damaged: u64,
+    /// Holes, by damage or by a crash of the writer.
+    pub gaps: u64,
+    /// Segments that were gone, or could not be read, when the reader came to them.
+    pub segments: u64,
+    /// Records of a kind that this version does not know.
+    pub unknown: u64,
+}
+
+/// Reads the records of a lane in order.
+#[derive(Debug)]
+pub struct Reader {
+    dir: PathBuf,
+    marks: Option<MarksMap>,
+    current: Option<Current>,
+    /// The next record starts here or behind.
+    offset: u64,
+    /// Sequence of the segment that was read before, to see what is missing.
+    sequence: Option<u64>,
+    skipped: Skipped,
+    clock: Clock,
+}
+
+/// The segment that a reader is in.
+#[derive(Debug)]
+struct Current {
+    scanned: Scanned,
+    file: File,
+    /// Where its records end, once a footer has told it.
+    sealed_end: Option<u64>,
+    /// Whether a crash has left damage in it, as the footer tells.
+    damaged: bool,
+}
+
+/// One record, borrowed from the mapped segment.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRef<'a> {
+    framed: Framed,
+    kind: Kind,
+    epoch: u32,
+    meta: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> RecordRef<'a> {
+    /// Where the record starts.
+    pub fn position(&self) -> Position {
+        Position::new(self.epoch, self.framed.start)
+    }
+
+    /// Where the next one starts at the earliest: read on from here after a restart.
+    pub fn end(&self) -> Position {
+        Position::new(self.epoch, self.framed.end)
+    }
+
+    /// What the record is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The fingerprint of the event key.
+    pub fn key(&self) -> Key {
+        Key(self.framed.header.key)
+    }
+
+    /// When the request arrived, nanoseconds since the unix epoch.
+    pub fn received_ns(&self) -> u64 {
+        self.framed.header.received_ns.to_native()
+    }
+
+    /// The meta section.
+    pub fn meta(&self) -> Meta<'a> {
+        Meta::new(self.meta)
+    }
+
+    /// The body, byte-exact.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+}
+
+impl Reader {
+    /// Opens the lane in `dir` at its oldest record. The writer need not run.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, ReadError> {
+        let dir = dir.as_ref().to_owned();
+        if !dir.is_dir() {
+            return Err(ReadError::Missing { path: dir });
+        }
+        let marks = None;
+        let (skipped, clock) = (Skipped::default(), Clock::System);
+        let (current, sequence) = (None, None);
+        let mut reader = Self { dir, marks, current, offset: 0, sequence, skipped, clock };
+        reader.find_marks()?;
+        Ok(reader)
+    }
+
+    /// What was stepped over since the reader was opened.
+    pub fn skipped(&self) -> Skipped {
+        self.skipped
+    }
+
+    /// Records that were stepped over because their payload did not hold.
+    pub fn damaged(&self) -> u64 {
+        self.skipped.damaged
+    }
+
+    /// Where the reader is: the next record starts here or behind.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Moves to another place; the next record read is the first one there or behind.
+    pub fn seek(&mut self, from: From) -> Result<(), ReadError> {
+        self.find_marks()?;
+        self.current = None;
+        self.sequence = None;
+        self.offset = match from {
+            From::Earliest => 0,
+            From::Latest => self.newest_end()?,
+            From::Position(position) => position.offset(),
+            From::Time(ns) => self.base_by_time(ns)?,
+        };
+        if let From::Time(ns) = from {
+            while let Some(framed) = self.advance(false, u64::MAX)? {
+                if framed.header.received_ns.to_native() >= ns {
+                    self.offset = framed.start;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next acknowledged record; nothing if there is none yet.
+    pub fn next(&mut self) -> Result<Option<RecordRef<'_>>, ReadError> {
+        loop {
+            let Some(framed) = self.advance(true, u64::MAX)? else { return Ok(None) };
+            let Some(kind) = Kind::from_number(framed.header.kind) else {
+                self.skipped.unknown += 1;
+                continue;
+            };
+            let Some(current) = self.current.as_ref() else { return Ok(None) };
+            let (meta, body) = current.scanned.sections(&framed);
+            let epoch = current.scanned.identity.epoch;
+            return Ok(Some(RecordRef { framed, kind, epoch, meta, body }));
+        }
+    }
+
+    /// The header of the next record before `end`, payload unchecked unless the segment was
+    /// recovered with damage in it.
+    pub(crate) fn skim(&mut self, end: u64) -> Result<Option<Recovered>, ReadError> {
+        while let Some(framed) = self.advance(false, end)? {
+            if let Some(kind) = Kind::from_number(framed.header.kind) {
+                let key = Key(framed.header.key);
+                let received_ns = framed.header.received_ns.to_native();
+                return Ok(Some(Recovered { key, kind, received_ns, end: framed.end }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until there may be another record, at most `timeout`; true if there may be.
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, ReadError> {
+        let deadline = self.clock.monotonic() + timeout;
+        loop {
+            // The futex word first: what moves after this changes it, and the wait ends at once.
+            let seen = self.marks.as_ref().map(MarksMap::futex_value);
+            if self.has_more()? {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(self.clock.monotonic());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let waited = match (&self.marks, seen) {
+                (Some(marks), Some(seen)) => marks.wait(seen, left),
+                _ => false,
+            };
+            if !waited {
+                std::thread::sleep(left.min(POLL));
+                self.find_marks()?;
+            }
+        }
+    }
+
+    /// Whether something lies behind the reader that it has not looked at.
+    fn has_more(&mut self) -> Result<bool, ReadError> {
+        let Some(marks) = &self.marks else { return Ok(false) };
+        let (_, acked) = marks::acked(marks);
+        if acked <= self.offset {
+            return Ok(false);
+        }
+        // It may be fillers alone: only a record counts. The reader stays in front of it.
+        let found = self.advance(false, u64::MAX)?;
+        if let Some(framed) = found {
+            self.offset = framed.start;
+        }
+        Ok(found.is_some())
+    }
+
+    /// The next record that is no filler, and with `check` one whose payload holds. The reader
+    /// is behind it then, and `current` is the segment that it lies in.
+    fn advance(&mut self, check: bool, end: u64) -> Result<Option<Framed>, ReadError> {
+        loop {
+            if !self.enter()? {
+                return Ok(None);
+            }
+            let Some(whole) = self.limit()? else { return Ok(None) };
+            let limit = whole.min(end);
+            let Some(current) = self.current.as_ref() else { return Ok(None) };
+            let scanned = &current.scanned;
+            let framed = match scanned.find(self.offset, limit) {
+                Found::Record(framed) => framed,
+                Found::Gap(framed) => {
+                    self.skipped.gaps += 1;
+                    framed
+                }
+                Found::Nothing if limit == whole && current.ends_at(whole) => {
+                    self.skipped.gaps += u64::from(self.offset < whole);
+                    self.offset = scanned.extent().end();
+                    self.current = None;
+                    continue;
+                }
+                Found::Nothing => return Ok(None),
+            };
+            self.offset = framed.end;
+            if framed.is_pad() {
+                continue;
+            }
+            let doubtful = check || current.damaged;
+            if doubtful && !scanned.payload_holds(&framed) {
+                self.skipped.damaged += 1;
+                continue;
+            }
+            return Ok(Some(framed));
+        }
+    }
+
+    /// How far the current segment may be read; nothing while nobody has said so.
+    fn limit(&mut self) -> Result<Option<u64>, ReadError> {
+        let marks = self.marks.as_ref().map(marks::acked);
+        let Some(current) = self.current.as_mut() else { return Ok(None) };
+        if let Some(end) = current.sealed_end {
+            return Ok(Some(end));
+        }
+        let extent = current.scanned.extent();
+        let epoch = u64::from(current.scanned.identity.epoch);
+        match marks {
+            Some((now, acked)) if now == epoch => return Ok(Some(acked.min(extent.record_end()))),
+            Some((now, _)) if now < epoch => return Ok(None),
+            _ => {}
+        }
+        current.look_for_footer().map_err(io_error(&self.dir))?;
+        // The writer of that epoch is gone, and recovery has sealed all that it left: a footer
+        // that does not hold is damage, and what holds before it can still be read.
+        let lost_footer = marks.is_some().then_some(extent.record_end());
+        Ok(current.sealed_end.or(lost_footer))
+    }
+
+    /// Makes the segment with the next record the current one; false if there is none yet.
+    fn enter(&mut self) -> Result<bool, ReadError> {
+        if self.current.is_some() {
+            return Ok(true);
+        }
+        self.find_marks()?;
+        let bases = self.list()?;
+        let from = bases.partition_point(|base| *base <= self.offset).saturating_sub(1);
+        for base in bases.into_iter().skip(from) {
+            let Some((file, identity)) = self.inspect(base)? else { continue };
+            if identity.extent.end() <= self.offset {
+                continue;
+            }
+            let scanned = match Scanned::new(&file, identity) {
+                Ok(scanned) => scanned,
+                Err(error) => return Err(io_error(&self.path(base))(error)),
+            };
+            let mut entered = Current { scanned, file, sealed_end: None, damaged: false };
+            if !self.open_to_readers(&mut entered)? {
+                return Ok(false);
+            }
+            let missed = self.sequence.map_or(0, |last| identity.sequence.saturating_sub(last + 1));
+            self.skipped.segments += missed;
+            self.sequence = Some(identity.sequence);
+            self.offset = self.offset.max(identity.extent.first());
+            self.current = Some(entered);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Whether readers may be in a segment. Not in one that was made ahead: the writer may still
+    /// remove it and make another of the same name.
+    fn open_to_readers(&self, entered: &mut Current) -> Result<bool, ReadError> {
+        let identity = entered.scanned.identity;
+        match self.marks.as_ref().map(marks::acked) {
+            Some((now, acked)) if now == u64::from(identity.epoch) => {
+                Ok(acked >= identity.extent.first())
+            }
+            Some((now, _)) if now < u64::from(identity.epoch) => Ok(false),
+            marks => {
+                entered.look_for_footer().map_err(io_error(&self.dir))?;
+                Ok(entered.sealed_end.is_some() || marks.is_some())
+            }
+        }
+    }
+
+    /// The end of the newest acknowledged record.
+    fn newest_end(&self) -> Result<u64, ReadError> {
+        if let Some(marks) = &self.marks {
+            return Ok(marks::acked(marks).1);
+        }
+        for base in self.list()?.into_iter().rev() {
+            let Some((file, identity)) = self.inspect(base)? else { continue };
+            let footer = segment::footer(&file, &identity).map_err(io_error(&self.path(base)))?;
+            if let Some(footer) = footer {
+                return Ok(footer.sealed_end.to_native());
+            }
+        }
+        Ok(0)
+    }
+
+    /// Where the first segment starts that may hold a record of `ns` or later.
+    fn base_by_time(&self, ns: u64) -> Result<u64, ReadError> {
+        let bases = self.list()?;
+        let (mut low, mut high) = (0, bases.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // Those that say nothing about time are stepped over, downwards.
+            let mut telling = None;
+            for (index, base) in bases.iter().enumerate().take(middle + 1).skip(low).rev() {
+                if let Some(newest_ns) = self.newest_ns(*base)? {
+                    telling = Some((index, newest_ns));
+                    break;
+                }
+            }
+            match telling {
+                Some((index, newest_ns)) if newest_ns >= ns => high = index,
+                _ => low = middle + 1,
+            }
+        }
+        Ok(bases.get(low).copied().unwrap_or(u64::MAX - PAGE_BYTES))
+    }
+
+    /// When the newest record of a segment arrived; the end of time if it is still written,
+    /// nothing if it has no records.
+    fn newest_ns(&self, base: u64) -> Result<Option<u64>, ReadError> {
+        let Some((file, identity)) = self.inspect(base)? else { return Ok(None) };
+        let footer = segment::footer(&file, &identity).map_err(io_error(&self.path(base)))?;
+        Ok(match footer {
+            None => Some(u64::MAX),
+            Some(footer) if footer.records == 0 => None,
+            Some(footer) => Some(footer.last_ns.to_native()),
+        })
+    }
+
+    /// Opens a segment; nothing if it is gone or does not hold.
+    fn inspect(&self, base: u64) -> Result<Option<(File, Identity)>, ReadError> {
+        let path = self.path(base);
+        match segment::inspect(&path, base) {
+            Ok((file, Inspected::Segment(identity))) => Ok(Some((file, identity))),
+            Ok((_, Inspected::Damaged(_))) => Ok(None),
+            Ok((_, Inspected::Version(found))) => Err(ReadError::Version { path, found }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(&path)(error)),
+        }
+    }
+
+    fn find_marks(&mut self) -> Result<(), ReadError> {
+        if self.marks.is_none() {
+            self.marks = marks::open_for_reading(&self.dir).map_err(io_error(&self.dir))?;
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<u64>, ReadError> {
+        segment::list(&self.dir).map_err(io_error(&self.dir))
+    }
+
+    fn path(&self, base: u64) -> PathBuf {
+        self.dir.join(segment::file_name(base))
+    }
+}
+
+impl Current {
+    fn look_for_footer(&mut self) -> io::Result<()> {
+        if let Some(footer) = segment::footer(&self.file, &self.scanned.identity)? {
+            self.sealed_end = Some(footer.sealed_end.to_native());
+            self.damaged = footer.damaged > 0;
+        }
+        Ok(())
+    }
+
+    /// Whether no record will ever follow behind `end`.
+    fn ends_at(&self, end: u64) -> bool {
+        self.sealed_end == Some(end) || end == self.scanned.extent().record_end()
+    }
+}
+
+/// Names the file to an I/O error.
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
+    let path = path.to_owned();
+    move |error| ReadError::Io { path, error }
+}

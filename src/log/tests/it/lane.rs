@@ -1,0 +1,163 @@
+//! A lane over its life: append, acknowledge, roll, close, open again.
+
+use forebay_log::{AckLevel, AppendError, From, Kind, LaneState, NewRecord, OpenError, Reader};
+
+use crate::support::{
+    SMALL, append, body, copy_of, drain, key, open, options, wait_acked, wait_for,
+};
+
+#[test]
+fn what_was_appended_is_read_back_at_both_ack_levels() {
+    for ack in [AckLevel::Written, AckLevel::Synced] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lane = open(dir.path(), ack);
+        let mut appender = lane.appender();
+        let mut end = 0;
+        for number in 0..300 {
+            end = append(&mut appender, number).end;
+        }
+        wait_acked(&lane, end);
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        wait_for("the marks", || reader.wait(std::time::Duration::ZERO).expect("marks"));
+        let mut numbers = drain(&mut reader);
+        wait_for("the last record", || {
+            numbers.extend(drain(&mut reader));
+            numbers.len() == 300
+        });
+        assert_eq!(numbers, (0..300).collect::<Vec<_>>());
+        assert_eq!(reader.skipped(), forebay_log::Skipped::default());
+    }
+}
+
+#[test]
+fn a_closed_lane_opens_again_in_a_new_epoch_and_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut last = None;
+    for epoch in 1..=4_u32 {
+        let (lane, recovery) =
+            forebay_log::Lane::open(dir.path(), options(AckLevel::Synced)).expect("the lane");
+        assert_eq!(recovery.epoch, epoch);
+        assert_eq!(recovery.records, u64::from(epoch - 1) * 70);
+        assert_eq!((recovery.unsealed, recovery.damaged, recovery.gaps), (0, 0, 0));
+        let mut appender = lane.appender();
+        for number in 0..70 {
+            let appended = append(&mut appender, u64::from(epoch - 1) * 70 + number);
+            assert_eq!(appended.start.epoch(), epoch);
+            assert!(last < Some(appended.start));
+            last = Some(appended.start);
+        }
+        lane.close();
+        assert_eq!(
+            appender.append(&NewRecord {
+                kind: Kind::Event,
+                key: key(0),
+                received_ns: 0,
+                meta: b"",
+                body: b"",
+            }),
+            Err(AppendError::Closed)
+        );
+    }
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    assert_eq!(drain(&mut reader), (0..280).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_lane_has_one_writer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Written);
+    let second = forebay_log::Lane::open(dir.path(), options(AckLevel::Written));
+    assert!(matches!(second, Err(OpenError::Locked { .. })));
+    drop(lane);
+    open(dir.path(), AckLevel::Written);
+}
+
+#[test]
+fn a_record_that_fits_no_segment_is_refused_and_the_largest_is_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Written);
+    let mut appender = lane.appender();
+    let largest = usize::try_from(SMALL).expect("small") - 2 * 4096 - 64;
+    let body = vec![3; largest + 1];
+    let record =
+        |body| NewRecord { kind: Kind::Event, key: key(1), received_ns: 1, meta: b"", body };
+    let refused = appender.append(&record(&body)).expect_err("too large");
+    assert!(
+        matches!(refused, AppendError::TooLarge { bytes_max, .. } if bytes_max == SMALL - 8192)
+    );
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        wait_for("a segment", || {
+            appender.append(&record(&body[..largest])).is_ok_and(|appended| {
+                taken.push(appended.end);
+                true
+            })
+        });
+    }
+    lane.close();
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    for _ in 0..3 {
+        let read = reader.next().expect("readable").expect("a record");
+        assert_eq!(read.body(), &body[..largest]);
+    }
+    assert!(reader.next().expect("readable").is_none());
+}
+
+#[test]
+fn a_crash_loses_nothing_that_was_acknowledged() {
+    for ack in [AckLevel::Written, AckLevel::Synced] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lane = open(dir.path(), ack);
+        let mut appender = lane.appender();
+        let mut end = 0;
+        for number in 0..200 {
+            end = append(&mut appender, number).end;
+        }
+        wait_acked(&lane, end);
+        let crashed = copy_of(dir.path());
+        for _ in 0..2 {
+            let plan =
+                forebay_log::Lane::open(crashed.path(), options(ack)).expect("the lane recovers");
+            assert_eq!(plan.1.records, 200, "{:?}", plan.1);
+            assert_eq!((plan.1.damaged, plan.1.gaps), (0, 0));
+            assert!(plan.1.warnings.is_empty(), "{:?}", plan.1.warnings);
+            let mut reader = Reader::open(crashed.path()).expect("a reader");
+            assert_eq!(drain(&mut reader), (0..200).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_closes_the_lane_and_it_still_opens() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut full = options(AckLevel::Synced);
+    full.disk_reserve_bytes = Some(u64::MAX);
+    let (lane, _) = forebay_log::Lane::open(dir.path(), full).expect("it opens");
+    assert_eq!(lane.state(), LaneState::Full);
+    let body = body(1);
+    let record =
+        NewRecord { kind: Kind::Event, key: key(1), received_ns: 1, meta: b"", body: &body };
+    assert_eq!(lane.appender().append(&record), Err(AppendError::Full));
+    assert!(lane.stats().full_refusals > 0);
+    drop(lane);
+    let lane = open(dir.path(), AckLevel::Synced);
+    let appended = append(&mut lane.appender(), 1);
+    assert_eq!(appended.start.epoch(), 1);
+}
+
+#[test]
+fn latest_starts_behind_the_newest_acknowledged_record() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Written);
+    let mut appender = lane.appender();
+    let end = append(&mut appender, 1).end;
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    wait_for("the marks", || {
+        reader.seek(From::Latest).expect("a place");
+        reader.offset() >= end
+    });
+    assert!(reader.next().expect("readable").is_none());
+    append(&mut appender, 2);
+    assert!(reader.wait(std::time::Duration::from_secs(5)).expect("marks"));
+    assert_eq!(drain(&mut reader), [2]);
+}

@@ -1,0 +1,4 @@
+//! The log from outside: writer, reader, crash.
+
+mod support;
+mod lane;
