@@ -1,6 +1,7 @@
 //! The event key: the parts by which two deliveries are known to be of one event.
 
 use super::Identity;
+use crate::reject::Reject;
 use crate::verify::DigestOf;
 
 /// What an event key is made from. The number is part of the key, so that keys of different kinds
@@ -33,20 +34,24 @@ impl Identity<'_> {
     }
 
     /// The event key. `digest` is called only if the key needs it: it is
-    /// [`Verifier::digest`](crate::verify::Verifier::digest) of the same request.
-    pub fn key(&self, digest: impl FnOnce(DigestOf) -> Option<[u8; 32]>) -> EventKey<'_> {
+    /// [`Verifier::digest`](crate::verify::Verifier::digest) of the same request. A key that
+    /// needs a digest is never made without one: it would be one key for many events.
+    pub fn key(
+        &self,
+        digest: impl FnOnce(DigestOf) -> Result<[u8; 32], Reject>,
+    ) -> Result<EventKey<'_>, Reject> {
         let digest = match self.kind {
             KeyKind::Id => None,
-            KeyKind::IdAndSigned => digest(DigestOf::SignedButTime),
-            KeyKind::Signed => digest(DigestOf::Signed),
+            KeyKind::IdAndSigned => Some(digest(DigestOf::SignedButTime)?),
+            KeyKind::Signed => Some(digest(DigestOf::Signed)?),
         };
         let count = self.ends.iter().take_while(|end| **end != 0).count();
-        EventKey {
+        Ok(EventKey {
             kind: [self.kind as u8],
             id: self.event_id.as_deref().unwrap_or_default(),
             ends: self.ends.get(..count).unwrap_or_default(),
             digest,
-        }
+        })
     }
 }
 

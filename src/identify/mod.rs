@@ -147,3 +147,6 @@ fn header_text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str>
 fn fits(text: &str) -> bool {
     !text.is_empty() && text.len() <= limits::IDENTITY_BYTES_MAX
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,7 +135,9 @@ impl<'s> Compiler<'s> {
         match text.split_once(':') {
             Some(("header", name)) => {
                 let Ok(name) = name.parse::<HeaderName>() else {
-                    return Err(format!("{name:?} is not the name of a header"));
+                    return Err(format!(
+                        "{name:?} is not the name of a header; use letters, digits and hyphens"
+                    ));
                 };
                 let signed = self.signed.contains(&name);
                 Ok(Source::Header { name, signed })
@@ -145,7 +147,8 @@ impl<'s> Compiler<'s> {
                 Ok(Source::Claim(self.claims.get_or_insert_default().add(name)?))
             }
             Some(("claim", _)) => {
-                Err("speaks of a claim, but the scheme's format is not \"jwt\"".to_owned())
+                Err("speaks of a claim, which only a JWT has; use \"header:\" or \"json:\""
+                    .to_owned())
             }
             _ => Err(format!(
                 "{text:?} is not a rule; write \"header:NAME\", \"json:data.items[0].id\" or \
@@ -157,7 +160,10 @@ impl<'s> Compiler<'s> {
     pub(super) fn finish(self) -> Result<(Paths, Option<Token>), SpecError> {
         let Some(paths) = self.claims else { return Ok((self.paths, None)) };
         let Ok(header) = self.scheme.header.parse::<HeaderName>() else {
-            let message = format!("{:?} is not the name of a header", self.scheme.header);
+            let message = format!(
+                "{:?} is not the name of a header; use letters, digits and hyphens",
+                self.scheme.header
+            );
             return Err(SpecError::new("scheme.header", message));
         };
         let prefix = self.scheme.prefix.as_deref().unwrap_or_default().as_bytes().into();

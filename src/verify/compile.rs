@@ -67,7 +67,10 @@ pub(super) fn needed(spec: &SchemeSpec, key: &str, name: &str) -> Result<Needed,
     let names = std::iter::once(name).chain(aliases.flat_map(|(_, to)| to).map(String::as_str));
     let names = names.map(|name| match name.parse::<HeaderName>() {
         Ok(name) => Ok(name),
-        Err(_) => wrong(key, format!("{name:?} is not the name of a header")),
+        Err(_) => wrong(
+            key,
+            format!("{name:?} is not the name of a header; use letters, digits and hyphens"),
+        ),
     });
     Ok(Needed { names: names.collect::<Result<_, _>>()? })
 }
@@ -209,7 +212,7 @@ impl Builder<'_> {
     /// The index of a label whose value is needed.
     fn label(&mut self, key: &str, label: &str) -> Result<usize, SpecError> {
         if self.spec.format != Format::KvList {
-            return wrong(key, "speaks of a label, which needs format = \"kvlist\"");
+            return wrong(key, "speaks of a label, which only lists have; set format = \"kvlist\"");
         }
         if self.spec.label.as_deref() == Some(label) {
             return wrong(key, "is the label of the signature itself; name another one");

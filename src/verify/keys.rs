@@ -137,8 +137,8 @@ pub(super) fn load(
         }
     }
     if pairs != 0 && pairs != loaded.len() {
-        let message = "mixes public keys and shared secrets; a source is checked by one kind, \
-                       so that no request can choose the weaker";
+        let message = "mixes public keys and shared secrets, and a request could choose the \
+                       weaker; keep one kind";
         return Err(SpecError::new("secrets", message));
     }
     Ok((loaded, pairs != 0))

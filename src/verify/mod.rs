@@ -117,23 +117,23 @@ impl Verifier {
     }
 
     /// SHA-256 over the signed bytes of a request that was checked, for keys of events without an
-    /// id of their own. `None` if the request is not the one that made the claim.
+    /// id of their own. Fails only if the request is not the one that made the claim.
     pub fn digest(
         &self,
         over: DigestOf,
         claim: &Claim,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Option<[u8; 32]> {
+    ) -> Result<[u8; 32], Reject> {
         let digest = match (&self.scheme, &claim.proof) {
             (Scheme::Template(template), Proof::Template(found)) => {
                 let request = Request { headers, body, now_ns: claim.now_ns };
-                template.digest(over, found, request).ok()?
+                template.digest(over, found, request)?
             }
-            (Scheme::Jwt(jwt), Proof::Jwt(_)) => jwt.digest(headers).ok()?,
-            _ => return None,
+            (Scheme::Jwt(jwt), Proof::Jwt(_)) => jwt.digest(headers)?,
+            _ => return Err(Reject::CannotVerify),
         };
-        digest.as_ref().try_into().ok()
+        digest.as_ref().try_into().or(Err(Reject::CannotVerify))
     }
 
     /// The name of a secret of this verifier.

@@ -12,6 +12,7 @@ use super::profile::Profile;
 use super::secret::NamedSecret;
 use super::spec::SpecError;
 use super::template::{Part, Template, TimeFrom};
+use super::time::TimeUnit;
 use crate::identify::RuleText;
 
 /// How long a token is good for, as `LiveKit` makes them.
@@ -55,7 +56,10 @@ impl Signer {
         let (mut secrets, key_pair) = keys::load(&profile.scheme, vec![secret])?;
         let secret = secrets.pop().filter(|secret| matches!(secret.key, Key::Mac(_)));
         let Some(secret) = secret else {
-            return Err(SpecError::new("secrets[0].value", "is a public key, which signs nothing"));
+            return Err(SpecError::new(
+                "secrets[0].value",
+                "is a public key, which signs nothing; give a shared secret",
+            ));
         };
         let identity = &profile.identity;
         Ok(Self {
@@ -97,7 +101,8 @@ fn add_template(
     headers: &mut Vec<(HeaderName, HeaderValue)>,
 ) -> Result<(), SpecError> {
     let time = template.time.as_ref();
-    let now = time.map_or_else(String::new, |time| time.unit.write(input.now_ns));
+    let unit = time.map_or(TimeUnit::Seconds, |time| time.unit);
+    let now = unit.write(input.now_ns);
     let is_time = |index| matches!(time.map(|t| &t.from), Some(TimeFrom::Header(t)) if *t == index);
     let mut mac = hmac::Context::with_key(key);
     for part in &template.parts {
