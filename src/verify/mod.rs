@@ -148,4 +148,6 @@ impl Verifier {
 }
 
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod vectors;

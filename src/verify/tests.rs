@@ -1,0 +1,378 @@
+//! Mistakes in schemes, the bounds of the work, tokens, signing, and bytes that mean nothing.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+use ring::hmac;
+
+use super::encoding::encode_base64url;
+use super::*;
+use crate::identify::Rules;
+use crate::limits;
+
+const S: u64 = 1_000_000_000;
+const NOW: u64 = 1_700_000_000 * S;
+
+fn secret(profile: &Profile) -> NamedSecret {
+    let value = match profile.scheme.key_encoding {
+        KeyEncoding::Whsec => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        _ => "a-secret-of-thirty-two-characters",
+    };
+    let key_id = profile.scheme.jwt.is_some().then(|| "APIkey".to_owned());
+    NamedSecret { name: "current".into(), value: SecretText::new(value), key_id }
+}
+
+fn verifier(profile: &Profile) -> Verifier {
+    Verifier::new(&profile.scheme, vec![secret(profile)], None).expect("loads")
+}
+
+fn input(now_ns: u64) -> SignInput<'static> {
+    SignInput { id: "id-1", now_ns, event_type: "x.y", body: br#"{"id":"id-1","type":"x.y"}"# }
+}
+
+fn signed(profile: &Profile, input: &SignInput<'_>) -> HeaderMap {
+    sign(profile, secret(profile), input).expect("signs").into_iter().collect()
+}
+
+fn judge(verifier: &Verifier, headers: &HeaderMap, now_ns: u64) -> Result<SecretIndex, Reject> {
+    let claim = verifier.claim(headers, now_ns)?;
+    verifier.check(&claim, headers, input(now_ns).body)
+}
+
+#[test]
+fn what_a_preset_signs_it_accepts_and_names() {
+    for profile in presets() {
+        let name = &profile.name;
+        let headers = signed(profile, &input(NOW));
+        assert!(judge(&verifier(profile), &headers, NOW).is_ok(), "{name}");
+        let rules = Rules::new(&profile.identity, &profile.scheme).expect("compiles");
+        let identity = rules.extract(&headers, input(NOW).body);
+        if name != "zoom" && name != "slack" {
+            assert_eq!(identity.event_id.as_deref(), Some("id-1"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_edges_of_each_presets_tolerance_are_inside() {
+    for profile in presets() {
+        let (past, future) = match (&profile.scheme.time, &profile.scheme.jwt) {
+            (Some(time), _) => (time.past, time.future),
+            // A token is made for five minutes.
+            (None, Some(jwt)) => (jwt.leeway + Duration::from_secs(300), jwt.leeway),
+            (None, None) => continue,
+        };
+        let name = &profile.name;
+        let verifier = verifier(profile);
+        let headers = signed(profile, &input(NOW));
+        let verdict = |now_ns| judge(&verifier, &headers, now_ns).err();
+        assert_eq!(verdict(NOW + past.as_secs() * S), None, "{name}");
+        assert_eq!(verdict(NOW + past.as_secs() * S + S), Some(Reject::Stale), "{name}");
+        assert_eq!(verdict(NOW - future.as_secs() * S), None, "{name}");
+        assert_eq!(verdict(NOW - future.as_secs() * S - S), Some(Reject::Future), "{name}");
+    }
+}
+
+#[test]
+fn the_tolerance_of_a_source_replaces_the_schemes_own() {
+    let stripe = preset("stripe").expect("a preset");
+    let headers = signed(stripe, &input(NOW));
+    let verdict = |tolerance, now_ns| {
+        let verifier = Verifier::new(&stripe.scheme, vec![secret(stripe)], Some(tolerance));
+        judge(&verifier.expect("loads"), &headers, now_ns).err()
+    };
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+    assert_eq!(verdict(minute, NOW + 61 * S), Some(Reject::Stale));
+    assert_eq!(verdict(minute, NOW - 61 * S), Some(Reject::Future));
+    assert_eq!(verdict(hour, NOW + 3600 * S), None);
+    assert_eq!(verdict(hour, NOW - 301 * S), Some(Reject::Future), "an old time is not a new one");
+    let github = preset("github").expect("a preset");
+    let error =
+        Verifier::new(&github.scheme, vec![secret(github)], Some(hour)).expect_err("no time");
+    assert_eq!(error.key, "tolerance");
+}
+
+#[test]
+fn no_secret_is_seen_in_a_debug_print() {
+    for profile in presets() {
+        let text = format!("{:?} {:?}", verifier(profile), Signer::new(profile, secret(profile)));
+        for leak in ["a-secret-of", "whsec_M", "97, 45, 115, 101", "MfKQ9r8GKY"] {
+            assert!(!text.contains(leak), "{}: {text}", profile.name);
+        }
+    }
+}
+
+#[test]
+fn the_head_of_another_request_makes_no_panic_and_no_acceptance() {
+    let claims: Vec<_> = presets()
+        .map(|profile| {
+            let verifier = verifier(profile);
+            let headers = signed(profile, &input(NOW));
+            let claim = verifier.claim(&headers, NOW).expect("claims");
+            (verifier, headers, claim)
+        })
+        .collect();
+    for (at, (verifier, _, claim)) in claims.iter().enumerate() {
+        for (other, (_, headers, _)) in claims.iter().enumerate().filter(|(other, _)| *other != at)
+        {
+            let verdict = verifier.check(claim, headers, b"another body");
+            assert!(verdict.is_err(), "{at} with the head of {other}");
+            let _ = verifier.digest(DigestOf::Signed, claim, headers, b"");
+        }
+        let (_, headers, theirs) = &claims[(at + 1) % claims.len()];
+        assert!(verifier.check(theirs, headers, b"{}").is_err());
+    }
+}
+
+#[test]
+fn the_digest_but_for_the_time_is_the_same_for_every_attempt() {
+    let zoom = preset("zoom").expect("a preset");
+    let verifier = verifier(zoom);
+    let digests = |now_ns| {
+        let headers = signed(zoom, &input(now_ns));
+        let claim = verifier.claim(&headers, now_ns).expect("claims");
+        let of = |over| verifier.digest(over, &claim, &headers, b"body").expect("a digest");
+        (of(DigestOf::Signed), of(DigestOf::SignedButTime))
+    };
+    let (first, again) = (digests(NOW), digests(NOW + 60 * S));
+    assert_ne!(first.0, again.0);
+    assert_eq!(first.1, again.1);
+}
+
+#[test]
+fn ten_thousand_signatures_cost_as_much_as_eight() {
+    let stripe = preset("stripe").expect("a preset");
+    let verifier = verifier(stripe);
+    let mut headers = signed(stripe, &input(NOW));
+    let valid = headers["stripe-signature"].to_str().expect("text").to_owned();
+    let (time, signature) = valid.split_once(',').expect("two entries");
+    let junk = format!(",v1={}", "0".repeat(64));
+    let mut with = |before: usize| {
+        let value = format!("{time}{},{signature}", junk.repeat(before));
+        headers.insert("stripe-signature", value.parse().expect("a value"));
+        judge(&verifier, &headers, NOW)
+    };
+    assert!(with(limits::SIGNATURES_MAX - 1).is_ok());
+    assert_eq!(with(limits::SIGNATURES_MAX), Err(Reject::SignatureWrong));
+    // 10,000 of them do not fit the spans of a header, nor the limit of a head.
+    assert!(with(10_000).is_err());
+}
+
+#[test]
+fn each_mistake_in_a_scheme_names_its_key_and_the_cure() {
+    const GOOD: &str = "algorithm = \"hmac-sha256\"\nheader = \"x-sig\"\nsigned = [\"body\"]\n\
+                        signature_encoding = \"hex\"\n";
+    let list = GOOD.replace("signed", "format = \"kvlist\"\nlabel = \"v1\"\nsigned");
+    let jwt = "algorithm = \"hmac-sha256\"\nheader = \"authorization\"\nformat = \"jwt\"\n";
+    let claims = "jwt = { body_sha256 = \"sha256\", body_sha256_encoding = \"hex\" }\n";
+    let swap = |from: &str, to: &str| GOOD.replace(from, to);
+    for (text, key, cure) in [
+        (swap("[\"body\"]", "[]"), "signed", "add it"),
+        (swap("[\"body\"]", "[\"body\", \"url\"]"), "signed[1]", "write \"literal:TEXT\""),
+        (swap("[\"body\"]", "[\"header:a b\", \"body\"]"), "signed[0]", "use letters"),
+        (swap("[\"body\"]", "[\"kv:t\", \"body\"]"), "signed[0]", "set format = \"kvlist\""),
+        (swap("x-sig", ""), "header", "use letters"),
+        (swap("signature_encoding = \"hex\"", ""), "signature_encoding", "say \"hex\""),
+        (format!("{GOOD}label = \"v1\""), "label", "remove it"),
+        (format!("{GOOD}separator = \";\""), "separator", "remove it"),
+        (format!("{GOOD}{claims}"), "jwt", "remove the table"),
+        (format!("{GOOD}aliases = {{ x-other = [\"y\"] }}"), "aliases.x-other", "mend it"),
+        (format!("{GOOD}aliases = {{ x-sig = [\"\"] }}"), "header", "use letters"),
+        (
+            format!("{GOOD}time = {{ from = \"body\", unit = \"s\" }}"),
+            "time.from",
+            "write \"header:",
+        ),
+        (format!("{GOOD}time = {{ from = \"json:\", unit = \"s\" }}"), "time.from", "write it as"),
+        (list.replace("label = \"v1\"", ""), "label", "name the entries"),
+        (list.replace("[\"body\"]", "[\"kv:v1\", \"body\"]"), "signed[0]", "name another one"),
+        (
+            list.replace(
+                "[\"body\"]",
+                "[\"kv:a\", \"kv:b\", \"kv:c\", \"kv:d\", \"kv:e\", \"body\"]",
+            ),
+            "signed[4]",
+            "at most",
+        ),
+        (format!("{list}prefix = \"x\""), "prefix", "remove it"),
+        (format!("{list}separator = \"\u{e9}\""), "separator", "one ASCII character"),
+        (jwt.to_owned(), "jwt", "say which claim"),
+        (format!("{jwt}{claims}signed = [\"body\"]"), "signed", "remove it"),
+        (format!("{jwt}{claims}").replace("sha256\"\nh", "sha1\"\nh"), "algorithm", "use hmac-"),
+    ] {
+        let spec: SchemeSpec = toml::from_str(&text).expect(&text);
+        let named = NamedSecret { name: "s".into(), value: SecretText::new("key"), key_id: None };
+        let error = Verifier::new(&spec, vec![named], None).expect_err(&text);
+        assert_eq!(error.key, format!("scheme.{key}"), "{text}: {}", error.message);
+        assert!(error.message.contains(cure), "{text}: {}", error.message);
+    }
+    for (key, text) in
+        [("colour", "colour = 1"), ("past", "time = { from = \"a\", unit = \"s\", past = \"x\" }")]
+    {
+        let error = toml::from_str::<SchemeSpec>(&format!("{GOOD}{text}")).expect_err("unknown");
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
+#[test]
+fn each_mistake_in_the_secrets_names_its_key_and_the_cure() {
+    let named = |value: &str, key_id: Option<&str>| NamedSecret {
+        name: "s".into(),
+        value: SecretText::new(value),
+        key_id: key_id.map(str::to_owned),
+    };
+    let whpk = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
+    let many = vec![named("key", None); limits::SECRETS_MAX + 1];
+    for (name, secrets, key, cure) in [
+        ("github", vec![], "secrets", "give at least one"),
+        ("github", many, "secrets", "remove retired ones"),
+        ("github", vec![named("a", None), named("", None)], "secrets[1].value", "copy the secret"),
+        ("github", vec![named("a", Some("id"))], "secrets[0].key_id", "remove it"),
+        ("livekit", vec![named("a", None)], "secrets[0].key_id", "give the id"),
+        ("svix", vec![named("whsec_!", None)], "secrets[0].value", "copy it again"),
+        (
+            "svix",
+            vec![named("whpk_YQ==", None)],
+            "secrets[0].value",
+            "copy the sender's public key",
+        ),
+        ("svix", vec![named("YQ==", None), named(whpk, None)], "secrets", "keep one kind"),
+    ] {
+        let profile = preset(name).expect("a preset");
+        let error = Verifier::new(&profile.scheme, secrets, None).expect_err(key);
+        assert_eq!(error.key, key, "{}", error.message);
+        assert!(error.message.contains(cure), "{key}: {}", error.message);
+    }
+    let svix = &preset("svix").expect("a preset").scheme;
+    assert_eq!(svix.secret_bytes(&SecretText::new(whpk)), Ok(32));
+    assert_eq!(svix.secret_bytes(&SecretText::new("whsec_YWJj")), Ok(3));
+}
+
+/// A token with this head and these claims, rightly signed.
+fn token(head: &str, claims: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"a-secret-of-thirty-two-characters");
+    let text =
+        format!("{}.{}", encode_base64url(head.as_bytes()), encode_base64url(claims.as_bytes()));
+    let tag = hmac::sign(&key, text.as_bytes());
+    format!("{text}.{}", encode_base64url(tag.as_ref()))
+}
+
+#[test]
+fn a_token_is_read_strictly_even_when_it_is_rightly_signed() {
+    let livekit = preset("livekit").expect("a preset");
+    let verifier = verifier(livekit);
+    let verdict = |authorization: String| {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", authorization.parse().expect("a value"));
+        judge(&verifier, &headers, NOW).err()
+    };
+    let sum = ring::digest::digest(&ring::digest::SHA256, input(NOW).body);
+    let sum = SignatureEncoding::Base64.encode(sum.as_ref());
+    let head = r#"{"alg":"HS256","typ":"JWT"}"#;
+    let claims =
+        format!(r#"{{"exp":1700000300,"iss":"APIkey","nbf":1700000000,"sha256":"{sum}"}}"#);
+    let with = |from: &str, to: &str| token(head, &claims.replace(from, to));
+    assert_eq!(verdict(token(head, &claims)), None);
+    assert_eq!(verdict(with("1700000000", "1699999999")), None);
+
+    let malformed = Some(Reject::SignatureMalformed);
+    for other in [
+        r#"{"alg":"none"}"#,
+        r#"{"alg":"None"}"#,
+        r#"{"alg":"hs256"}"#,
+        r#"{"alg":"HS512"}"#,
+        r#"{"alg":"RS256"}"#,
+        r#"{"typ":"JWT"}"#,
+        r#"{"alg":"HS256","crit":["exp"]}"#,
+        r#"{"alg":"HS256","alg":"HS256"}"#,
+        "HS256",
+        "",
+    ] {
+        assert_eq!(verdict(token(other, &claims)), malformed, "{other}");
+    }
+    let good = token(head, &claims);
+    for broken in [
+        format!("Bearer {good}"),
+        format!("{good}."),
+        format!("{good}="),
+        good.replace('.', ".."),
+        good.rsplit_once('.').expect("dots").0.to_owned(),
+        "..".to_owned(),
+        "x".to_owned(),
+        token(head, "[]"),
+        token(head, &claims.replace('}', ",\"exp\":1700000300}")),
+        token(head, &claims.replace('}', "}x")),
+        with("\"sha256\"", "\"sha\""),
+        with(&sum, "AAAA"),
+        with("\"iss\":\"APIkey\"", "\"iss\":7"),
+    ] {
+        assert_eq!(verdict(broken.clone()), malformed, "{broken}");
+    }
+    let unsigned = format!("{}.", good.rsplit_once('.').expect("dots").0);
+    assert_eq!(verdict(unsigned), Some(Reject::SignatureWrong));
+    assert_eq!(verdict(with("APIkey", "another")), Some(Reject::SignatureWrong));
+    assert_eq!(verdict(with("\"iss\":\"APIkey\",", "")), Some(Reject::SignatureWrong));
+    for time in ["1700000300.5", "\"1700000300\"", "-1", "1e10", "null", "17000003000000000000000"]
+    {
+        assert_eq!(verdict(with("1700000300", time)), Some(Reject::TimestampMalformed), "{time}");
+    }
+    assert_eq!(verdict(with("\"exp\":1700000300,", "")), Some(Reject::TimestampMalformed));
+    assert_eq!(verdict(with("1700000300", "1699999939")), Some(Reject::Stale));
+    assert_eq!(verdict(with("1700000000", "1700000061")), Some(Reject::Future));
+    let other = SignatureEncoding::Base64.encode(&[7; 32]);
+    assert_eq!(verdict(with(&sum, &other)), Some(Reject::SignatureWrong));
+}
+
+/// A value for a header, mostly of the characters that the parsers look for.
+fn header_value() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![
+        4 => prop::sample::select(b"v1a,t=; .:0aZ/+-TeyJ\"\xff".to_vec()),
+        1 => (0x20_u8..=0xff).prop_filter("a delete is no value", |byte| *byte != 0x7f),
+    ];
+    prop::collection::vec(byte, 0..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_bytes_in_head_or_body_make_a_panic_or_an_acceptance(
+        values in prop::collection::vec(header_value(), 4),
+        body in prop::collection::vec(any::<u8>(), 0..300),
+        now_ns in any::<u64>(),
+    ) {
+        for profile in presets() {
+            let verifier = verifier(profile);
+            let rules = Rules::new(&profile.identity, &profile.scheme).expect("compiles");
+            let mut headers = signed(profile, &input(NOW));
+            let names: Vec<HeaderName> = headers.keys().cloned().collect();
+            for (name, value) in names.iter().zip(&values) {
+                headers.insert(name, HeaderValue::from_bytes(value).expect("no control bytes"));
+            }
+            if let Ok(claim) = verifier.claim(&headers, now_ns) {
+                prop_assert!(verifier.check(&claim, &headers, &body).is_err());
+            }
+            let identity = rules.extract(&headers, &body);
+            if let Some(id) = &identity.event_id {
+                prop_assert!((1..=limits::IDENTITY_BYTES_MAX).contains(&id.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_wherever_it_stands(
+        before in "[a-z]{0,5}",
+        id in "\\PC{1,40}",
+        number in any::<i64>(),
+    ) {
+        let profile = preset("stripe").expect("a preset");
+        let rules = Rules::new(&profile.identity, &profile.scheme).expect("compiles");
+        let text = serde_json::json!({ "a": [before, { "id": 1 }], "id": id, "type": number });
+        let body = text.to_string();
+        let headers = HeaderMap::new();
+        let identity = rules.extract(&headers, body.as_bytes());
+        prop_assert_eq!(identity.event_id.as_deref(), Some(&*id));
+        prop_assert_eq!(identity.event_type, Some(number.to_string().into()));
+    }
+}
