@@ -1,0 +1,281 @@
+//! One block of the table: slots, how many are used, from when to when it took keys.
+//!
+//! The low words stand apart from the rest of their slots: most questions are asked of sealed
+//! blocks that do not hold the key, and those are answered from one cache line of low words.
+
+use crossbeam::utils::CachePadded;
+
+use super::atomic::{AtomicU64, AtomicUsize, Ordering};
+use super::fingerprint::Key;
+
+/// The key is known to the slot but nobody holds or stored it.
+const VACANT: u64 = 0;
+/// A thread is between reserve and append.
+const PENDING: u64 = 1;
+/// From here on: stored, with the end offset plus this.
+const STORED: u64 = 2;
+
+/// How many keys fit, over how many slots, how far a probe goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// The most keys; about 0.6 of the slots.
+    pub(super) keys_max: usize,
+    /// Home slots; `probe_max` more stand behind them, so that no probe wraps around.
+    pub(super) slots: usize,
+    /// The most slots that one look-up visits.
+    pub(super) probe_max: usize,
+}
+
+/// A key as two words, neither of them zero.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    low: u64,
+    high: u64,
+}
+
+impl From<Key> for Words {
+    /// The one place that takes a key apart.
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
+    fn from(key: Key) -> Self {
+        let whole = u128::from_le_bytes(key.0);
+        let (low, high) = (whole as u64, (whole >> 64) as u64);
+        Self { low: low.max(1), high: high.max(1) }
+    }
+}
+
+/// What a block knows of a key that someone holds or stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Between reserve and append.
+    Pending,
+    /// In the log, acknowledged once the watermark reaches `end`.
+    Stored { end: u64 },
+}
+
+/// The answer to a reservation in the active block.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// The caller holds the slot with this index.
+    Won(usize),
+    /// Someone else holds or stored the key.
+    Held(Held),
+    /// The key is not here and the block takes no more.
+    NoRoom,
+}
+
+/// The part of a slot that is read only once the low word is equal.
+#[derive(Debug)]
+struct Rest {
+    high: AtomicU64,
+    state: AtomicU64,
+}
+
+/// A fixed number of slots; see the module doc of `dedupe` for the protocol.
+#[derive(Debug)]
+pub(super) struct Block {
+    low: Box<[AtomicU64]>,
+    rest: Box<[Rest]>,
+    shape: Shape,
+    /// Slots whose low word is set or about to be; on its own cache line, it moves with each key.
+    used: CachePadded<AtomicUsize>,
+    opened_ns: AtomicU64,
+    /// 0 until sealed.
+    sealed_ns: AtomicU64,
+}
+
+impl Block {
+    /// A block whose pages have been touched.
+    pub(super) fn new(shape: Shape) -> Self {
+        let slots = shape.slots + shape.probe_max;
+        let block = Self {
+            low: (0..slots).map(|_| AtomicU64::new(0)).collect(),
+            rest: (0..slots)
+                .map(|_| Rest { high: AtomicU64::new(0), state: AtomicU64::new(VACANT) })
+                .collect(),
+            shape,
+            used: CachePadded::new(AtomicUsize::new(0)),
+            opened_ns: AtomicU64::new(0),
+            sealed_ns: AtomicU64::new(0),
+        };
+        // The allocator may hand out zero pages that nothing has touched, and the compiler may
+        // ask it for them; an atomic store it does not remove.
+        block.clear();
+        block
+    }
+
+    /// Makes a block that no list holds as new. Its next publication makes the zeros visible.
+    pub(super) fn clear(&self) {
+        for word in &self.low {
+            // Relaxed: nobody else reads until the block is published (Release) in a list.
+            word.store(0, Ordering::Relaxed);
+        }
+        for rest in &self.rest {
+            rest.high.store(0, Ordering::Relaxed);
+            rest.state.store(VACANT, Ordering::Relaxed);
+        }
+        self.used.store(0, Ordering::Relaxed);
+        self.opened_ns.store(0, Ordering::Relaxed);
+        self.sealed_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// The low word at the key's home: 0 means that the block cannot hold the key.
+    pub(super) fn first(&self, words: Words) -> u64 {
+        // Acquire: as in `find`, which this foretells.
+        self.low.get(self.home(words)).map_or(0, |low| low.load(Ordering::Acquire))
+    }
+
+    /// Looks without writing.
+    pub(super) fn find(&self, words: Words) -> Option<Held> {
+        let home = self.home(words);
+        let low = self.low.get(home..)?;
+        let rest = self.rest.get(home..)?;
+        for (low, rest) in low.iter().zip(rest).take(self.shape.probe_max) {
+            // Acquire: pairs with the claim's AcqRel; the fence of the caller makes every
+            // reservation visible that did not find this block sealed.
+            match low.load(Ordering::Acquire) {
+                0 => return None,
+                found if found != words.low => {}
+                _ => {
+                    // Acquire: as above. No high word yet is a claim that will find the seal.
+                    if rest.high.load(Ordering::Acquire) == words.high {
+                        // Acquire: pairs with the Release in `store` and `vacate`.
+                        return held(rest.state.load(Ordering::Acquire));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Claims the key's slot, or says who has it.
+    pub(super) fn claim(&self, words: Words) -> Claim {
+        let home = self.home(words);
+        let (Some(low), Some(rest)) = (self.low.get(home..), self.rest.get(home..)) else {
+            return Claim::NoRoom;
+        };
+        for (probe, (low, rest)) in low.iter().zip(rest).enumerate().take(self.shape.probe_max) {
+            // Acquire: pairs with the AcqRel of whoever set it.
+            let mut found = low.load(Ordering::Acquire);
+            if found == 0 {
+                if self.sealed_ns().is_some() || !self.take_room() {
+                    return Claim::NoRoom;
+                }
+                found = set_once(low, words.low);
+                if found != 0 {
+                    self.return_room();
+                }
+            }
+            if (found == 0 || found == words.low) && own(&rest.high, words.high) {
+                // AcqRel: the winner's pending precedes its fence; the loser reads the end.
+                let won = rest.state.compare_exchange(
+                    VACANT,
+                    PENDING,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                );
+                return match won.map_err(held) {
+                    Err(Some(held)) => Claim::Held(held),
+                    _ => Claim::Won(home + probe),
+                };
+            }
+        }
+        Claim::NoRoom
+    }
+
+    /// Turns the caller's pending slot into a stored one.
+    pub(super) fn store(&self, index: usize, end: u64) {
+        // Saturating: an offset near 2^64 does not occur, and would wait two bytes too few.
+        self.set_state(index, end.saturating_add(STORED));
+    }
+
+    /// Gives the caller's pending slot up; the same key may take it again.
+    pub(super) fn vacate(&self, index: usize) {
+        self.set_state(index, VACANT);
+    }
+
+    fn set_state(&self, index: usize, state: u64) {
+        if let Some(rest) = self.rest.get(index) {
+            // Release: pairs with the Acquire in `find` and `claim`. Only the winner of the
+            // slot writes here.
+            rest.state.store(state, Ordering::Release);
+        }
+    }
+
+    /// The first seal stands.
+    pub(super) fn seal(&self, now_ns: u64) {
+        // Relaxed: the publication of the list (Release) and the fences order it.
+        let _ =
+            self.sealed_ns.compare_exchange(0, now_ns.max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// When it was sealed. Decides a reservation only behind the fence that follows its claim.
+    pub(super) fn sealed_ns(&self) -> Option<u64> {
+        // Relaxed: see `seal`.
+        Some(self.sealed_ns.load(Ordering::Relaxed)).filter(|sealed_ns| *sealed_ns != 0)
+    }
+
+    /// From when on it takes keys.
+    pub(super) fn open(&self, now_ns: u64) {
+        self.opened_ns.store(now_ns, Ordering::Relaxed); // Relaxed: a lone time.
+    }
+
+    pub(super) fn opened_ns(&self) -> u64 {
+        self.opened_ns.load(Ordering::Relaxed) // Relaxed: a lone time.
+    }
+
+    /// Slots whose key is set, those of given-up reservations among them.
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed) // Relaxed: a lone count.
+    }
+
+    /// Strict: never more than `keys_max` slots are taken, so that what fitted before a restart
+    /// fits after it.
+    fn take_room(&self) -> bool {
+        // Relaxed: a lone count; the slot itself is taken by the swap of its low word.
+        if self.used() >= self.shape.keys_max {
+            return false;
+        }
+        let fits = self.used.fetch_add(1, Ordering::Relaxed) < self.shape.keys_max;
+        if !fits {
+            self.return_room();
+        }
+        fits
+    }
+
+    fn return_room(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed); // Relaxed: a lone count.
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "less than slots, which is a usize")]
+    fn home(&self, words: Words) -> usize {
+        // The low word is uniform: its share of 2^64 is its share of the slots.
+        ((u128::from(words.low) * self.shape.slots as u128) >> 64) as usize
+    }
+}
+
+/// Swaps 0 for `value`; 0 if this call did it, else what stands there.
+fn set_once(word: &AtomicU64, value: u64) -> u64 {
+    // AcqRel: publishes the word with the claim; on failure Acquire, as a load would.
+    match word.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(before) | Err(before) => before,
+    }
+}
+
+/// Whether the high word is or just became `value`.
+fn own(high: &AtomicU64, value: u64) -> bool {
+    // Acquire: pairs with the AcqRel of whoever set it.
+    let mut found = high.load(Ordering::Acquire);
+    if found == 0 {
+        found = set_once(high, value);
+    }
+    found == 0 || found == value
+}
+
+/// What a state word says.
+fn held(state: u64) -> Option<Held> {
+    match state {
+        VACANT => None,
+        PENDING => Some(Held::Pending),
+        stored => Some(Held::Stored { end: stored - STORED }),
+    }
+}

@@ -1,0 +1,237 @@
+//! (source, tenant, event key) to a 128-bit fingerprint, under a secret of this installation.
+//!
+//! `SipHash` 2-4 with 128 bits of output: without the secret nobody can make two keys meet, or
+//! crowd the table. Every piece goes in behind its length, so no two tuples make the same bytes.
+//!
+//! The secret stands in `dedupe.key` in the data folder, mode 0600, made at the first start. The
+//! fingerprints in the log were made with it: without it the log no longer says which events are
+//! known.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::hash::Hasher;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use thiserror::Error;
+
+/// The file of the secret, in the data folder.
+const SECRET_FILE: &str = "dedupe.key";
+const SECRET_BYTES: usize = 16;
+/// Stands for the length of a piece that is absent; no slice is that long.
+const ABSENT: u64 = u64::MAX;
+
+/// The fingerprint of an event key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(pub [u8; 16]);
+
+/// Makes keys. Cheap to clone; its `Debug` says nothing of the secret.
+#[derive(Clone)]
+pub struct Fingerprinter(SipHasher24);
+
+/// Where the secret came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The file was there.
+    Found,
+    /// It was made now. Where lanes already hold records, that is a loss to tell the operator.
+    Made,
+}
+
+/// Why there is no secret.
+#[derive(Debug, Error)]
+pub enum SecretError {
+    /// The file cannot be read, or not be made.
+    #[error(
+        "cannot {doing} {path}, the secret of the event fingerprints; \
+         make it readable and writable for the user that runs forebay"
+    )]
+    Io {
+        /// `read` or `make`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not a secret of this program.
+    #[error(
+        "{path} holds {found} bytes where the secret of the event fingerprints has 16; restore \
+         it from a backup, or remove it and accept that events already in the log are no longer \
+         known as duplicates"
+    )]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its length, counted up to one more than the secret's.
+        found: usize,
+    },
+    /// The system has no random bytes.
+    #[error("the system gives no random bytes for {path}; see that getrandom(2) is allowed")]
+    Random {
+        /// The file that was to be made.
+        path: PathBuf,
+    },
+}
+
+impl Fingerprinter {
+    /// With a secret from elsewhere.
+    pub fn new(secret: &[u8; SECRET_BYTES]) -> Self {
+        Self(SipHasher24::new_with_key(secret))
+    }
+
+    /// With the secret in `data_dir`, made durable there first if there is none.
+    pub fn open(data_dir: &Path) -> Result<(Self, Origin), SecretError> {
+        let path = data_dir.join(SECRET_FILE);
+        match read(&path) {
+            Ok(secret) => Ok((Self::new(&secret?), Origin::Found)),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                Ok((Self::new(&make(data_dir, &path)?), Origin::Made))
+            }
+            Err(source) => Err(SecretError::Io { doing: "read", path, source }),
+        }
+    }
+
+    /// The key of the event that `parts` identify within a source and a tenant.
+    pub fn fingerprint(&self, source: &str, tenant: Option<&str>, parts: &[&[u8]]) -> Key {
+        let mut hasher = self.0;
+        put(&mut hasher, source.as_bytes());
+        match tenant {
+            Some(tenant) => put(&mut hasher, tenant.as_bytes()),
+            None => hasher.write(&ABSENT.to_le_bytes()),
+        }
+        for part in parts {
+            put(&mut hasher, part);
+        }
+        Key(hasher.finish128().as_bytes())
+    }
+}
+
+impl fmt::Debug for Fingerprinter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprinter(..)")
+    }
+}
+
+fn put(hasher: &mut SipHasher24, piece: &[u8]) {
+    hasher.write(&(piece.len() as u64).to_le_bytes());
+    hasher.write(piece);
+}
+
+/// Outer error: not read. Inner error: read, and no secret.
+fn read(path: &Path) -> io::Result<Result<[u8; SECRET_BYTES], SecretError>> {
+    let mut found = Vec::with_capacity(SECRET_BYTES + 1);
+    File::open(path)?.take(SECRET_BYTES as u64 + 1).read_to_end(&mut found)?;
+    Ok(<[u8; SECRET_BYTES]>::try_from(found.as_slice())
+        .map_err(|_| SecretError::Size { path: path.to_owned(), found: found.len() }))
+}
+
+fn make(data_dir: &Path, path: &Path) -> Result<[u8; SECRET_BYTES], SecretError> {
+    let mut secret = [0; SECRET_BYTES];
+    SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| SecretError::Random { path: path.to_owned() })?;
+    keep(data_dir, path, &secret).map_err(|source| SecretError::Io {
+        doing: "make",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(secret)
+}
+
+/// Whole and durable, or not there: written beside its place, synced, renamed.
+fn keep(data_dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("key.new");
+    // What a crash left here may have another mode; it was never in use.
+    if let Err(error) = fs::remove_file(&beside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(secret)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(data_dir)?.sync_all()
+}
+
+#[cfg(all(test, not(forebay_loom)))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn key(source: &str, tenant: Option<&str>, parts: &[&str]) -> Key {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        Fingerprinter::new(b"0123456789abcdef").fingerprint(source, tenant, &parts)
+    }
+
+    #[test]
+    fn tuples_that_concatenate_alike_have_different_keys() {
+        let keys = [
+            key("ab", None, &["c"]),
+            key("a", None, &["bc"]),
+            key("a", None, &["b", "c"]),
+            key("a", None, &["bc", ""]),
+            key("a", Some("b"), &["c"]),
+            key("a", Some("bc"), &[]),
+            key("a", Some(""), &["bc"]),
+        ];
+        for (index, one) in keys.iter().enumerate() {
+            assert_eq!(keys.iter().position(|other| other == one), Some(index));
+        }
+    }
+
+    #[test]
+    fn the_key_depends_on_the_secret() {
+        let other = Fingerprinter::new(b"another secret!!");
+        assert_ne!(other.fingerprint("a", None, &[b"b"]), key("a", None, &["b"]));
+    }
+
+    #[test]
+    fn the_secret_is_made_once_readable_by_its_owner_alone_and_found_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (first, origin) = Fingerprinter::open(dir.path()).expect("made");
+        assert_eq!(origin, Origin::Made);
+        let mode = fs::metadata(dir.path().join(SECRET_FILE)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let (second, origin) = Fingerprinter::open(dir.path()).expect("found");
+        assert_eq!(origin, Origin::Found);
+        assert_eq!(first.fingerprint("a", None, &[b"b"]), second.fingerprint("a", None, &[b"b"]));
+        assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn what_a_crash_left_beside_it_does_not_matter() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("dedupe.key.new"), b"torn").expect("written");
+        Fingerprinter::open(dir.path()).expect("made");
+    }
+
+    #[test]
+    fn a_secret_of_another_size_is_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for wrong in [&b""[..], b"fifteen bytes..", b"seventeen bytes.."] {
+            fs::write(dir.path().join(SECRET_FILE), wrong).expect("written");
+            let error = Fingerprinter::open(dir.path()).expect_err("refused").to_string();
+            assert!(error.contains("dedupe.key holds"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_read_is_an_error_and_not_a_new_secret() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join(SECRET_FILE)).expect("made");
+        let error = Fingerprinter::open(dir.path()).expect_err("refused").to_string();
+        assert!(error.starts_with("cannot read"), "{error}");
+    }
+
+    #[test]
+    fn debug_does_not_say_the_secret() {
+        let shown = format!("{:?}", Fingerprinter::new(b"0123456789abcdef"));
+        assert_eq!(shown, "Fingerprinter(..)");
+    }
+}

@@ -1,0 +1,128 @@
+//! The interleavings of the protocol, explored by loom up to three forced switches of thread an
+//! execution (`LOOM_MAX_PREEMPTIONS` sets another bound):
+//!
+//! ```text
+//! RUSTFLAGS="--cfg forebay_loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_TEST_OPT_LEVEL=2 \
+//!     cargo test --lib dedupe::loom
+//! ```
+//!
+//! Blocks are of few slots, so that keys meet. The fences are on trial: without either of them,
+//! or without the look at the seal behind them,
+//! `a_key_is_not_reserved_on_both_sides_of_a_rotation` fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::loom::thread;
+
+use super::block::Shape;
+use super::*;
+
+const WINDOW_NS: u64 = 1_000_000;
+
+fn table() -> Arc<Table> {
+    let options = Options { capacity: 14, window: Duration::from_nanos(WINDOW_NS) };
+    let shape = Shape { keys_max: 2, slots: 1, probe_max: 2 };
+    Arc::new(Table::with_shape(options, shape, 0))
+}
+
+fn key(low: u64, high: u64) -> Key {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&low.to_le_bytes());
+    bytes[8..].copy_from_slice(&high.to_le_bytes());
+    Key(bytes)
+}
+
+fn explore(scenario: impl Fn() + Sync + Send + 'static) {
+    let mut builder = ::loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(scenario);
+}
+
+/// Reserves and stores; false if someone else holds or stored the key.
+fn store(table: &Table, key: Key, end: u64) -> bool {
+    match table.reserve(key, 1) {
+        Outcome::Reserved(reservation) => {
+            reservation.appended(end);
+            true
+        }
+        Outcome::Seen { end } => {
+            assert!(end == 10 || end == 20);
+            false
+        }
+        Outcome::Pending => false,
+        Outcome::Full => panic!("there is room"),
+    }
+}
+
+#[test]
+fn of_two_threads_with_one_key_exactly_one_reserves() {
+    explore(|| {
+        let table = table();
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || store(&table, key(5, 6), 10))
+        };
+        let here = store(&table, key(5, 6), 20);
+        let there = other.join().expect("no panic");
+        assert!(here ^ there);
+        assert!(matches!(table.reserve(key(5, 6), 1), Outcome::Seen { .. }));
+        assert_eq!(table.stats().keys, 1);
+    });
+}
+
+#[test]
+fn two_keys_with_one_low_word_both_find_a_slot() {
+    explore(|| {
+        let table = table();
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || store(&table, key(5, 6), 10))
+        };
+        assert!(store(&table, key(5, 7), 20));
+        assert!(other.join().expect("no panic"));
+        assert!(matches!(table.reserve(key(5, 6), 1), Outcome::Seen { end: 10 }));
+        assert!(matches!(table.reserve(key(5, 7), 1), Outcome::Seen { end: 20 }));
+    });
+}
+
+#[test]
+fn a_key_is_not_reserved_on_both_sides_of_a_rotation() {
+    explore(|| {
+        let table = table();
+        // So that the block is as old as the window, and the spare is there.
+        assert!(store(&table, key(1, 1), 10));
+        table.prepare(1);
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || store(&table, key(5, 6), 10))
+        };
+        table.rotate_by_age(WINDOW_NS);
+        let here = store(&table, key(5, 6), 20);
+        let there = other.join().expect("no panic");
+        assert!(!(here && there), "stored twice");
+        // Both may have met the other's claim before it was withdrawn; then it is still new.
+        match table.reserve(key(5, 6), 1) {
+            Outcome::Seen { .. } => assert!(here || there),
+            Outcome::Reserved(_) => assert!(!here && !there),
+            other => panic!("nobody holds it: {other:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_reservation_given_up_on_one_side_of_a_rotation_is_new_on_the_other() {
+    explore(|| {
+        let table = table();
+        assert!(store(&table, key(1, 1), 10));
+        table.prepare(1);
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || drop(table.reserve(key(5, 6), 1)))
+        };
+        table.rotate_by_age(WINDOW_NS);
+        let here = store(&table, key(5, 6), 20);
+        other.join().expect("no panic");
+        assert_eq!(here, !store(&table, key(5, 6), 20));
+    });
+}

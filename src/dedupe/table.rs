@@ -1,0 +1,412 @@
+//! The list of blocks: reserving across them, rotation, retirement, rebuild.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::queue::SegQueue;
+
+use super::atomic::{AtomicBool, AtomicU64, Loaded, Ordering, Published, fence};
+use super::block::{Block, Claim, Held, Shape, Words};
+use super::fingerprint::Key;
+
+/// Sealed blocks that stand beside the active one.
+const SEALED_MAX: usize = 7;
+/// The spare is made once the active block is filled to one part in this many.
+const SPARE_SHARE: usize = 4;
+/// At load 0.6 the chance of a probe this long is below 10^-20 in a block of ten million keys.
+const PROBE_MAX: usize = 512;
+
+/// How much a table remembers and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Keys that fit into any one window. About 50 bytes of memory each, taken as they come.
+    pub capacity: usize,
+    /// How long a key is remembered at least.
+    pub window: Duration,
+}
+
+/// What the table says to a key.
+#[derive(Debug)]
+#[must_use]
+pub enum Outcome {
+    /// New: append it, then say where.
+    Reserved(Reservation),
+    /// Stored by a twin, which is acknowledged once the lane's acked watermark reaches `end`.
+    Seen {
+        /// The offset behind the twin's record.
+        end: u64,
+    },
+    /// A twin is between reserve and append, or room is being made: ask again in a millisecond.
+    Pending,
+    /// No room to remember another key inside the window.
+    Full,
+}
+
+/// What became of a key found in the log at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Restored {
+    /// Remembered.
+    Stored,
+    /// Remembered already: a later delivery of the same event.
+    Known,
+    /// Received longer ago than the window.
+    Old,
+    /// No room: `dedupe_capacity` is smaller than what the log holds inside the window. The key
+    /// is not remembered, so a table that said this must not serve as exact.
+    Full,
+}
+
+/// A moment of the table, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Slots in use; keys whose append failed count until their block retires.
+    pub keys: u64,
+    /// Keys that fit into any one window.
+    pub capacity: u64,
+    /// Blocks that look-ups visit: the active one and the sealed ones.
+    pub blocks: u64,
+    /// Times that `Full` was said.
+    pub refused: u64,
+}
+
+/// The memory of one lane.
+pub struct Table {
+    list: Published<List>,
+    /// Retired blocks that a slow thread may still be reading.
+    attic: SegQueue<Arc<Block>>,
+    /// Somebody is making a spare.
+    making: AtomicBool,
+    refused: AtomicU64,
+    shape: Shape,
+    capacity: usize,
+    window_ns: u64,
+    started_ns: u64,
+    /// The latest arrival among the restored keys; the log's order is not quite that of arrival.
+    restored_ns: u64,
+}
+
+/// The blocks at one moment; replaced whole.
+#[derive(Debug)]
+struct List {
+    active: Arc<Block>,
+    /// Newest first.
+    sealed: Vec<Arc<Block>>,
+    spare: Option<Arc<Block>>,
+    /// Left the list in a rotation, to be freed by `prepare`, never by a request.
+    retired: Vec<Arc<Block>>,
+}
+
+/// What came of an attempt to make room.
+enum Rotation {
+    /// There is another active block.
+    Done,
+    /// Another thread is making the block that is missing.
+    Busy,
+    /// Seven sealed blocks are still inside the window.
+    Full,
+}
+
+impl Table {
+    /// An empty table whose first block is ready. All times given to it come from one clock that
+    /// never steps: the wall clock at start plus monotonic time since. A step forward would
+    /// retire keys too early.
+    pub fn new(options: Options, now_ns: u64) -> Self {
+        let keys_max = options.capacity.div_ceil(SEALED_MAX).max(1);
+        // Five slots for three keys: load 0.6.
+        let slots = keys_max.saturating_mul(5).div_ceil(3);
+        Self::with_shape(options, Shape { keys_max, slots, probe_max: PROBE_MAX }, now_ns)
+    }
+
+    pub(super) fn with_shape(options: Options, shape: Shape, now_ns: u64) -> Self {
+        let active = Arc::new(Block::new(shape));
+        active.open(now_ns);
+        Self {
+            list: Published::new(List {
+                active,
+                sealed: Vec::new(),
+                spare: None,
+                retired: Vec::new(),
+            }),
+            attic: SegQueue::new(),
+            making: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            shape,
+            capacity: options.capacity,
+            window_ns: u64::try_from(options.window.as_nanos()).unwrap_or(u64::MAX),
+            started_ns: now_ns,
+            restored_ns: 0,
+        }
+    }
+
+    /// Asks for the right to append the event with this key.
+    pub fn reserve(&self, key: Key, now_ns: u64) -> Outcome {
+        let outcome = self.ask(key, now_ns);
+        if matches!(outcome, Outcome::Full) {
+            self.refused.fetch_add(1, Ordering::Relaxed); // Relaxed: a lone count.
+        }
+        outcome
+    }
+
+    fn ask(&self, key: Key, now_ns: u64) -> Outcome {
+        let words = Words::from(key);
+        loop {
+            let list = self.list.load();
+            if let Some(held) = list.find_sealed(words) {
+                return told(held);
+            }
+            match list.active.claim(words) {
+                Claim::Held(held) => return told(held),
+                Claim::Won(index) => {
+                    // SeqCst: pairs with the fence in `find_sealed`; either that one sees this
+                    // claim in a sealed block, or the next line sees the seal.
+                    fence(Ordering::SeqCst);
+                    if list.active.sealed_ns().is_none() {
+                        return Outcome::Reserved(Reservation { list, index, stored: false });
+                    }
+                    list.active.vacate(index);
+                }
+                Claim::NoRoom => {}
+            }
+            match self.rotate(&list.active, now_ns) {
+                Rotation::Done => {}
+                Rotation::Busy => return Outcome::Pending,
+                Rotation::Full => return Outcome::Full,
+            }
+        }
+    }
+
+    /// Puts back a key found in the log, in the order of the log, before anyone reserves.
+    pub fn restore(&mut self, key: Key, end: u64, received_ns: u64) -> Restored {
+        if received_ns.saturating_add(self.window_ns) < self.started_ns {
+            return Restored::Old;
+        }
+        self.restored_ns = self.restored_ns.max(received_ns);
+        let active = Arc::clone(&self.list.load().active);
+        active.open(active.opened_ns().min(received_ns));
+        match self.ask(key, self.restored_ns) {
+            Outcome::Reserved(reservation) => {
+                reservation.appended(end);
+                Restored::Stored
+            }
+            Outcome::Seen { .. } | Outcome::Pending => Restored::Known,
+            Outcome::Full => Restored::Full,
+        }
+    }
+
+    /// Retires, rotates by age and makes the spare before it is needed. From a background
+    /// thread, every 100 ms or so; keys live longer if it is called less, never shorter.
+    pub fn prepare(&self, now_ns: u64) {
+        self.retire(now_ns);
+        self.rotate_by_age(now_ns);
+        let used = self.list.load().active.used();
+        if used.saturating_mul(SPARE_SHARE) >= self.shape.keys_max {
+            self.make_spare();
+        }
+        self.sweep();
+    }
+
+    /// Counts at this moment.
+    pub fn stats(&self) -> Stats {
+        let list = self.list.load();
+        let blocks = std::iter::once(&list.active).chain(&list.sealed);
+        Stats {
+            keys: blocks.clone().map(|block| block.used() as u64).sum(),
+            capacity: self.capacity as u64,
+            blocks: blocks.count() as u64,
+            refused: self.refused.load(Ordering::Relaxed), // Relaxed: a lone count.
+        }
+    }
+
+    /// An active block as old as the window takes no more keys; an empty one becomes young.
+    pub(super) fn rotate_by_age(&self, now_ns: u64) {
+        let list = self.list.load();
+        if list.active.used() == 0 {
+            list.active.open(now_ns);
+        } else if now_ns.saturating_sub(list.active.opened_ns()) >= self.window_ns {
+            // Where there is no room it stays open, and its keys live the longer.
+            let _ = self.rotate(&list.active, now_ns);
+        }
+    }
+
+    /// Seals `full` and opens the spare in its place, unless someone did.
+    fn rotate(&self, full: &Arc<Block>, now_ns: u64) -> Rotation {
+        loop {
+            let list = self.list.load();
+            if !Arc::ptr_eq(&list.active, full) {
+                return Rotation::Done;
+            }
+            let (expired, mut sealed) = self.by_age(&list, now_ns);
+            if sealed.len() >= SEALED_MAX {
+                return Rotation::Full;
+            }
+            let Some(spare) = &list.spare else {
+                if !self.make_spare() {
+                    return Rotation::Busy;
+                }
+                continue;
+            };
+            // Before the list says so: whoever sees the list also sees the seal.
+            full.seal(now_ns);
+            spare.open(now_ns);
+            sealed.insert(0, Arc::clone(full));
+            let next = List {
+                active: Arc::clone(spare),
+                sealed,
+                spare: None,
+                retired: list.retired.iter().cloned().chain(expired).collect(),
+            };
+            if self.list.replace(&list, next) {
+                return Rotation::Done;
+            }
+        }
+    }
+
+    /// Takes what is past its window out of the list.
+    fn retire(&self, now_ns: u64) {
+        loop {
+            let list = self.list.load();
+            let (expired, sealed) = self.by_age(&list, now_ns);
+            if expired.is_empty() && list.retired.is_empty() {
+                return;
+            }
+            let next = List {
+                active: Arc::clone(&list.active),
+                sealed,
+                spare: list.spare.clone(),
+                retired: Vec::new(),
+            };
+            if self.list.replace(&list, next) {
+                for block in expired.iter().chain(&list.retired) {
+                    self.attic.push(Arc::clone(block));
+                }
+                return;
+            }
+        }
+    }
+
+    /// The sealed blocks, those sealed at least a window ago apart.
+    fn by_age(&self, list: &List, now_ns: u64) -> (Vec<Arc<Block>>, Vec<Arc<Block>>) {
+        list.sealed.iter().cloned().partition(|block| {
+            let sealed_ns = block.sealed_ns().unwrap_or(u64::MAX);
+            now_ns.saturating_sub(sealed_ns) >= self.window_ns
+        })
+    }
+
+    /// True if there is a spare now; false if another thread is making it.
+    fn make_spare(&self) -> bool {
+        if self.list.load().spare.is_some() {
+            return true;
+        }
+        // Acquire: pairs with the Release below; the spare of the last maker is then visible.
+        if self.making.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        let mut made = None;
+        loop {
+            let list = self.list.load();
+            if list.spare.is_some() {
+                break;
+            }
+            let spare = made.get_or_insert_with(|| self.empty_block());
+            let next = List {
+                active: Arc::clone(&list.active),
+                sealed: list.sealed.clone(),
+                spare: Some(Arc::clone(spare)),
+                retired: list.retired.clone(),
+            };
+            if self.list.replace(&list, next) {
+                break;
+            }
+        }
+        self.making.store(false, Ordering::Release); // Release: see the swap.
+        true
+    }
+
+    /// A retired block that nobody reads any more, else a new one.
+    fn empty_block(&self) -> Arc<Block> {
+        for _ in 0..self.attic.len() {
+            let Some(mut block) = self.attic.pop() else { break };
+            if Arc::get_mut(&mut block).is_some() {
+                block.clear();
+                return block;
+            }
+            self.attic.push(block);
+        }
+        Arc::new(Block::new(self.shape))
+    }
+
+    /// Frees the retired blocks that nobody reads any more.
+    fn sweep(&self) {
+        for _ in 0..self.attic.len() {
+            let Some(mut block) = self.attic.pop() else { break };
+            if Arc::get_mut(&mut block).is_none() {
+                self.attic.push(block);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl List {
+    /// The newest that a sealed block knows of the key.
+    fn find_sealed(&self, words: Words) -> Option<Held> {
+        if self.sealed.is_empty() {
+            return None;
+        }
+        // SeqCst: pairs with the fence in `reserve`, and comes after the load of the list, whose
+        // sealed blocks were sealed before it was published.
+        fence(Ordering::SeqCst);
+        // First one load of each block, none waiting for another: the misses overlap.
+        let mut firsts = [0; SEALED_MAX];
+        for (first, block) in firsts.iter_mut().zip(&self.sealed) {
+            *first = block.first(words);
+        }
+        let maybe = self.sealed.iter().zip(firsts).filter(|(_, first)| *first != 0);
+        maybe.map(|(block, _)| block).find_map(|block| block.find(words))
+    }
+}
+
+fn told(held: Held) -> Outcome {
+    match held {
+        Held::Pending => Outcome::Pending,
+        Held::Stored { end } => Outcome::Seen { end },
+    }
+}
+
+/// The right to append one event. Dropped without [`Reservation::appended`] it is given up, and
+/// the sender's retry is new again.
+#[must_use]
+pub struct Reservation {
+    list: Loaded<List>,
+    index: usize,
+    stored: bool,
+}
+
+impl Reservation {
+    /// The record is in the log: twins wait until the acked watermark reaches `end`.
+    pub fn appended(mut self, end: u64) {
+        self.list.active.store(self.index, end);
+        self.stored = true;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.stored {
+            self.list.active.vacate(self.index);
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("index", &self.index).finish_non_exhaustive()
+    }
+}
