@@ -21,8 +21,9 @@ mod env;
 mod section;
 mod receive;
 mod lane;
-mod source;
 mod secret;
+mod recipe;
+mod source;
 mod error;
 
 use std::collections::BTreeMap;
