@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
+use forebay_log::{AckLevel, Clock, LaneOptions, Retention};
+
 use super::section::{self, Reading, Section, refuse_twins};
 use super::units;
 use crate::limits;
 
-/// What a 2xx promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AckLevel {
-    /// The event survives the process.
-    Written,
-    /// The event survives the loss of power.
-    Synced,
-}
+/// Segments are mapped whole.
+const PAGE_BYTES: u64 = 4096;
 
 /// One lane, checked.
 #[derive(Clone, Debug)]
@@ -37,6 +33,18 @@ pub struct LaneConfig {
 }
 
 impl LaneConfig {
+    /// How the lane's log is kept.
+    pub fn log_options(&self, clock: Clock) -> LaneOptions {
+        LaneOptions {
+            segment_bytes: self.segment_bytes,
+            ack: self.ack,
+            retention: Retention { age: Some(self.retention_age), bytes: self.retention_bytes },
+            disk_reserve_bytes: self.disk_reserve_bytes,
+            clock,
+            ..LaneOptions::default()
+        }
+    }
+
     /// The ack level as the configuration spells it.
     pub const fn ack_text(&self) -> &'static str {
         match self.ack {
@@ -78,6 +86,9 @@ fn read(section: Section<'_>) -> Option<ReadLane<'_>> {
     let dedupe_window = section.duration("dedupe_window");
     let dedupe_keys_max = section.count("dedupe_capacity");
     let disk_reserve_bytes = section.size("disk_reserve");
+    if segment_bytes.is_some_and(|bytes| !bytes.is_multiple_of(PAGE_BYTES)) {
+        section.refuse("segment_size", "is no multiple of 4KiB", "such as \"16MiB\"");
+    }
     let retention = retention(&section, dedupe_window, segment_bytes);
     let (retention_age, retention_bytes) = retention?;
     let config = LaneConfig {

@@ -31,7 +31,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use self::error::{ConfigError, ToldProblem};
-pub use self::lane::{AckLevel, LaneConfig};
+pub use self::lane::LaneConfig;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
 pub use self::source::Source;

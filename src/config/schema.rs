@@ -124,7 +124,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "lane.segment_size",
-        Form::Size(64 * KIB, 4 * GIB),
+        Form::Size(forebay_log::SEGMENT_BYTES_MIN, forebay_log::SEGMENT_BYTES_MAX),
         "128MiB",
         "Size of one file of the log.",
     ),

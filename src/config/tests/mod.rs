@@ -4,6 +4,8 @@
 mod accepted;
 mod refused;
 
+use forebay_log::AckLevel;
+
 use super::*;
 
 /// Must never be seen in anything that is printed.
