@@ -8,7 +8,7 @@
 //!
 //! What is read is checked once and does not change: nothing behind this module asks whether a
 //! value makes sense. There is one plain struct for each part of the program that takes one, and
-//! no default that does not stand in [`schema`](self). Reloading is reading again.
+//! no default that does not stand in the schema. Reloading is reading again.
 //!
 //! Precedence: environment, then file, then default. A secret is read here, from wherever the
 //! file says, and is never shown again.
@@ -35,7 +35,7 @@ pub use self::lane::LaneConfig;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
 pub use self::source::Source;
-pub use self::units::{duration_text, size_text};
+pub use self::units::{duration_text, parse_duration, size_text};
 
 use self::document::{Shown, Texts};
 use self::env::Overrides;
@@ -83,15 +83,44 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
+/// What is kept and where: all that a reader of the log needs.
+#[derive(Debug)]
+pub struct Kept {
+    /// The folder that holds everything kept.
+    pub data_dir: PathBuf,
+    /// The lanes, in the order of the file.
+    pub lanes: Vec<LaneConfig>,
+}
+
 /// Reads a configuration.
 pub fn load(
     path: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
+    from_file(path, environment, read)
+}
+
+/// Reads of a configuration only what is kept and where. Secrets are not asked for: who reads the
+/// log from a shell seldom has the server's environment.
+pub fn load_kept(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Kept, ConfigError> {
+    from_file(path, environment, read_kept)
+}
+
+/// Reads the parts of a configuration that a caller wants.
+type Wanted<T> = for<'t> fn(&'t Reading<'t>, &Section<'t>) -> Option<T>;
+
+fn from_file<T>(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+    wanted: Wanted<T>,
+) -> Result<T, ConfigError> {
     let unreadable =
         |problem| ConfigError::new(Shown::nothing(path.display().to_string()), vec![problem]);
     let text = read_file(path).map_err(unreadable)?;
-    parse(path, &text, &environment.into_iter().collect())
+    parse(path, &text, &environment.into_iter().collect(), wanted)
 }
 
 fn read_file(path: &Path) -> Result<String, Problem> {
@@ -112,11 +141,12 @@ fn read_file(path: &Path) -> Result<String, Problem> {
 }
 
 /// Reads a configuration from its text; `path` names it and anchors its relative paths.
-fn parse(
+fn parse<T>(
     path: &Path,
     text: &str,
     environment: &BTreeMap<String, String>,
-) -> Result<Config, ConfigError> {
+    wanted: Wanted<T>,
+) -> Result<T, ConfigError> {
     let name = path.display().to_string();
     // Every text ends its last line, so that the environment begins on one of its own.
     let file_text = format!("{text}\n");
@@ -138,7 +168,7 @@ fn parse(
         let file_bytes = file_text.len();
         let overrides = overrides.lines.as_str();
         let reading = Reading { problems: &problems, environment, folder, file_bytes, overrides };
-        read(&reading, &Section::root(&reading, &file))
+        wanted(&reading, &Section::root(&reading, &file))
     };
     match config {
         Some(config) if problems.is_empty() => Ok(config),
@@ -148,9 +178,7 @@ fn parse(
 
 /// Reads every section; `None` or a reported problem means that the configuration is unusable.
 fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
-    let data_dir = root
-        .required("data_dir", "add data_dir = \"/var/lib/forebay\", or set FOREBAY_DATA_DIR")
-        .map(|text| reading.path(text, &root.place("data_dir")));
+    let data_dir = data_dir(reading, root);
     let nothing = section::empty();
     let of = |key| root.value(key).unwrap_or(&nothing);
     let receive_section = Section::open(reading, "receive", of("receive"));
@@ -170,6 +198,21 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
         lanes: lanes.into_iter().map(|lane| lane.config).collect(),
         sources,
     })
+}
+
+fn read_kept<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Kept> {
+    let data_dir = data_dir(reading, root);
+    let lanes = lane::read_all(reading, root);
+    Some(Kept { data_dir: data_dir?, lanes: lanes.into_iter().map(|lane| lane.config).collect() })
+}
+
+fn data_dir<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<PathBuf> {
+    const CURE: &str = "add data_dir = \"/var/lib/forebay\", or set FOREBAY_DATA_DIR";
+    let text = root.required("data_dir", CURE)?;
+    if text.is_empty() {
+        root.refuse("data_dir", "is empty", CURE);
+    }
+    Some(reading.path(text, &root.place("data_dir")))
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ impl<'t> Section<'t> {
         let text = self.text_or_default(key)?;
         let form = schema::find(&self.path_of(key))?.form;
         let Form::Span(min, max) = form else { return None };
-        match units::duration(text) {
+        match units::parse_duration(text) {
             Ok(duration) if (min..=max).contains(&duration) => return Some(duration),
             Ok(_) => self.misfit(key, form, "it is out of bounds"),
             Err(why) => self.misfit(key, form, &why),
@@ -201,7 +201,7 @@ impl<'t> Section<'t> {
         let text = self.text_or_default(key)?;
         let form = schema::find(&self.path_of(key))?.form;
         let Form::Size(min, max) = form else { return None };
-        match units::size(text) {
+        match units::parse_size(text) {
             Ok(size) if (min..=max).contains(&size) => return Some(size),
             Ok(_) => self.misfit(key, form, "it is out of bounds"),
             Err(why) => self.misfit(key, form, &why),

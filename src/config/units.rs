@@ -13,7 +13,7 @@ pub(super) const DURATION_CURE: &str = ", a number and a unit: \"250ms\", \"5s\"
 pub(super) const SIZE_CURE: &str = ", a number and a unit: \"16KiB\", \"1MiB\", \"2GB\"";
 
 /// Reads `"250ms"`, `"1h 30m"`; the error is a lower-case fragment.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if bare_number(text) {
         return Err("the unit is missing".to_owned());
     }
@@ -25,7 +25,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `"128MiB"`, `"1.5GB"`; the error is a lower-case fragment.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     if bare_number(text) {
         return Err("the unit is missing".to_owned());
     }
@@ -77,19 +77,19 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_the_same() {
         for text in ["0s", "1ns", "250ms", "90s", "2m", "72h", "720h"] {
-            assert_eq!(duration_text(duration(text).expect(text)), text);
+            assert_eq!(duration_text(parse_duration(text).expect(text)), text);
         }
         for text in ["0B", "1B", "1000B", "16KiB", "128MiB", "3GiB", "2TiB"] {
-            assert_eq!(size_text(size(text).expect(text)), text);
+            assert_eq!(size_text(parse_size(text).expect(text)), text);
         }
     }
 
     #[test]
     fn a_number_without_a_unit_is_a_guess_and_refused() {
-        assert_eq!(duration("30"), Err("the unit is missing".to_owned()));
-        assert_eq!(size("1048576"), Err("the unit is missing".to_owned()));
-        assert!(size("").is_err() && duration("").is_err());
-        assert!(size("-1MiB").is_err() && duration("-1s").is_err());
-        assert!(size("1 parsec").is_err() && duration("1 parsec").is_err());
+        assert_eq!(parse_duration("30"), Err("the unit is missing".to_owned()));
+        assert_eq!(parse_size("1048576"), Err("the unit is missing".to_owned()));
+        assert!(parse_size("").is_err() && parse_duration("").is_err());
+        assert!(parse_size("-1MiB").is_err() && parse_duration("-1s").is_err());
+        assert!(parse_size("1 parsec").is_err() && parse_duration("1 parsec").is_err());
     }
 }

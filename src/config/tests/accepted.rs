@@ -197,10 +197,10 @@ fn every_default_is_a_value_that_fits() {
     for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
         let fits = match key.form {
             Form::Span(min, max) => {
-                units::duration(key.default).is_ok_and(|span| (min..=max).contains(&span))
+                parse_duration(key.default).is_ok_and(|span| (min..=max).contains(&span))
             }
             Form::Size(min, max) => {
-                units::size(key.default).is_ok_and(|size| (min..=max).contains(&size))
+                units::parse_size(key.default).is_ok_and(|size| (min..=max).contains(&size))
             }
             Form::Count(min, max) => key.default.parse().is_ok_and(|n| (min..=max).contains(&n)),
             Form::Choice(words) => words.contains(&key.default),

@@ -24,7 +24,7 @@ secrets = [{ name = "a", value = "canary-canary-canary-canary" }]
 
 fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    parse(Path::new("etc/forebay.toml"), text, &environment.iter().map(own).collect())
+    parse(Path::new("etc/forebay.toml"), text, &environment.iter().map(own).collect(), read)
 }
 
 fn good(text: &str, environment: &[(&str, &str)]) -> Config {

@@ -213,6 +213,15 @@ error: `source.secrets.env` names the variable `HUB_SECRET`, which is not set
 }
 
 #[test]
+fn who_only_reads_the_log_needs_no_secret() {
+    let text = LEAST.replace("value = \"canary-canary-canary-canary\"", "env = \"HUB_SECRET\"");
+    assert!(load_with(&text, &[]).is_err());
+    let path = Path::new("forebay.toml");
+    let kept = parse(path, &text, &BTreeMap::new(), read_kept).unwrap();
+    assert_eq!((kept.data_dir.as_path(), kept.lanes.len()), (Path::new("data"), 1));
+}
+
+#[test]
 fn sandbox_and_production_never_share_a_lane() {
     let two = format!(
         "{LEAST}[[source]]\nname = \"b\"\npath = \"/b\"\npreset = \"github\"\n\
