@@ -273,6 +273,11 @@ secrets = [
   { name = "a", value = "canary-canary-canary", key_id = "APIa" },
   { name = "b", env = "ROOMS_B", key_id = "APIb" },
 ]
+[[source]]
+name = "pay"
+path = "/stripe"
+preset = "stripe"
+secrets = [{ name = "a", value = "canary-canary-canary" }]
 "#;
 
     fn load(text: &str) -> Result<Config, ConfigError> {
@@ -297,6 +302,7 @@ secrets = [
             "  secrets       a (in the file, key id APIa), b (env ROOMS_B, key id APIb)",
             "  tenant        acme",
             "  event_id      json:id",
+            "  tolerance     5m",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line:?} in\n{text}");
         }
@@ -311,6 +317,7 @@ secrets = [
         assert_eq!(json["sources"][0]["preset"], "livekit");
         assert_eq!(json["sources"][0]["rules"]["event_type"], "json:event");
         assert_eq!(json["sources"][0]["secrets"][1]["from"], "ROOMS_B");
+        assert_eq!(json["sources"][1]["tolerance"], "5m");
         let error = load(&TEXT.replace("/livekit", "livekit")).expect_err("bad");
         let json = bad_json(Path::new("forebay.toml"), &error);
         assert_eq!(json["valid"], false);

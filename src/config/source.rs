@@ -46,7 +46,7 @@ pub struct Source {
     pub body_bytes_max: u64,
     /// What may be told about its secrets.
     pub secrets: Vec<SecretConfig>,
-    /// How far a timestamp may be off, where the source says so.
+    /// How far a signed timestamp may be off; none where no time is signed.
     pub tolerance: Option<Duration>,
 }
 
@@ -152,9 +152,10 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
     let (tenant, identity_spec) = recipe::identity(section, recipe.identity);
     let identity =
         Rules::new(&identity_spec, &recipe.scheme).map_err(|error| report(section, &error)).ok();
+    let scheme_says = recipe.scheme.time.as_ref().map(|time| time.past.max(time.future));
+    let effective = tolerance.or(scheme_says);
     if let Some(lane) = lane.and_then(|lane| around.lanes.get(lane)) {
-        let scheme_says = recipe.scheme.time.as_ref().map(|time| time.past.max(time.future));
-        check_against_lane(section, lane, (tolerance.or(scheme_says), body_bytes_max));
+        check_against_lane(section, lane, (effective, body_bytes_max));
     }
     let (secrets, values) = secrets?;
     let verifier = Verifier::new(&recipe.scheme, values, tolerance)
@@ -173,7 +174,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         preset: recipe.preset,
         body_bytes_max: body_bytes_max?,
         secrets,
-        tolerance,
+        tolerance: effective,
     })
 }
 
