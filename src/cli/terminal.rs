@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// Are colours wanted on this stream? Never on a pipe, and never against `NO_COLOR`.
 pub(super) fn coloured(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -10,4 +12,11 @@ pub(super) fn coloured(stream: &impl IsTerminal) -> bool {
 /// Did the reader of a pipe go away? That ends a listing, and is no mistake.
 pub(super) fn closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
+}
+
+/// Has whoever read this pipe gone away?
+pub(super) fn hung_up(stream: &impl std::os::fd::AsFd) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+    let asked = poll(&mut polled, Some(&Timespec::default()));
+    asked.is_ok() && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }

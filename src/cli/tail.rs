@@ -1,0 +1,302 @@
+//! `forebay tail`: the events of a lane, read from its segments by a process of its own.
+//!
+//! Talks to no server: it works while one runs, while none does, and on a copy of the folder.
+//! Without `--follow` it ends at what was the newest acknowledged record when it began. A closed
+//! pipe ends it quietly. Exit codes: 0 the end, 2 a lane or folder that does not exist, 75 a log
+//! that cannot be read now, 78 a bad configuration.
+
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use forebay_log::{Clock, From, Kind, Position, ReadError, Reader, RecordRef, Skipped, Tag};
+use jiff::Timestamp;
+
+use super::row::Style;
+use super::terminal;
+use crate::config::{self, ConfigError};
+
+/// How much is written at once.
+const OUT_BYTES: usize = 64 * 1024;
+/// How long a wait for the next record lasts before the output is looked at: a reader of the
+/// pipe that went away would else be noticed at the next record only.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// What `tail` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TailArgs {
+    /// The configuration that names the lanes; else `FOREBAY_CONFIG`, else the usual place
+    #[arg(short, long, value_name = "FILE", conflicts_with = "dir")]
+    pub config: Option<PathBuf>,
+    /// The data folder, in place of a configuration
+    #[arg(long, value_name = "DATA")]
+    pub dir: Option<PathBuf>,
+    /// The lane; not needed where there is only one
+    #[arg(long, value_name = "NAME")]
+    pub lane: Option<String>,
+    /// Where to begin: earliest, latest, a position as 1-4096, a time as 2026-11-21T18:00:00Z,
+    /// or a duration before now as 2h
+    #[arg(long, value_name = "PLACE", default_value = "earliest", value_parser = parse_start)]
+    pub from: Start,
+    /// Wait for more at the end
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events of this source
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Only events of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// Also later deliveries of events that the lane holds
+    #[arg(long)]
+    pub deliveries: bool,
+    /// One JSON object a line; the default where the output is no terminal
+    #[arg(long, group = "style")]
+    pub json: bool,
+    /// The bodies alone, each with a line end
+    #[arg(long, group = "style")]
+    pub raw: bool,
+    /// Lines for people; the default on a terminal
+    #[arg(long, group = "style")]
+    pub pretty: bool,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest record.
+    Earliest,
+    /// Behind the newest record.
+    Latest,
+    /// At a place in the log.
+    Position(Position),
+    /// At a time, unix nanoseconds.
+    Time(u64),
+    /// So long before now.
+    Ago(Duration),
+}
+
+impl Start {
+    fn resolve(self, clock: &Clock) -> From {
+        match self {
+            Self::Earliest => From::Earliest,
+            Self::Latest => From::Latest,
+            Self::Position(position) => From::Position(position),
+            Self::Time(unix_ns) => From::Time(unix_ns),
+            Self::Ago(duration) => {
+                let ago = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+                From::Time(clock.wall_ns().saturating_sub(ago))
+            }
+        }
+    }
+}
+
+fn parse_start(text: &str) -> Result<Start, String> {
+    match text {
+        "earliest" => return Ok(Start::Earliest),
+        "latest" => return Ok(Start::Latest),
+        _ => {}
+    }
+    if let Ok(position) = text.parse() {
+        return Ok(Start::Position(position));
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        let before_all = Err("that is before any record".to_owned());
+        return u64::try_from(time.as_nanosecond()).map_or(before_all, |ns| Ok(Start::Time(ns)));
+    }
+    config::parse_duration(text).map(Start::Ago).map_err(|_| {
+        "write earliest, latest, a position (1-4096), a time (2026-11-21T18:00:00Z) or a duration \
+         before now (2h)"
+            .to_owned()
+    })
+}
+
+/// Why nothing more is printed.
+#[derive(Debug, thiserror::Error)]
+enum TailError {
+    #[error("{0}")]
+    Config(ConfigError),
+    /// The lane or the folder is wrong.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl TailError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => ConfigError::EXIT_CODE,
+            Self::Usage(_) => 2,
+            Self::Read(_) => 75,
+            Self::Write(error) if terminal::closed(error) => 0,
+            Self::Write(_) => 1,
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &TailArgs) -> ExitCode {
+    let Err(error) = tail(args, &Clock::System) else { return ExitCode::SUCCESS };
+    let report = match &error {
+        TailError::Write(error) if terminal::closed(error) => return ExitCode::SUCCESS,
+        TailError::Config(error) => error.render(terminal::coloured(&io::stderr())),
+        error => format!("error: {error}"),
+    };
+    // With standard error closed as well there is nobody left to tell.
+    _ = writeln!(io::stderr().lock(), "{report}");
+    ExitCode::from(error.exit_code())
+}
+
+fn tail(args: &TailArgs, clock: &Clock) -> Result<(), TailError> {
+    let (lane, folder) = lane(args)?;
+    let out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
+    let style = style(args, &io::stdout());
+    Tail { args, lane, style, out, told: Skipped::default() }.run(&folder, clock)
+}
+
+/// Where the newest acknowledged record ends now: without `--follow` a busy lane would otherwise
+/// have no end.
+fn newest(folder: &Path) -> Result<u64, ReadError> {
+    let mut reader = Reader::open(folder)?;
+    reader.seek(From::Latest)?;
+    Ok(reader.offset())
+}
+
+/// The lane to read and its folder.
+fn lane(args: &TailArgs) -> Result<(String, PathBuf), TailError> {
+    let (data_dir, mut names) = if let Some(dir) = &args.dir {
+        (dir.clone(), lanes_in(dir)?)
+    } else {
+        let path = config::path(args.config.as_deref());
+        let kept = config::load_kept(&path, config::environment()).map_err(TailError::Config)?;
+        (kept.data_dir, kept.lanes.into_iter().map(|lane| lane.name).collect())
+    };
+    let listed = names.join(", ");
+    let name = match (&args.lane, names.len()) {
+        (Some(name), _) if names.contains(name) => name.clone(),
+        (Some(name), _) => {
+            return Err(TailError::Usage(format!("there is no lane {name}; there is {listed}")));
+        }
+        (None, 1) => names.remove(0),
+        (None, 0) => {
+            let folder = data_dir.join("lanes");
+            return Err(TailError::Usage(format!("there is no lane in {}", folder.display())));
+        }
+        (None, _) => {
+            return Err(TailError::Usage(format!("say which lane, with --lane: {listed}")));
+        }
+    };
+    let folder = data_dir.join("lanes").join(&name);
+    Ok((name, folder))
+}
+
+/// The lanes of a data folder, by name.
+fn lanes_in(data_dir: &Path) -> Result<Vec<String>, TailError> {
+    let folder = data_dir.join("lanes");
+    let unreadable = |error: io::Error| {
+        let folder = folder.display();
+        TailError::Usage(format!("{folder}: {error}; give the folder that data_dir names"))
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn style(args: &TailArgs, out: &impl IsTerminal) -> Style {
+    if args.json {
+        Style::Json
+    } else if args.raw {
+        Style::Raw
+    } else if args.pretty || out.is_terminal() {
+        Style::Pretty { coloured: terminal::coloured(out) }
+    } else {
+        Style::Json
+    }
+}
+
+/// One run: what to print, how and where to.
+struct Tail<'a, W> {
+    args: &'a TailArgs,
+    lane: String,
+    style: Style,
+    out: W,
+    told: Skipped,
+}
+
+impl<W: Write> Tail<'_, W> {
+    fn run(&mut self, folder: &Path, clock: &Clock) -> Result<(), TailError> {
+        let mut reader = Reader::open(folder)?;
+        let end = if self.args.follow { u64::MAX } else { newest(folder)? };
+        reader.seek(self.args.from.resolve(clock))?;
+        loop {
+            match reader.next()? {
+                Some(record) if record.position().offset() >= end => break,
+                Some(record) if self.wants(&record) => {
+                    self.style.print(&mut self.out, &self.lane, &record)?;
+                }
+                Some(_) => {}
+                None if self.args.follow => {
+                    self.out.flush()?;
+                    self.tell_skipped(reader.skipped());
+                    if !reader.wait(WAIT)? && terminal::hung_up(&io::stdout()) {
+                        break;
+                    }
+                }
+                None => break,
+            }
+        }
+        self.out.flush()?;
+        self.tell_skipped(reader.skipped());
+        Ok(())
+    }
+
+    fn wants(&self, record: &RecordRef<'_>) -> bool {
+        let fits = |tag, wanted: &Option<String>| {
+            let is = |wanted: &String| record.meta().get(tag) == Some(wanted.as_bytes());
+            wanted.as_ref().is_none_or(is)
+        };
+        let kind = match record.kind() {
+            Kind::Event => true,
+            Kind::Delivery => self.args.deliveries,
+            Kind::Quarantine => false,
+        };
+        kind && fits(Tag::Source, &self.args.source) && fits(Tag::EventType, &self.args.event_type)
+    }
+
+    /// Says what could not be read, once, where it does not disturb the output.
+    fn tell_skipped(&mut self, skipped: Skipped) {
+        if skipped == self.told {
+            return;
+        }
+        self.told = skipped;
+        let parts = [
+            (skipped.damaged, "damaged records"),
+            (skipped.gaps, "gaps that a crash or damage left"),
+            (skipped.segments, "segments that were gone"),
+            (skipped.unknown, "records of a kind that a newer forebay wrote"),
+        ];
+        let parts: Vec<String> = parts
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        // With standard error closed there is nobody left to tell.
+        _ = writeln!(io::stderr().lock(), "stepped over {}", parts.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests;
