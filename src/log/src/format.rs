@@ -59,7 +59,7 @@ pub(crate) struct RecordHeader {
 pub(crate) struct SegmentHeader {
     pub(crate) magic: [u8; 8],
     pub(crate) version: u32_le,
-    pub(crate) header_bytes: u32_le,
+    pub(crate) own_bytes: u32_le,
     pub(crate) crc: u32_le,
     pub(crate) epoch: u32_le,
     pub(crate) lane_id: [u8; 16],
@@ -79,7 +79,7 @@ pub(crate) struct SegmentHeader {
 pub(crate) struct Footer {
     pub(crate) magic: [u8; 8],
     pub(crate) version: u32_le,
-    pub(crate) footer_bytes: u32_le,
+    pub(crate) own_bytes: u32_le,
     pub(crate) crc: u32_le,
     pub(crate) flags: u32_le,
     pub(crate) base: u64_le,
@@ -100,7 +100,7 @@ pub(crate) struct Footer {
 pub(crate) struct MarksPage {
     pub(crate) magic: [u8; 8],
     pub(crate) version: u32_le,
-    pub(crate) marks_bytes: u32_le,
+    pub(crate) own_bytes: u32_le,
     pub(crate) lane_id: [u8; 16],
     pub(crate) epoch: u64_le,
     pub(crate) claimed: u64_le,
@@ -124,11 +124,13 @@ const _: () = {
     assert!(offset_of!(RecordHeader, kind) == 52 && offset_of!(RecordHeader, flags) == 53);
     assert!(offset_of!(RecordHeader, reserved) == 54);
     assert!(offset_of!(RecordHeader, reserved_wide) == 56);
-    assert!(RECORD_HEADER_BYTES == 64 && RECORD_ALIGN == 64 && PAGE_BYTES % RECORD_ALIGN == 0);
+    assert!(
+        RECORD_HEADER_BYTES == 64 && RECORD_ALIGN == 64 && PAGE_BYTES.is_multiple_of(RECORD_ALIGN)
+    );
 
     assert!(size_of::<SegmentHeader>() == 128 && align_of::<SegmentHeader>() == 8);
     assert!(offset_of!(SegmentHeader, magic) == 0 && offset_of!(SegmentHeader, version) == 8);
-    assert!(offset_of!(SegmentHeader, header_bytes) == 12 && offset_of!(SegmentHeader, crc) == 16);
+    assert!(offset_of!(SegmentHeader, own_bytes) == 12 && offset_of!(SegmentHeader, crc) == 16);
     assert!(offset_of!(SegmentHeader, epoch) == 20 && offset_of!(SegmentHeader, lane_id) == 24);
     assert!(offset_of!(SegmentHeader, sequence) == 40 && offset_of!(SegmentHeader, base) == 48);
     assert!(offset_of!(SegmentHeader, segment_bytes) == 56);
@@ -137,7 +139,7 @@ const _: () = {
 
     assert!(size_of::<Footer>() == 128 && align_of::<Footer>() == 8);
     assert!(offset_of!(Footer, magic) == 0 && offset_of!(Footer, version) == 8);
-    assert!(offset_of!(Footer, footer_bytes) == 12 && offset_of!(Footer, crc) == 16);
+    assert!(offset_of!(Footer, own_bytes) == 12 && offset_of!(Footer, crc) == 16);
     assert!(offset_of!(Footer, flags) == 20 && offset_of!(Footer, base) == 24);
     assert!(offset_of!(Footer, sealed_end) == 32 && offset_of!(Footer, records) == 40);
     assert!(offset_of!(Footer, first_ns) == 48 && offset_of!(Footer, last_ns) == 56);
@@ -146,7 +148,7 @@ const _: () = {
 
     assert!(size_of::<MarksPage>() == 128 && align_of::<MarksPage>() == 8);
     assert!(offset_of!(MarksPage, magic) == 0 && offset_of!(MarksPage, version) == 8);
-    assert!(offset_of!(MarksPage, marks_bytes) == 12 && offset_of!(MarksPage, lane_id) == 16);
+    assert!(offset_of!(MarksPage, own_bytes) == 12 && offset_of!(MarksPage, lane_id) == 16);
     assert!(offset_of!(MarksPage, epoch) == 32 && offset_of!(MarksPage, claimed) == 40);
     assert!(offset_of!(MarksPage, published) == 48 && offset_of!(MarksPage, durable) == 56);
     assert!(offset_of!(MarksPage, acked) == 64 && offset_of!(MarksPage, first_base) == 72);
@@ -240,7 +242,7 @@ impl SegmentHeader {
         let mut bytes = [0; 128];
         put(&mut bytes, offset_of!(Self, magic), SEGMENT_MAGIC);
         put(&mut bytes, offset_of!(Self, version), self.version.to_native().to_le_bytes());
-        put(&mut bytes, offset_of!(Self, header_bytes), 128_u32.to_le_bytes());
+        put(&mut bytes, offset_of!(Self, own_bytes), 128_u32.to_le_bytes());
         put(&mut bytes, offset_of!(Self, epoch), self.epoch.to_native().to_le_bytes());
         put(&mut bytes, offset_of!(Self, lane_id), self.lane_id);
         put(&mut bytes, offset_of!(Self, sequence), self.sequence.to_native().to_le_bytes());
@@ -270,7 +272,7 @@ impl Footer {
         let mut bytes = [0; 128];
         put(&mut bytes, offset_of!(Self, magic), FOOTER_MAGIC);
         put(&mut bytes, offset_of!(Self, version), FORMAT_VERSION.to_le_bytes());
-        put(&mut bytes, offset_of!(Self, footer_bytes), 128_u32.to_le_bytes());
+        put(&mut bytes, offset_of!(Self, own_bytes), 128_u32.to_le_bytes());
         put(&mut bytes, offset_of!(Self, flags), self.flags.to_native().to_le_bytes());
         put(&mut bytes, offset_of!(Self, base), self.base.to_native().to_le_bytes());
         put(&mut bytes, offset_of!(Self, sealed_end), self.sealed_end.to_native().to_le_bytes());
@@ -301,7 +303,7 @@ impl MarksPage {
         let mut bytes = [0; 128];
         put(&mut bytes, offset_of!(Self, magic), MARKS_MAGIC);
         put(&mut bytes, offset_of!(Self, version), FORMAT_VERSION.to_le_bytes());
-        put(&mut bytes, offset_of!(Self, marks_bytes), 128_u32.to_le_bytes());
+        put(&mut bytes, offset_of!(Self, own_bytes), 128_u32.to_le_bytes());
         put(&mut bytes, offset_of!(Self, lane_id), lane_id);
         bytes
     }

@@ -176,6 +176,7 @@ impl Lane {
     /// Opens the lane in `dir`, which is made if it is not there: takes the writer's lock,
     /// recovers, makes a segment and starts the keeper. On a full disk the lane opens, in the
     /// state [`LaneState::Full`].
+    #[expect(clippy::needless_pass_by_value, reason = "options are made for the one lane")]
     pub fn open(
         dir: impl AsRef<Path>,
         options: LaneOptions,
@@ -199,7 +200,7 @@ impl Lane {
         plan.recovery.warnings.extend(volume.warning());
         let recovery = plan.recovery.clone();
         let recovered_end = plan.next_base;
-        let (shared, keeper) = start(dir, &options, &volume, plan)?;
+        let (shared, keeper) = start(dir, &options, volume, plan)?;
         let keeper = keeper::spawn(keeper).map_err(OpenError::io(dir))?;
         let dir = dir.to_owned();
         let lane = Self { dir, shared, keeper: Some(keeper), recovered_end, _lock: lock };
@@ -309,7 +310,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
 fn start(
     dir: &Path,
     options: &LaneOptions,
-    volume: &Volume,
+    volume: Volume,
     plan: Plan,
 ) -> Result<(Arc<Shared>, Keeper), OpenError> {
     let extent = Extent { base: plan.next_base, bytes: options.segment_bytes };

@@ -9,7 +9,7 @@
 //! Damage never keeps a lane from opening: it is counted and told. What does keep it from opening
 //! is a mistake of the operator's: a segment of another lane, or of a later version.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,12 @@ impl Sealed {
     pub(crate) fn extent(&self) -> Extent {
         self.identity.extent
     }
+
+    /// Whether nothing was ever published in it, nor found damaged.
+    pub(crate) fn is_empty(&self) -> bool {
+        let footer = &self.footer;
+        footer.records == 0 && footer.damaged == 0 && footer.gaps == 0
+    }
 }
 
 /// What is to be done before a lane can be written.
@@ -85,63 +91,65 @@ pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
 }
 
 impl Plan {
-    /// Adds a segment to the plan.
+    /// Adds a segment to the plan, or a warning about it.
     fn take(&mut self, path: &Path, base: u64) -> Result<(), OpenError> {
         // Whatever it holds, its range of offsets is spent.
         let file_bytes = fs::metadata(path).map_or(0, |data| data.len());
         self.next_base = self.next_base.max(base.saturating_add(file_bytes));
-        let (file, found) = match segment::inspect(path, base) {
-            Ok(inspected) => inspected,
-            Err(error) => return self.skip(path, &error.to_string()),
-        };
-        let identity = match found {
-            Inspected::Segment(identity) => identity,
-            Inspected::Version(found) => {
+        let (file, identity) = match segment::inspect(path, base) {
+            Ok((file, Inspected::Segment(identity))) => (file, identity),
+            Ok((_, Inspected::Version(found))) => {
                 let path = path.to_owned();
                 return Err(OpenError::Version { path, found, known: FORMAT_VERSION });
             }
-            Inspected::Damaged(what) => return self.skip(path, what),
+            Ok((_, Inspected::Damaged(what))) => {
+                self.skip(path, what);
+                return Ok(());
+            }
+            Err(error) => {
+                self.skip(path, &error.to_string());
+                return Ok(());
+            }
         };
         if *self.lane_id.get_or_insert(identity.lane_id) != identity.lane_id {
             return Err(OpenError::ForeignSegment { path: path.to_owned() });
         }
         self.next_base = self.next_base.max(identity.extent.end());
-        self.next_sequence = self.next_sequence.max(identity.sequence.saturating_add(1));
         self.recovery.epoch = self.recovery.epoch.max(identity.epoch);
-        let footer = match segment::footer(&file, &identity) {
-            Ok(Some(footer)) => footer,
-            Ok(None) => {
-                let footer = match Scanned::new(&file, identity) {
-                    Ok(scanned) => scan(&scanned),
-                    Err(error) => return self.skip(path, &error.to_string()),
-                };
-                self.recovery.unsealed += 1;
-                self.unsealed.push(Sealed { identity, footer });
-                footer
-            }
-            Err(error) => return self.skip(path, &error.to_string()),
-        };
-        self.count(&Sealed { identity, footer });
+        match footer_of(&file, &identity) {
+            Ok((footer, sealed)) => self.count(Sealed { identity, footer }, sealed),
+            Err(error) => self.skip(path, &error.to_string()),
+        }
         Ok(())
     }
 
-    fn count(&mut self, sealed: &Sealed) {
-        self.sealed.push(*sealed);
-        self.recovery.segments += 1;
-        self.recovery.records += sealed.footer.records.to_native();
-        self.recovery.damaged += u64::from(sealed.footer.damaged.to_native());
-        self.recovery.gaps += u64::from(sealed.footer.gaps.to_native());
-        if sealed.footer.records > 0 {
-            let end = sealed.footer.sealed_end.to_native();
-            self.recovery.end = Some(Position::new(sealed.identity.epoch, end));
+    fn count(&mut self, segment: Sealed, sealed: bool) {
+        if !sealed {
+            self.recovery.unsealed += 1;
+            self.unsealed.push(segment);
         }
+        // A segment that stayed empty will be retired: its number goes to the next one, so that a
+        // reader who counts numbers misses nothing.
+        let spent = u64::from(!segment.is_empty());
+        let sequence = segment.identity.sequence.saturating_add(spent);
+        self.next_sequence = self.next_sequence.max(sequence);
+        let footer = &segment.footer;
+        self.recovery.segments += 1;
+        self.recovery.records += footer.records.to_native();
+        self.recovery.damaged += u64::from(footer.damaged.to_native());
+        self.recovery.gaps += u64::from(footer.gaps.to_native());
+        if footer.records > 0 {
+            let end = footer.sealed_end.to_native();
+            self.recovery.end = Some(Position::new(segment.identity.epoch, end));
+        }
+        self.sealed.push(segment);
     }
 
     /// Leaves a file alone that cannot be read as a segment, and says so.
-    fn skip(&mut self, path: &Path, what: &str) -> Result<(), OpenError> {
+    fn skip(&mut self, path: &Path, what: &str) {
         let warning = format!("{}: {what}; it is kept and not read", path.display());
         self.recovery.warnings.push(warning);
-        Ok(())
+        self.next_sequence += 1;
     }
 
     /// Seals what was left open and removes what never had a name.
@@ -160,6 +168,14 @@ impl Plan {
             fs::remove_file(path).map_err(OpenError::io(path))?;
         }
         segment::sync_dir(dir).map_err(OpenError::io(dir))
+    }
+}
+
+/// The footer of a segment, and whether it has it already.
+fn footer_of(file: &File, identity: &Identity) -> io::Result<(Footer, bool)> {
+    match segment::footer(file, identity)? {
+        Some(footer) => Ok((footer, true)),
+        None => Ok((scan(&Scanned::new(file, *identity)?), false)),
     }
 }
 
@@ -211,7 +227,7 @@ impl Tally {
         Footer {
             magic: [0; 8],
             version: FORMAT_VERSION.into(),
-            footer_bytes: 128.into(),
+            own_bytes: 128.into(),
             crc: 0.into(),
             flags: 0.into(),
             base: base.into(),

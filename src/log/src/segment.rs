@@ -73,7 +73,7 @@ impl Identity {
         SegmentHeader {
             magic: [0; 8],
             version: FORMAT_VERSION.into(),
-            header_bytes: 128.into(),
+            own_bytes: 128.into(),
             crc: 0.into(),
             epoch: self.epoch.into(),
             lane_id: self.lane_id,

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::sync::{ShardedLock, Unparker};
+use crossbeam::utils::CachePadded;
 
 use crate::clock::Clock;
 use crate::lane::AckLevel;
@@ -84,8 +85,8 @@ pub(crate) struct Shared {
     pub(crate) record_bytes_max: u64,
     /// Segments from the one that `durable` is in to the one that is ready for the next roll.
     segments: ShardedLock<Vec<Arc<Segment>>>,
-    state: AtomicU8,
-    keeper_idle: AtomicBool,
+    state: CachePadded<AtomicU8>,
+    keeper_idle: CachePadded<AtomicBool>,
     stopping: AtomicBool,
     unparker: Unparker,
     subscribers: Box<[OnceLock<Arc<dyn Acked>>]>,
@@ -122,8 +123,8 @@ impl Shared {
             stats: Stats::default(),
             record_bytes_max: start.record_bytes_max,
             segments: ShardedLock::new(Vec::new()),
-            state: AtomicU8::new(LaneState::Open as u8),
-            keeper_idle: AtomicBool::new(false),
+            state: CachePadded::new(AtomicU8::new(LaneState::Open as u8)),
+            keeper_idle: CachePadded::new(AtomicBool::new(false)),
             stopping: AtomicBool::new(false),
             unparker: start.unparker,
             subscribers: (0..SUBSCRIBERS_MAX).map(|_| OnceLock::new()).collect(),

@@ -51,7 +51,13 @@ pub(crate) struct Store {
     /// Up to here records have been counted, in the oldest segment of the table.
     counted: u64,
     tally: Tally,
-    room_looked: Option<Instant>,
+    looked: Option<Instant>,
+    /// The disk is below its low-water mark.
+    low: bool,
+    /// The next segment could not be made.
+    blocked: bool,
+    /// Segments that are sealed and that some producer may still hold.
+    left: Vec<Arc<Segment>>,
     retired: Option<Instant>,
 }
 
@@ -60,7 +66,7 @@ impl Store {
         shared: Arc<Shared>,
         dir: &Path,
         options: &LaneOptions,
-        volume: &Volume,
+        volume: Volume,
         plan: Plan,
     ) -> io::Result<Self> {
         let lane_id = plan.lane_id.map_or_else(random, Ok)?;
@@ -80,7 +86,10 @@ impl Store {
             ready: first,
             counted: first,
             tally: Tally::default(),
-            room_looked: None,
+            looked: None,
+            low: false,
+            blocked: false,
+            left: Vec::new(),
             retired: None,
         })
     }
@@ -113,27 +122,31 @@ impl Store {
             self.count_and_seal();
         }
         self.retire_if_due();
+        let full = self.low || self.blocked;
+        self.shared.set_state(if full { LaneState::Full } else { LaneState::Open });
+        // Unmapping takes its time: done here, once the last producer has left the segment.
+        self.left.retain(|segment| Arc::strong_count(segment) > 1);
     }
 
-    /// Opens or closes the lane by the room on the disk.
+    /// Asks the file system now and then how much room it has.
     fn look_for_room(&mut self) {
         let now = self.shared.clock.monotonic();
-        let looked = self.room_looked.replace(now);
-        if looked.is_some_and(|looked| now.saturating_duration_since(looked) < ROOM_EVERY) {
-            self.room_looked = looked;
+        if self.looked.is_some_and(|at| now.saturating_duration_since(at) < ROOM_EVERY) {
             return;
         }
-        let full = match self.room() {
+        self.looked = Some(now);
+        // A segment that could not be made is tried again.
+        self.blocked = false;
+        self.low = match self.room() {
             Ok((available, reserve)) => {
                 self.shared.stats.available_bytes.set(available);
                 // Once full, a little more is asked for, so that the state does not flutter.
                 let again = reserve.saturating_add(reserve / 8);
-                available < if self.shared.state() == LaneState::Full { again } else { reserve }
+                available < if self.low { again } else { reserve }
             }
             // A file system that does not answer is not one to promise anything on.
             Err(_) => true,
         };
-        self.shared.set_state(if full { LaneState::Full } else { LaneState::Open });
     }
 
     /// Bytes that the disk has, and those that must stay free.
@@ -154,7 +167,7 @@ impl Store {
                 claimed >= base + bytes / NEXT_AT_FRACTION
             })
         });
-        if !due || self.shared.state() != LaneState::Open {
+        if !due || self.low || self.blocked {
             return;
         }
         let made = self.room().and_then(|(available, reserve)| {
@@ -171,8 +184,8 @@ impl Store {
                 self.shared.stats.segments_created.add(1);
                 self.count_bytes();
             }
-            // Looked at again with the room, and tried again when the state is open.
-            Err(_) => self.shared.set_state(LaneState::Full),
+            // No room, or nothing that would be better known by its error: tried again soon.
+            Err(_) => self.blocked = true,
         }
     }
 
@@ -211,12 +224,11 @@ impl Store {
             let extent = segment.extent();
             let from = self.ready.max(extent.first());
             let to = target.min(extent.end()).next_multiple_of(PAGE_BYTES).max(from);
-            match segment.map.make_ready(from - extent.base, to - from) {
-                Ok(()) => {}
-                // A page that the disk cannot back kills whoever stores into it.
-                Err(error) if volume::is_no_room(&error) => return self.shared.fail(),
-                // An old kernel does not know how; then producers fault, and that is all.
-                Err(_) => {}
+            let made = segment.map.make_ready(from - extent.base, to - from);
+            // A page that the disk cannot back kills whoever stores into it. Other errors mean
+            // that the kernel does not know how; then producers fault, and that is all.
+            if made.is_err_and(|error| volume::is_no_room(&error)) {
+                return self.shared.fail();
             }
             self.ready = to.max(self.ready + PAGE_BYTES);
         }
@@ -264,7 +276,7 @@ impl Store {
     }
 
     /// Seals the oldest segment and takes it from the table; false if the lane has failed.
-    fn seal(&mut self, oldest: &Segment, sealed_end: u64) -> bool {
+    fn seal(&mut self, oldest: &Arc<Segment>, sealed_end: u64) -> bool {
         let mut footer = self.tally.footer(oldest.extent().base, sealed_end);
         footer.sealed_ns = self.shared.clock.wall_ns().into();
         if self.shared.state() == LaneState::Failed {
@@ -278,6 +290,7 @@ impl Store {
         self.sealed.push_back(Sealed { identity: oldest.identity, footer });
         self.tally = Tally::default();
         self.shared.drop_oldest();
+        self.left.push(Arc::clone(oldest));
         // What became too much by this is retired now.
         self.retired = None;
         true
@@ -323,7 +336,7 @@ impl Store {
         let live = self.shared.with_segments(|segments| !segments.is_empty());
         while let Some(sealed) = self.sealed.pop_front() {
             let newest = !live && self.sealed.is_empty();
-            if newest || !is_empty(&sealed) || !self.unlink(&sealed) {
+            if newest || !sealed.is_empty() || !self.unlink(&sealed) {
                 kept.push_back(sealed);
             }
         }
@@ -374,10 +387,4 @@ impl Store {
         self.shared.stats.segments.set((self.sealed.len() + live) as u64);
         self.shared.stats.bytes.set(self.bytes());
     }
-}
-
-/// A segment in which nothing was ever published, nor found damaged.
-fn is_empty(sealed: &Sealed) -> bool {
-    let footer = &sealed.footer;
-    footer.records == 0 && footer.damaged == 0 && footer.gaps == 0
 }

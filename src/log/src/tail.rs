@@ -203,6 +203,7 @@ impl Reader {
     }
 
     /// The next acknowledged record; nothing if there is none yet.
+    #[expect(clippy::should_implement_trait, reason = "a record borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<RecordRef<'_>>, ReadError> {
         loop {
             let Some(framed) = self.advance(true, u64::MAX)? else { return Ok(None) };

@@ -31,12 +31,12 @@ impl Volume {
     }
 
     /// Whether a file must be exempt from copy-on-write, so that a store never needs new blocks.
-    pub(crate) fn copies_on_write(&self) -> bool {
+    pub(crate) fn copies_on_write(self) -> bool {
         self.kind == BTRFS
     }
 
     /// The name of a file system that lives in memory.
-    pub(crate) fn volatile(&self) -> Option<&'static str> {
+    pub(crate) fn volatile(self) -> Option<&'static str> {
         match self.kind {
             TMPFS => Some("tmpfs"),
             RAMFS => Some("ramfs"),
@@ -45,7 +45,7 @@ impl Volume {
     }
 
     /// What an operator should know about the file system.
-    pub(crate) fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(self) -> Option<String> {
         let known = [BTRFS, EXT4, XFS, TMPFS, RAMFS].contains(&self.kind);
         (!known).then(|| {
             format!(

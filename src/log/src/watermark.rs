@@ -5,9 +5,9 @@
 //!
 //! | atomic | writer | readers | ordering | what becomes visible |
 //! |---|---|---|---|---|
-//! | `claimed` | every producer, by compare-and-swap | producers, walkers | AcqRel / Acquire | nothing but the number: whoever moved it owns the range |
-//! | `published` | every producer and the keeper, by compare-and-swap | all | AcqRel / Acquire | every record below it |
-//! | `durable` | the keeper | all | Release / Acquire | that everything below it is on the medium |
+//! | `claimed` | every producer, by compare-and-swap | producers, walkers | `AcqRel` / `Acquire` | nothing but the number: whoever moved it owns the range |
+//! | `published` | every producer and the keeper, by compare-and-swap | all | `AcqRel` / `Acquire` | every record below it |
+//! | `durable` | the keeper | all | `Release` / `Acquire` | that everything below it is on the medium |
 //!
 //! # Publishing
 //!

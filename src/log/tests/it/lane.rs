@@ -11,10 +11,10 @@ fn what_was_appended_is_read_back_at_both_ack_levels() {
     for ack in [AckLevel::Written, AckLevel::Synced] {
         let dir = tempfile::tempdir().expect("a directory");
         let lane = open(dir.path(), ack);
-        let mut appender = lane.appender();
+        let mut appends = lane.appender();
         let mut end = 0;
         for number in 0..300 {
-            end = append(&mut appender, number).end;
+            end = append(&mut appends, number).end;
         }
         wait_acked(&lane, end);
         let mut reader = Reader::open(dir.path()).expect("a reader");
@@ -39,16 +39,16 @@ fn a_closed_lane_opens_again_in_a_new_epoch_and_goes_on() {
         assert_eq!(recovery.epoch, epoch);
         assert_eq!(recovery.records, u64::from(epoch - 1) * 70);
         assert_eq!((recovery.unsealed, recovery.damaged, recovery.gaps), (0, 0, 0));
-        let mut appender = lane.appender();
+        let mut appends = lane.appender();
         for number in 0..70 {
-            let appended = append(&mut appender, u64::from(epoch - 1) * 70 + number);
+            let appended = append(&mut appends, u64::from(epoch - 1) * 70 + number);
             assert_eq!(appended.start.epoch(), epoch);
             assert!(last < Some(appended.start));
             last = Some(appended.start);
         }
         lane.close();
         assert_eq!(
-            appender.append(&NewRecord {
+            appends.append(&NewRecord {
                 kind: Kind::Event,
                 key: key(0),
                 received_ns: 0,
@@ -76,19 +76,19 @@ fn a_lane_has_one_writer() {
 fn a_record_that_fits_no_segment_is_refused_and_the_largest_is_taken() {
     let dir = tempfile::tempdir().expect("a directory");
     let lane = open(dir.path(), AckLevel::Written);
-    let mut appender = lane.appender();
+    let mut appends = lane.appender();
     let largest = usize::try_from(SMALL).expect("small") - 2 * 4096 - 64;
     let body = vec![3; largest + 1];
     let record =
         |body| NewRecord { kind: Kind::Event, key: key(1), received_ns: 1, meta: b"", body };
-    let refused = appender.append(&record(&body)).expect_err("too large");
+    let refused = appends.append(&record(&body)).expect_err("too large");
     assert!(
         matches!(refused, AppendError::TooLarge { bytes_max, .. } if bytes_max == SMALL - 8192)
     );
     let mut taken = Vec::new();
     for _ in 0..3 {
         wait_for("a segment", || {
-            appender.append(&record(&body[..largest])).is_ok_and(|appended| {
+            appends.append(&record(&body[..largest])).is_ok_and(|appended| {
                 taken.push(appended.end);
                 true
             })
@@ -108,10 +108,10 @@ fn a_crash_loses_nothing_that_was_acknowledged() {
     for ack in [AckLevel::Written, AckLevel::Synced] {
         let dir = tempfile::tempdir().expect("a directory");
         let lane = open(dir.path(), ack);
-        let mut appender = lane.appender();
+        let mut appends = lane.appender();
         let mut end = 0;
         for number in 0..200 {
-            end = append(&mut appender, number).end;
+            end = append(&mut appends, number).end;
         }
         wait_acked(&lane, end);
         let crashed = copy_of(dir.path());
@@ -149,15 +149,15 @@ fn a_full_disk_closes_the_lane_and_it_still_opens() {
 fn latest_starts_behind_the_newest_acknowledged_record() {
     let dir = tempfile::tempdir().expect("a directory");
     let lane = open(dir.path(), AckLevel::Written);
-    let mut appender = lane.appender();
-    let end = append(&mut appender, 1).end;
+    let mut appends = lane.appender();
+    let end = append(&mut appends, 1).end;
     let mut reader = Reader::open(dir.path()).expect("a reader");
     wait_for("the marks", || {
         reader.seek(From::Latest).expect("a place");
         reader.offset() >= end
     });
     assert!(reader.next().expect("readable").is_none());
-    append(&mut appender, 2);
+    append(&mut appends, 2);
     assert!(reader.wait(std::time::Duration::from_secs(5)).expect("marks"));
     assert_eq!(drain(&mut reader), [2]);
 }

@@ -1,4 +1,7 @@
-//! The log from outside: writer, reader, crash.
+//! The log from outside: writer, reader, crash and damage.
 
 mod support;
 mod lane;
+mod threads;
+mod damage;
+mod model;

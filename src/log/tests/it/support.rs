@@ -51,7 +51,7 @@ pub(crate) fn key(number: u64) -> Key {
 }
 
 /// Appends a numbered record; a lane that is full for the moment is asked again.
-pub(crate) fn append(appender: &mut Appender, number: u64) -> Appended {
+pub(crate) fn append(appends: &mut Appender, number: u64) -> Appended {
     let body = body(number);
     let record = NewRecord {
         kind: Kind::Event,
@@ -61,7 +61,7 @@ pub(crate) fn append(appender: &mut Appender, number: u64) -> Appended {
         body: &body,
     };
     for _ in 0..20_000 {
-        match appender.append(&record) {
+        match appends.append(&record) {
             Ok(appended) => return appended,
             Err(AppendError::Full) => std::thread::sleep(Duration::from_micros(200)),
             Err(error) => panic!("record {number}: {error}"),

@@ -1,0 +1,185 @@
+//! Bytes that are not what was written: found, counted, and never more than the record lost.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use forebay_log::{AckLevel, Lane, OpenError, Position, Reader};
+use proptest::prelude::*;
+
+use crate::support::{append, copy_of, drain, key, open, options, wait_acked};
+
+const RECORDS: u64 = 100;
+
+/// A closed lane with some sealed segments, and where each record starts.
+fn closed_lane() -> (tempfile::TempDir, Vec<Position>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Written);
+    let mut appends = lane.appender();
+    let starts = (0..RECORDS).map(|number| append(&mut appends, number).start).collect();
+    lane.close();
+    (dir, starts)
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(dir)
+        .expect("a lane")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn write(path: &Path, bytes: &[u8], at: u64) {
+    let file = OpenOptions::new().write(true).open(path).expect("a file");
+    file.write_all_at(bytes, at).expect("written");
+}
+
+fn read(path: &Path, at: u64) -> u8 {
+    let mut byte = [0];
+    std::fs::File::open(path).expect("a file").read_exact_at(&mut byte, at).expect("read");
+    byte[0]
+}
+
+/// Writes into the segment that holds an offset of the lane.
+fn write_in_lane(dir: &Path, bytes: &[u8], offset: u64) {
+    let name = |path: &PathBuf| {
+        u64::from_str_radix(path.file_stem().expect("a name").to_str().expect("ascii"), 16)
+    };
+    let path = segments(dir)
+        .into_iter()
+        .rfind(|path| name(path).expect("a base") <= offset)
+        .expect("a segment");
+    let base = name(&path).expect("a base");
+    write(&path, bytes, offset - base);
+}
+
+#[test]
+fn a_damaged_payload_costs_its_record_and_no_other() {
+    let (dir, starts) = closed_lane();
+    write_in_lane(dir.path(), &[0xff; 2], starts[40].offset() + 64);
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    let numbers = drain(&mut reader);
+    assert_eq!(numbers, (0..RECORDS).filter(|number| *number != 40).collect::<Vec<_>>());
+    assert_eq!((reader.damaged(), reader.skipped().gaps), (1, 0));
+}
+
+#[test]
+fn a_damaged_header_costs_its_record_and_no_other() {
+    for at in [0, 4, 8, 16, 30, 40, 44, 48, 52, 60] {
+        let (dir, starts) = closed_lane();
+        write_in_lane(dir.path(), &[0xa5], starts[7].offset() + at);
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        let numbers = drain(&mut reader);
+        assert_eq!(numbers, (0..RECORDS).filter(|number| *number != 7).collect::<Vec<_>>());
+        assert_eq!((reader.damaged(), reader.skipped().gaps), (0, 1), "byte {at}");
+    }
+}
+
+#[test]
+fn a_torn_record_is_not_among_the_recovered_keys_and_the_others_are() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Written);
+    let mut appends = lane.appender();
+    let appended: Vec<_> = (0..RECORDS).map(|number| append(&mut appends, number)).collect();
+    wait_acked(&lane, appended.last().expect("some").end);
+    let crashed = copy_of(dir.path());
+    // As a loss of power leaves them: one payload torn, one header never written.
+    let (torn, missing) = (RECORDS - 1, RECORDS - 3);
+    let start = |number: u64| appended[usize::try_from(number).expect("small")].start.offset();
+    write_in_lane(crashed.path(), &[1; 4], start(torn) + 64);
+    write_in_lane(crashed.path(), &[0; 64], start(missing));
+    let (lane, recovery) =
+        Lane::open(crashed.path(), options(AckLevel::Written)).expect("it recovers");
+    assert_eq!((recovery.damaged, recovery.gaps), (1, 1));
+    assert_eq!(recovery.records, RECORDS - 2);
+    let mut keys = Vec::new();
+    lane.recovered_keys(0, |recovered| keys.push(recovered.key)).expect("readable");
+    let expected = (0..RECORDS).filter(|number| *number != torn && *number != missing);
+    assert_eq!(keys, expected.map(key).collect::<Vec<_>>());
+    keys.clear();
+    lane.recovered_keys(1_090, |recovered| keys.push(recovered.key)).expect("readable");
+    assert_eq!(keys.first(), Some(&key(90)));
+}
+
+#[test]
+fn a_segment_without_its_header_is_kept_counted_and_stepped_over() {
+    let (dir, _) = closed_lane();
+    let paths = segments(dir.path());
+    assert!(paths.len() >= 2);
+    write(&paths[0], &[0; 128], 0);
+    let (lane, recovery) = Lane::open(dir.path(), options(AckLevel::Written)).expect("it opens");
+    assert_eq!(recovery.segments, paths.len() - 1);
+    assert_eq!(recovery.warnings.len(), 1);
+    assert!(recovery.warnings[0].contains(".seg"), "{:?}", recovery.warnings);
+    append(&mut lane.appender(), RECORDS);
+    lane.close();
+    assert!(paths[0].exists());
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    let numbers = drain(&mut reader);
+    assert!(numbers[0] > 0);
+    assert_eq!(numbers, (numbers[0]..=RECORDS).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_without_its_footer_is_scanned_and_sealed_again() {
+    let (dir, _) = closed_lane();
+    let paths = segments(dir.path());
+    for path in &paths {
+        write(path, &[0; 128], forebay_log::SEGMENT_BYTES_MIN - 4096);
+    }
+    let (lane, recovery) = Lane::open(dir.path(), options(AckLevel::Written)).expect("it opens");
+    assert_eq!((recovery.records, recovery.unsealed), (RECORDS, paths.len()));
+    drop(lane);
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    assert_eq!(drain(&mut reader), (0..RECORDS).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_of_another_lane_is_refused_with_its_name() {
+    let (dir, _) = closed_lane();
+    let (other, _) = closed_lane();
+    let path = segments(dir.path()).pop().expect("a segment");
+    std::fs::copy(&segments(other.path())[1], &path).expect("copied");
+    let refused = Lane::open(dir.path(), options(AckLevel::Written));
+    let same_base = path.file_name() == segments(other.path())[1].file_name();
+    match refused {
+        Err(OpenError::ForeignSegment { path: named }) => assert!(same_base && named == path),
+        Ok((_, recovery)) => assert!(!same_base && recovery.warnings.len() == 1),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_flipped_bits_make_a_reader_or_recovery_panic_or_tell_a_wrong_byte(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u64..65_536, 1_u8..), 1..12),
+        sealed in any::<bool>(),
+    ) {
+        let (dir, _) = closed_lane();
+        let paths = segments(dir.path());
+        if !sealed {
+            let last = paths.last().expect("a segment");
+            write(last, &[0; 128], forebay_log::SEGMENT_BYTES_MIN - 4096);
+        }
+        for (index, at, flip) in flips {
+            let path = index.get(&paths);
+            write(path, &[read(path, at) ^ flip], at);
+        }
+        // `drain` compares every body with the one that was appended.
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        let before = drain(&mut reader);
+        prop_assert!(before.is_sorted_by(|one, next| one < next));
+        if let Ok((lane, _)) = Lane::open(dir.path(), options(AckLevel::Written)) {
+            append(&mut lane.appender(), RECORDS);
+            lane.close();
+            let mut reader = Reader::open(dir.path()).expect("a reader");
+            let after = drain(&mut reader);
+            prop_assert!(after.is_sorted_by(|one, next| one < next));
+            prop_assert_eq!(after.last(), Some(&RECORDS));
+        }
+    }
+}
