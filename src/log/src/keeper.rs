@@ -21,6 +21,7 @@ use crate::mapping::MarksMap;
 use crate::marks::{self, Told};
 use crate::shared::{LaneState, Shared};
 use crate::store::Store;
+use crate::watermark::WatermarksRead;
 
 /// At most so many bytes are synced in one step, so that acknowledgements come in steps too and
 /// the next segment is never late.
@@ -220,12 +221,13 @@ impl Keeper {
     }
 }
 
-/// What the marks should say now. Lowest first, so that they are in order.
+/// What the marks should say now.
 fn told(shared: &Shared, store: &Store) -> Told {
-    let watermarks = &shared.watermarks;
-    let acked = shared.acked();
-    let (durable, published) = (watermarks.durable(), watermarks.published());
-    let claimed = watermarks.claimed();
+    let WatermarksRead { claimed, published, durable } = shared.watermarks.read();
+    let acked = match shared.ack {
+        AckLevel::Written => published,
+        AckLevel::Synced => durable,
+    };
     let (first_base, last_base) = store.bases();
     Told { claimed, published, durable, acked, first_base, last_base }
 }

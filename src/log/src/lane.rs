@@ -23,6 +23,7 @@ use crate::stats::LaneStats;
 use crate::store::Store;
 use crate::tail::{From, ReadError, Reader};
 use crate::volume::Volume;
+use crate::watermark::WatermarksRead;
 
 /// The name of the file that the one writer of a lane holds locked.
 const LOCK_FILE: &str = "lock";
@@ -136,17 +137,6 @@ impl OpenError {
     }
 }
 
-/// The watermarks of a lane, offsets: always `claimed >= published >= durable`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WatermarksRead {
-    /// The end of all claims.
-    pub claimed: u64,
-    /// The end of all records in place.
-    pub published: u64,
-    /// The end of what is on the medium.
-    pub durable: u64,
-}
-
 /// A record that the lane held when it was opened, as far as dedupe must know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {
@@ -222,11 +212,9 @@ impl Lane {
         self.shared.state()
     }
 
-    /// The watermarks. Taken one after the other, lowest first, so they are in order.
+    /// The watermarks.
     pub fn watermarks(&self) -> WatermarksRead {
-        let watermarks = &self.shared.watermarks;
-        let (durable, published) = (watermarks.durable(), watermarks.published());
-        WatermarksRead { claimed: watermarks.claimed(), published, durable }
+        self.shared.watermarks.read()
     }
 
     /// What was counted since the lane was opened.

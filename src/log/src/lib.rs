@@ -1,36 +1,72 @@
 //! The log of forebay: segments of one lane, the writer that appends to them, the reader that
 //! tails them from any process.
+//!
+//! A [`Lane`] is a directory with one writer. Its [`Appender`]s, one a thread, put records behind
+//! one another without a lock; its keeper, one thread, does everything that takes time. A
+//! [`Reader`] in any process follows, read-only.
+//!
+//! # Durability
+//!
+//! A record counts once [`Lane::acked`] has reached [`Appended::end`]. At [`AckLevel::Written`]
+//! it then survives the death of the process, at [`AckLevel::Synced`] the loss of power. A sync
+//! that fails ends the lane ([`LaneState::Failed`]): nothing more is acknowledged, because nobody
+//! can know what the medium holds.
+//!
+//! # Order
+//!
+//! All records of a lane have one order, that of their offsets, which every reader sees. Records
+//! of one appender are in the order in which it appended them.
+//!
+//! # Duplicates
+//!
+//! The log keeps what it is given. A record that was appended and not acknowledged before a crash
+//! may be there after it; see [`Lane::recovered_keys`].
+//!
+//! # Limits
+//!
+//! A record lies in one segment: at most the segment's size less 8192 bytes, header included. A
+//! field of a meta section has at most 65535 bytes. An appender that rests keeps up to two old
+//! segments mapped, and their space taken, until it appends again.
+//!
+//! # Watermarks
+//!
+//! ```text
+//!   segment n                                  segment n + 1
+//!   [ record | record | record | record ]      [ record | ....... ]
+//!            ^                 ^        ^
+//!            durable           published claimed
+//! ```
+#![doc = include_str!("../FORMAT.md")]
 #![deny(unsafe_code)]
 
 mod atomic;
 pub mod clock;
 mod format;
-mod mapping;
 mod position;
 mod meta;
+mod mapping;
 mod segment;
 mod scan;
 mod watermark;
 mod stats;
 mod shared;
 mod append;
+mod keeper;
+mod store;
 mod marks;
 mod volume;
 mod recover;
-mod store;
-mod keeper;
 mod lane;
 mod tail;
 
 pub use append::{AppendError, Appended, Appender, NewRecord};
 pub use clock::Clock;
 pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-pub use lane::{
-    AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention, WatermarksRead as Watermarks,
-};
+pub use lane::{AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention};
 pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag};
 pub use position::{Key, Kind, ParsePositionError, Position};
 pub use recover::Recovery;
 pub use shared::{Acked, LaneState, SUBSCRIBERS_MAX};
 pub use stats::{Durations, LaneStats};
 pub use tail::{From, ReadError, Reader, RecordRef, Skipped};
+pub use watermark::WatermarksRead;

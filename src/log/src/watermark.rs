@@ -62,6 +62,17 @@ impl Claim {
     }
 }
 
+/// The watermarks of a lane, offsets: always `claimed >= published >= durable`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatermarksRead {
+    /// The end of all claims.
+    pub claimed: u64,
+    /// The end of all records in place.
+    pub published: u64,
+    /// The end of what is on the medium.
+    pub durable: u64,
+}
+
 /// The state of `claimed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claimed {
@@ -104,6 +115,13 @@ impl Watermarks {
     pub(crate) fn durable(&self) -> u64 {
         // Acquire: pairs with the Release in `set_durable`.
         self.durable.load(Ordering::Acquire)
+    }
+
+    /// All three, taken lowest first, so that they are in order.
+    pub(crate) fn read(&self) -> WatermarksRead {
+        let durable = self.durable();
+        let published = self.published();
+        WatermarksRead { claimed: self.claimed(), published, durable }
     }
 
     /// Takes `from..to`, if `from` is still where the next claim starts.
