@@ -8,7 +8,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use forebay::dedupe::{Fingerprinter, Key, Options, Outcome, Table};
+use forebay::dedupe::{Fingerprinter, Options, Outcome, Table};
+use forebay_log::Key;
 
 const CAPACITY: u64 = 4_000_000;
 
@@ -43,7 +44,7 @@ fn fingerprint(c: &mut Criterion) {
             fingerprinter.fingerprint(
                 black_box("stripe-live"),
                 black_box(Some("acme")),
-                &[black_box(b"evt_1PabcdEFghIJklMNopQRstUV")],
+                [&black_box(b"evt_1PabcdEFghIJklMNopQRstUV")[..]],
             )
         });
     });

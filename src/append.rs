@@ -1,1 +1,141 @@
-//! Not written yet.
+//! Unique -> Appended: the request's bytes and what is known of it become a record of its lane.
+//!
+//! Nothing here waits, and nothing allocates once the receiver is warm.
+
+use std::cell::RefCell;
+use std::io::Write;
+
+use forebay_log::{AppendError, Appender, FieldTooLong, Key, Kind, MetaWriter, NewRecord, Tag};
+use http::header;
+
+use crate::dedupe::{Duplicate, Fingerprinter, Unique};
+use crate::identify::Identified;
+use crate::limits::HEAD_BYTES_MAX;
+use crate::reject::Reject;
+
+/// Headers whose value opens doors by itself: kept as a keyed digest, unless the source's scheme
+/// is what they carry.
+const CREDENTIAL_HEADERS: [header::HeaderName; 3] =
+    [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
+
+/// An event in the log, not yet acknowledged.
+#[derive(Debug)]
+pub struct Appended {
+    end: u64,
+}
+
+impl Appended {
+    /// The offset that the lane's `acked` must reach.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+}
+
+/// A receiver's way into one lane's log.
+#[derive(Debug)]
+pub struct Writer {
+    appender: RefCell<Appender>,
+    meta: RefCell<MetaWriter>,
+    fingerprinter: Fingerprinter,
+}
+
+impl Writer {
+    /// A writer of one receiver.
+    pub fn new(appender: Appender, fingerprinter: Fingerprinter) -> Self {
+        let meta = RefCell::new(MetaWriter::with_capacity(HEAD_BYTES_MAX));
+        Self { appender: RefCell::new(appender), meta, fingerprinter }
+    }
+
+    /// Appends an event. If the log refuses, its key is free again.
+    pub fn append(&self, unique: Unique<'_>) -> Result<Appended, Reject> {
+        let body = unique.identified().verified().admitted().body();
+        let end = self.record(Kind::Event, unique.key(), unique.identified(), body)?;
+        unique.appended(end);
+        Ok(Appended { end })
+    }
+
+    /// Leaves a small record of one more delivery, so that attempts can be counted. The sender
+    /// is acknowledged for the event, which is stored; that this note may be lost is accepted.
+    pub fn note(&self, duplicate: &Duplicate<'_>) -> Appended {
+        let end = duplicate.end;
+        let noted = self.record(Kind::Delivery, duplicate.key, &duplicate.identified, &[]);
+        if let Err(reject) = noted {
+            tracing::debug!(reason = reject.label(), "a repeated delivery was not noted");
+        }
+        Appended { end }
+    }
+
+    fn record(
+        &self,
+        kind: Kind,
+        key: Key,
+        identified: &Identified<'_>,
+        body: &[u8],
+    ) -> Result<u64, Reject> {
+        let mut meta = self.meta.borrow_mut();
+        meta.clear();
+        self.describe(&mut meta, identified).map_err(|_: FieldTooLong| Reject::HeadMalformed)?;
+        let received_ns = identified.verified().admitted().received_ns();
+        let record = NewRecord { kind, key, received_ns, meta: meta.as_bytes(), body };
+        let appended = self.appender.borrow_mut().append(&record).map_err(refusal)?;
+        Ok(appended.end)
+    }
+
+    fn describe(
+        &self,
+        meta: &mut MetaWriter,
+        identified: &Identified<'_>,
+    ) -> Result<(), FieldTooLong> {
+        let verified = identified.verified();
+        let admitted = verified.admitted();
+        let source = admitted.source();
+        let identity = identified.identity();
+        let head = admitted.head();
+        meta.field(Tag::Source, source.name.as_bytes())?;
+        meta.field(Tag::Environment, source.environment.as_bytes())?;
+        let known = [
+            (Tag::Tenant, identified.tenant()),
+            (Tag::EventId, identity.event_id.as_deref()),
+            (Tag::EventType, identity.event_type.as_deref()),
+            (Tag::EventTime, identity.event_time.as_deref()),
+        ];
+        for (tag, value) in known {
+            if let Some(value) = value {
+                meta.field(tag, value.as_bytes())?;
+            }
+        }
+        meta.field(Tag::Secret, verified.secret_name().as_bytes())?;
+        meta.field(Tag::Method, head.method.as_str().as_bytes())?;
+        if let Some(target) = head.uri.path_and_query() {
+            meta.field(Tag::Target, target.as_str().as_bytes())?;
+        }
+        let mut peer = [0_u8; 64];
+        let mut rest = &mut peer[..];
+        if write!(rest, "{}", admitted.peer()).is_ok() {
+            let unused = rest.len();
+            let used = peer.len() - unused;
+            meta.field(Tag::Peer, &peer[..used])?;
+        }
+        for (name, value) in &head.headers {
+            let credential = CREDENTIAL_HEADERS.contains(name) && !source.verifier.reads(name);
+            if credential {
+                meta.header_digest(
+                    name.as_str().as_bytes(),
+                    &self.fingerprinter.digest(value.as_bytes()),
+                )?;
+            } else {
+                meta.header(name.as_str().as_bytes(), value.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refusal(error: AppendError) -> Reject {
+    match error {
+        AppendError::Full => Reject::LogFull,
+        AppendError::TooLarge { .. } => Reject::BodyTooLarge,
+        AppendError::Closed => Reject::Draining,
+        AppendError::Failed => Reject::LogFailed,
+    }
+}

@@ -20,6 +20,7 @@ pub mod dedupe;
 pub mod append;
 pub mod ack;
 pub mod line;
+pub mod server;
 pub mod reject;
 pub mod runtime;
 pub mod admin;

@@ -18,7 +18,7 @@ use crate::identify::RuleText;
 
 /// What `check` takes.
 #[derive(Clone, Debug, clap::Args)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// The configuration; else `FOREBAY_CONFIG`, else `/etc/forebay/forebay.toml`
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct CheckArgs {
 }
 
 /// Runs the verb.
-pub fn run(args: &CheckArgs) -> ExitCode {
+pub(super) fn run(args: &CheckArgs) -> ExitCode {
     let path = config::path(args.config.as_deref());
     let outcome = config::load(&path, config::environment());
     let code = if outcome.is_ok() { 0 } else { ConfigError::EXIT_CODE };
@@ -37,8 +37,8 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         (Ok(config), false) => print(&good_text(&path, config)),
         (Err(error), true) => print(&format!("{:#}\n", bad_json(&path, error))),
         (Err(error), false) => {
-            let report = error.render(terminal::coloured(&io::stderr()));
-            writeln!(io::stderr().lock(), "{report}")
+            terminal::report(error);
+            Ok(())
         }
     };
     match written {

@@ -1,6 +1,48 @@
-//! One file a verb: what it takes, what it prints, what it exits with.
+//! One file a verb: what it takes, what it prints, what it exits with. Here the table of verbs.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 75 failed but may succeed later, 78 wrong
+//! configuration.
 
-pub mod check;
-pub mod tail;
+mod check;
+mod demo;
 mod row;
+mod serve;
+mod tail;
 mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// It failed, and trying again later may succeed (`EX_TEMPFAIL` of sysexits).
+const EXIT_TEMPORARY: u8 = 75;
+
+/// Receives webhooks at the edge and never loses one that it has acknowledged.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Receive webhooks as the configuration says, until SIGTERM
+    Serve(serve::ServeArgs),
+    /// Validate the configuration and print what it comes to, without secrets
+    Check(check::CheckArgs),
+    /// Read events out of the log, from this or any other process
+    Tail(tail::TailArgs),
+    /// Start a receiver on an embedded configuration and send it a short signed burst
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the verb that the arguments name.
+pub fn run() -> ExitCode {
+    match Cli::parse().verb {
+        Verb::Serve(args) => serve::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Tail(args) => tail::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+    }
+}

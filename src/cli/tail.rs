@@ -26,7 +26,7 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// What `tail` takes.
 #[derive(Clone, Debug, clap::Args)]
-pub struct TailArgs {
+pub(super) struct TailArgs {
     /// The configuration that names the lanes; else `FOREBAY_CONFIG`, else the usual place
     #[arg(short, long, value_name = "FILE", conflicts_with = "dir")]
     pub config: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub struct TailArgs {
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub(super) enum Start {
     /// With the oldest record.
     Earliest,
     /// Behind the newest record.
@@ -140,7 +140,7 @@ impl TailError {
 }
 
 /// Runs the verb.
-pub fn run(args: &TailArgs) -> ExitCode {
+pub(super) fn run(args: &TailArgs) -> ExitCode {
     let Err(error) = tail(args, &Clock::System) else { return ExitCode::SUCCESS };
     let report = match &error {
         TailError::Write(error) if terminal::closed(error) => return ExitCode::SUCCESS,

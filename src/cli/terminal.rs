@@ -1,8 +1,10 @@
 //! What depends on who is looking: a person at a terminal or a program behind a pipe.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::config::ConfigError;
 
 /// Are colours wanted on this stream? Never on a pipe, and never against `NO_COLOR`.
 pub(super) fn coloured(stream: &impl IsTerminal) -> bool {
@@ -19,4 +21,24 @@ pub(super) fn hung_up(stream: &impl std::os::fd::AsFd) -> bool {
     let mut polled = [PollFd::new(stream, PollFlags::empty())];
     let asked = poll(&mut polled, Some(&Timespec::default()));
     asked.is_ok() && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// Shows what is wrong with a configuration, with the places underlined.
+pub(super) fn report(error: &ConfigError) {
+    let stderr = io::stderr();
+    let text = error.render(coloured(&stderr));
+    // With standard error gone there is nobody left to tell.
+    drop(writeln!(stderr.lock(), "{text}"));
+}
+
+/// Tells an error with what caused it.
+pub(super) fn complain(error: &dyn std::error::Error) {
+    let mut stderr = io::stderr().lock();
+    let mut told = write!(stderr, "error: {error}");
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    for cause in causes {
+        told = told.and_then(|()| write!(stderr, ": {cause}"));
+    }
+    // With standard error gone there is nobody left to tell.
+    drop(told.and_then(|()| writeln!(stderr)));
 }

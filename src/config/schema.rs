@@ -59,7 +59,7 @@ const fn key(path: &'static str, form: Form, default: &'static str, meaning: &'s
 pub(super) const KEYS: &[Key] = &[
     key("data_dir", Form::Text, "", "The folder that holds everything kept. Required."),
     key("receive.listen", Form::Text, "127.0.0.1:8080", "Address and port that senders reach."),
-    key("receive.receivers", Form::Count(1, 1024), "", "Receiver threads. Default: one a core."),
+    key("receive.receivers", Form::Count(1, 512), "", "Receiver threads. Default: one a core."),
     key(
         "receive.driver",
         Form::Choice(&["auto", "io_uring", "epoll"]),

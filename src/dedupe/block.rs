@@ -4,9 +4,9 @@
 //! blocks that do not hold the key, and those are answered from one cache line of low words.
 
 use crossbeam::utils::CachePadded;
+use forebay_log::Key;
 
 use super::atomic::{AtomicU64, AtomicUsize, Ordering};
-use super::fingerprint::Key;
 
 /// The key is known to the slot but nobody holds or stored it.
 const VACANT: u64 = 0;

@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use forebay_log::Key;
 use ring::rand::{SecureRandom, SystemRandom};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use thiserror::Error;
@@ -23,10 +24,6 @@ const SECRET_FILE: &str = "dedupe.key";
 const SECRET_BYTES: usize = 16;
 /// Stands for the length of a piece that is absent; no slice is that long.
 const ABSENT: u64 = u64::MAX;
-
-/// The fingerprint of an event key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key(pub [u8; 16]);
 
 /// Makes keys. Cheap to clone; its `Debug` says nothing of the secret.
 #[derive(Clone)]
@@ -96,7 +93,12 @@ impl Fingerprinter {
     }
 
     /// The key of the event that `parts` identify within a source and a tenant.
-    pub fn fingerprint(&self, source: &str, tenant: Option<&str>, parts: &[&[u8]]) -> Key {
+    pub fn fingerprint<'p>(
+        &self,
+        source: &str,
+        tenant: Option<&str>,
+        parts: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Key {
         let mut hasher = self.0;
         put(&mut hasher, source.as_bytes());
         match tenant {
@@ -107,6 +109,15 @@ impl Fingerprinter {
             put(&mut hasher, part);
         }
         Key(hasher.finish128().as_bytes())
+    }
+
+    /// A keyed digest of a credential, which can be compared and not turned back.
+    pub fn digest(&self, credential: &[u8]) -> [u8; 16] {
+        let mut hasher = self.0;
+        // A length that no source's name has, so that a digest is never an event's fingerprint.
+        hasher.write(&ABSENT.to_le_bytes());
+        hasher.write(credential);
+        hasher.finish128().as_bytes()
     }
 }
 
@@ -166,7 +177,7 @@ mod tests {
 
     fn key(source: &str, tenant: Option<&str>, parts: &[&str]) -> Key {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        Fingerprinter::new(b"0123456789abcdef").fingerprint(source, tenant, &parts)
+        Fingerprinter::new(b"0123456789abcdef").fingerprint(source, tenant, parts)
     }
 
     #[test]
@@ -188,7 +199,7 @@ mod tests {
     #[test]
     fn the_key_depends_on_the_secret() {
         let other = Fingerprinter::new(b"another secret!!");
-        assert_ne!(other.fingerprint("a", None, &[b"b"]), key("a", None, &["b"]));
+        assert_ne!(other.fingerprint("a", None, [&b"b"[..]]), key("a", None, &["b"]));
     }
 
     #[test]
@@ -200,7 +211,10 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let (second, origin) = Fingerprinter::open(dir.path()).expect("found");
         assert_eq!(origin, Origin::Found);
-        assert_eq!(first.fingerprint("a", None, &[b"b"]), second.fingerprint("a", None, &[b"b"]));
+        assert_eq!(
+            first.fingerprint("a", None, [&b"b"[..]]),
+            second.fingerprint("a", None, [&b"b"[..]])
+        );
         assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::loom::thread;
+use forebay_log::Key;
 
 use super::block::Shape;
 use super::*;

@@ -78,10 +78,14 @@
 mod atomic;
 mod fingerprint;
 mod block;
+mod steady;
 mod table;
+mod unique;
 
-pub use fingerprint::{Fingerprinter, Key, Origin, SecretError};
+pub use fingerprint::{Fingerprinter, Origin, SecretError};
+pub use steady::Steady;
 pub use table::{Options, Outcome, Reservation, Restored, Stats, Table};
+pub use unique::{Delivery, Duplicate, Unique};
 
 #[cfg(all(test, not(forebay_loom)))]
 mod tests;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
+use forebay_log::Key;
 
 use super::atomic::{AtomicBool, AtomicU64, Loaded, Ordering, Published, fence};
 use super::block::{Block, Claim, Held, Shape, Words};
-use super::fingerprint::Key;
 
 /// Sealed blocks that stand beside the active one.
 const SEALED_MAX: usize = 7;
@@ -49,9 +49,9 @@ pub enum Outcome {
 pub enum Restored {
     /// Remembered.
     Stored,
-    /// Remembered already: a later delivery of the same event.
+    /// Remembered already.
     Known,
-    /// Received longer ago than the window.
+    /// Received a window ago or longer.
     Old,
     /// No room: `dedupe_capacity` is smaller than what the log holds inside the window. The key
     /// is not remembered, so a table that said this must not serve as exact.
@@ -142,14 +142,6 @@ impl Table {
 
     /// Asks for the right to append the event with this key.
     pub fn reserve(&self, key: Key, now_ns: u64) -> Outcome {
-        let outcome = self.ask(key, now_ns);
-        if matches!(outcome, Outcome::Full) {
-            self.refused.fetch_add(1, Ordering::Relaxed); // Relaxed: a lone count.
-        }
-        outcome
-    }
-
-    fn ask(&self, key: Key, now_ns: u64) -> Outcome {
         let words = Words::from(key);
         loop {
             let list = self.list.load();
@@ -172,26 +164,38 @@ impl Table {
             match self.rotate(&list.active, now_ns) {
                 Rotation::Done => {}
                 Rotation::Busy => return Outcome::Pending,
-                Rotation::Full => return Outcome::Full,
+                Rotation::Full => {
+                    self.refused.fetch_add(1, Ordering::Relaxed); // Relaxed: a lone count.
+                    return Outcome::Full;
+                }
             }
         }
     }
 
-    /// Puts back a key found in the log, in the order of the log, before anyone reserves.
+    /// Puts back the key of an event (not of a later delivery) found in the log, in the order of
+    /// the log, before anyone reserves.
+    ///
+    /// A key that stands in an older block already is stored again: the log holds an event twice
+    /// where the second came after the window of the first, and the second's window counts.
     pub fn restore(&mut self, key: Key, end: u64, received_ns: u64) -> Restored {
-        if received_ns.saturating_add(self.window_ns) < self.started_ns {
+        if received_ns.saturating_add(self.window_ns) <= self.started_ns {
             return Restored::Old;
         }
         self.restored_ns = self.restored_ns.max(received_ns);
-        let active = Arc::clone(&self.list.load().active);
-        active.open(active.opened_ns().min(received_ns));
-        match self.ask(key, self.restored_ns) {
-            Outcome::Reserved(reservation) => {
-                reservation.appended(end);
-                Restored::Stored
+        loop {
+            let active = Arc::clone(&self.list.load().active);
+            match active.claim(Words::from(key)) {
+                Claim::Won(index) => {
+                    active.open(active.opened_ns().min(received_ns));
+                    active.store(index, end);
+                    return Restored::Stored;
+                }
+                Claim::Held(_) => return Restored::Known,
+                Claim::NoRoom => {}
             }
-            Outcome::Seen { .. } | Outcome::Pending => Restored::Known,
-            Outcome::Full => Restored::Full,
+            if let Rotation::Full = self.rotate(&active, self.restored_ns) {
+                return Restored::Full;
+            }
         }
     }
 

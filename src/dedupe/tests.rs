@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use forebay_log::Key;
 use proptest::prelude::*;
 
 use super::*;
@@ -22,7 +23,7 @@ fn table(capacity: usize) -> Table {
 
 /// A key that spreads as a fingerprint does.
 fn key(number: u64) -> Key {
-    Fingerprinter::new(b"0123456789abcdef").fingerprint("s", None, &[&number.to_le_bytes()])
+    Fingerprinter::new(b"0123456789abcdef").fingerprint("s", None, [&number.to_le_bytes()[..]])
 }
 
 fn store(table: &Table, key: Key, end: u64, now_ns: u64) {
@@ -138,7 +139,7 @@ fn a_reservation_outlives_the_retirement_of_its_block() {
 fn a_restored_table_knows_what_the_log_holds_inside_the_window() {
     let now_ns = 10 * WINDOW_NS;
     let mut table = Table::new(options(70), now_ns);
-    assert_eq!(table.restore(key(0), 1, now_ns - WINDOW_NS - 1), Restored::Old);
+    assert_eq!(table.restore(key(0), 1, now_ns - WINDOW_NS), Restored::Old);
     for number in 1..=70 {
         let received_ns = now_ns - WINDOW_NS + number;
         assert_eq!(table.restore(key(number), number, received_ns), Restored::Stored);
@@ -156,11 +157,22 @@ fn a_restored_table_knows_what_the_log_holds_inside_the_window() {
 fn restored_keys_retire_by_their_own_time() {
     let now_ns = 10 * WINDOW_NS;
     let mut table = Table::new(options(70), now_ns);
-    assert_eq!(table.restore(key(1), 1, now_ns - WINDOW_NS), Restored::Stored);
-    table.prepare(now_ns);
+    assert_eq!(table.restore(key(1), 1, now_ns - WINDOW_NS + 1), Restored::Stored);
+    table.prepare(now_ns + 1);
     assert!(matches!(table.reserve(key(1), now_ns), Outcome::Seen { .. }));
-    table.prepare(now_ns + WINDOW_NS);
-    store(&table, key(1), 2, now_ns + WINDOW_NS);
+    table.prepare(now_ns + WINDOW_NS + 1);
+    store(&table, key(1), 2, now_ns + WINDOW_NS + 1);
+}
+
+#[test]
+fn an_event_that_the_log_holds_twice_is_known_for_the_window_of_the_second() {
+    let mut table = Table::new(options(7), 100);
+    assert_eq!(table.restore(key(1), 1, 10), Restored::Stored);
+    assert_eq!(table.restore(key(2), 2, 20), Restored::Stored);
+    assert_eq!(table.restore(key(1), 3, 90), Restored::Stored);
+    table.prepare(10 + WINDOW_NS);
+    table.prepare(20 + WINDOW_NS);
+    assert!(matches!(table.reserve(key(1), 20 + WINDOW_NS), Outcome::Seen { end: 3 }));
 }
 
 #[test]
@@ -291,7 +303,7 @@ fn model(capacity: usize, ops: &[Op]) {
                 for &(number, end, received_ns) in &oracle.log {
                     let restored = table.restore(key(number), end, received_ns);
                     assert_ne!(restored, Restored::Full, "what fitted fits again");
-                    assert_eq!(restored == Restored::Old, received_ns + WINDOW_NS < now_ns);
+                    assert_eq!(restored == Restored::Old, received_ns + WINDOW_NS <= now_ns);
                 }
             }
             Op::Store(number) | Op::GiveUp(number) => {

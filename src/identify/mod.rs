@@ -13,14 +13,15 @@
 
 mod key;
 mod rule;
+mod identified;
 
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
+pub use self::identified::Identified;
 pub use self::key::{EventKey, KeyKind};
-
 pub use self::rule::RuleText;
 
 use self::rule::{Field, Source};

@@ -1,1 +1,18 @@
-//! Not written yet.
+//! Socket to [`Admitted`]: connections with their deadlines, requests with their bounds.
+//!
+//! One receiver is one pinned thread with its own listener and runtime; nothing in this folder is
+//! shared between receivers.
+
+mod admitted;
+mod body;
+mod connection;
+mod problem;
+mod routes;
+mod serve;
+
+pub use admitted::{Admitted, Received};
+pub use body::Budget;
+pub use connection::{Connection, Connections, Deadlines, Entered};
+pub use problem::refused;
+pub use routes::{Route, Routes};
+pub use serve::{Answer, Handler, Receiver};

@@ -27,10 +27,11 @@ mod template;
 pub(crate) mod jwt;
 mod profile;
 mod sign;
+mod verified;
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
 pub use self::profile::{Notes, Profile, preset, presets};
@@ -38,6 +39,7 @@ pub use self::secret::{NamedSecret, SecretIndex, SecretText};
 pub use self::sign::{SignInput, Signer, sign};
 pub use self::spec::{Algorithm, Format, JwtSpec, KeyPairSpec, SchemeSpec, SpecError, TimeSpec};
 pub use self::time::TimeUnit;
+pub use self::verified::Verified;
 
 use self::compile::Scheme;
 use self::head::Found;
@@ -134,6 +136,18 @@ impl Verifier {
             _ => return Err(Reject::CannotVerify),
         };
         digest.as_ref().try_into().or(Err(Reject::CannotVerify))
+    }
+
+    /// Whether the signature is made with this header. What it holds is then bound to one request
+    /// and opens no other door.
+    pub fn reads(&self, name: &HeaderName) -> bool {
+        match &self.scheme {
+            Scheme::Template(template) => {
+                let mut headers = std::iter::once(&template.header).chain(&template.others);
+                headers.any(|header| header.names.contains(name))
+            }
+            Scheme::Jwt(jwt) => jwt.header.names.contains(name),
+        }
     }
 
     /// The name of a secret of this verifier.

@@ -155,7 +155,9 @@ pub struct Recovered {
 pub struct Lane {
     dir: PathBuf,
     shared: Arc<Shared>,
-    keeper: Option<JoinHandle<()>>,
+    /// Taken once, by whoever closes the lane.
+    #[expect(clippy::disallowed_types, reason = "opening and closing a lane are not in a hurry")]
+    keeper: std::sync::Mutex<Option<JoinHandle<()>>>,
     /// Where the records end that were there before this lane was opened.
     recovered_end: u64,
     /// Held, and with it the lock, until the keeper is done.
@@ -193,7 +195,9 @@ impl Lane {
         let (shared, keeper) = start(dir, &options, volume, plan)?;
         let keeper = keeper::spawn(keeper).map_err(OpenError::io(dir))?;
         let dir = dir.to_owned();
-        let lane = Self { dir, shared, keeper: Some(keeper), recovered_end, _lock: lock };
+        #[expect(clippy::disallowed_types, reason = "as in the struct")]
+        let keeper = std::sync::Mutex::new(Some(keeper));
+        let lane = Self { dir, shared, keeper, recovered_end, _lock: lock };
         Ok((lane, recovery))
     }
 
@@ -262,13 +266,11 @@ impl Lane {
         Ok(())
     }
 
-    /// Lets no more records in, syncs and seals what is there and ends the keeper.
-    pub fn close(mut self) {
-        self.close_now();
-    }
-
-    fn close_now(&mut self) {
-        if let Some(keeper) = self.keeper.take() {
+    /// Lets no more records in, syncs and seals what is there and ends the keeper. Whoever still
+    /// holds the lane can look at it, and append no more.
+    pub fn close(&self) {
+        let keeper = self.keeper.lock().ok().and_then(|mut keeper| keeper.take());
+        if let Some(keeper) = keeper {
             self.shared.stop();
             // A keeper that panicked has already failed the lane.
             let _ = keeper.join();
@@ -278,7 +280,7 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.close_now();
+        self.close();
     }
 }
 

@@ -1,0 +1,61 @@
+//! Whether this machine should be sent webhooks: every lane is open and nobody is leaving.
+
+use std::sync::atomic::Ordering;
+
+use forebay_log::LaneState;
+use serde::Serialize;
+
+use super::State;
+
+/// The body of `/readyz`.
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    /// Whether the answer is 200.
+    pub(super) ready: bool,
+    draining: bool,
+    lanes: Vec<LaneReadiness>,
+}
+
+#[derive(Debug, Serialize)]
+struct LaneReadiness {
+    lane: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'static str>,
+}
+
+impl Readiness {
+    pub(super) fn of(state: &State) -> Self {
+        let lanes: Vec<_> = state
+            .metrics
+            .lanes()
+            .iter()
+            .map(|lane| {
+                let (state, why) = told(lane.read().state);
+                LaneReadiness { lane: lane.name().to_owned(), state, why }
+            })
+            .collect();
+        // Relaxed: a lone flag.
+        let draining = state.draining.load(Ordering::Relaxed);
+        Self { ready: !draining && lanes.iter().all(|lane| lane.why.is_none()), draining, lanes }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        // Booleans and strings: nothing in it can fail.
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+}
+
+/// The name of a state and why it is not ready.
+fn told(state: LaneState) -> (&'static str, Option<&'static str>) {
+    match state {
+        LaneState::Open => ("open", None),
+        LaneState::Full => {
+            ("full", Some("the disk is at its low-water mark; free space or shorten the retention"))
+        }
+        LaneState::Failed => {
+            ("failed", Some("a sync failed or the keeper ended; look at the logs, then restart"))
+        }
+        LaneState::Closed => ("closed", Some("the lane was closed")),
+    }
+}

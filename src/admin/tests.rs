@@ -1,0 +1,159 @@
+//! The listener as a scraper and a load balancer meet it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use forebay_log::{Durations, LaneState, LaneStats, WatermarksRead};
+
+use super::*;
+use crate::dedupe;
+use crate::observe::{LaneReading, Outcome, Watched};
+use crate::reject::Reject;
+
+/// A reading with a different number in every place.
+fn reading(state: LaneState) -> LaneReading {
+    let syncs = Durations {
+        buckets: vec![(1_023, 3), (1_048_575, 2), (u64::MAX, 1)],
+        sum: Duration::from_millis(1_500),
+        max: Duration::from_secs(1),
+    };
+    LaneReading {
+        state,
+        watermarks: WatermarksRead { claimed: 4, published: 3, durable: 2 },
+        acked: 1,
+        stats: LaneStats {
+            records: 11,
+            pads: 12,
+            synced_bytes: 13,
+            syncs: syncs.clone(),
+            stores: syncs,
+            sync_failures: 14,
+            segments: 15,
+            segments_created: 16,
+            segments_retired: 17,
+            bytes: 18,
+            available_bytes: 19,
+            full_refusals: 20,
+        },
+        dedupe: dedupe::Stats { keys: 21, capacity: 22, blocks: 23, refused: 24 },
+    }
+}
+
+struct Scene {
+    admin: Admin,
+    metrics: Arc<Metrics>,
+    draining: Arc<AtomicBool>,
+    /// Index into `STATES`.
+    state: Arc<AtomicU8>,
+}
+
+const STATES: [LaneState; 4] =
+    [LaneState::Open, LaneState::Full, LaneState::Failed, LaneState::Closed];
+
+fn scene() -> Scene {
+    let state = Arc::new(AtomicU8::new(0));
+    let current = Arc::clone(&state);
+    let lane =
+        Watched::new("live", move || reading(STATES[usize::from(current.load(Ordering::Relaxed))]));
+    let metrics = Arc::new(Metrics::new(2, vec![lane]));
+    let draining = Arc::new(AtomicBool::new(false));
+    let shared = State { metrics: Arc::clone(&metrics), draining: Arc::clone(&draining) };
+    let admin = Admin::start(([127, 0, 0, 1], 0).into(), shared).expect("a free port");
+    Scene { admin, metrics, draining, state }
+}
+
+/// The whole answer, head and body.
+fn asked(scene: &Scene, path: &str) -> String {
+    let mut stream = TcpStream::connect(scene.admin.address()).expect("listening");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    answer
+}
+
+#[test]
+fn health_is_told_while_the_process_lives_whatever_the_lanes_do() {
+    let scene = scene();
+    scene.state.store(2, Ordering::Relaxed);
+    scene.draining.store(true, Ordering::Relaxed);
+    assert!(asked(&scene, "/healthz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn readiness_needs_every_lane_open_and_says_which_is_not_and_why() {
+    let scene = scene();
+    let answer = asked(&scene, "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.ends_with(
+        "{\"ready\":true,\"draining\":false,\"lanes\":[{\"lane\":\"live\",\"state\":\"open\"}]}\n"
+    ));
+    for (index, name) in [(1, "full"), (2, "failed"), (3, "closed")] {
+        scene.state.store(index, Ordering::Relaxed);
+        let answer = asked(&scene, "/readyz");
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains(&format!("\"lane\":\"live\",\"state\":\"{name}\",\"why\":\"")));
+    }
+}
+
+#[test]
+fn a_process_that_is_leaving_is_not_ready() {
+    let scene = scene();
+    scene.draining.store(true, Ordering::Relaxed);
+    let answer = asked(&scene, "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("\"draining\":true"));
+}
+
+#[test]
+fn unknown_paths_and_other_methods_are_refused() {
+    let scene = scene();
+    assert!(asked(&scene, "/").starts_with("HTTP/1.1 404"));
+    let mut stream = TcpStream::connect(scene.admin.address()).expect("listening");
+    stream
+        .write_all(b"POST /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_the_key_to_change() {
+    let scene = scene();
+    let state = State { metrics: Arc::clone(&scene.metrics), draining: Arc::default() };
+    let error = Admin::start(scene.admin.address(), state).expect_err("taken").to_string();
+    assert!(error.contains("[admin]") && error.contains("127.0.0.1"), "{error}");
+}
+
+#[test]
+fn the_page_holds_every_metric_with_its_unit_and_its_labels() {
+    let scene = scene();
+    let first = scene.metrics.receiver(0).expect("two");
+    first.runs_on("io_uring");
+    first.connected();
+    first.connected();
+    first.disconnected();
+    first.holds(4_096);
+    first.acked(Duration::from_micros(20));
+    let stripe = scene.metrics.source("stripe");
+    stripe.count(0, Outcome::Accepted);
+    scene.metrics.source("stripe").count(1, Outcome::Accepted);
+    stripe.count(1, Outcome::Rejected(Reject::Stale));
+    stripe.received(1, 1_024);
+    scene.metrics.unknown().count(0, Outcome::Rejected(Reject::UnknownPath));
+    scene.metrics.reloaded(false);
+
+    let answer = asked(&scene, "/metrics");
+    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"));
+    assert!(answer.ends_with("# EOF\n"));
+    let (_, page) = answer.split_once("\r\n\r\n").expect("a head");
+    for line in include_str!("expected.txt").lines() {
+        assert!(page.lines().any(|found| found == line), "{line}\nnot in\n{page}");
+    }
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let unit = |line: &&str| line.starts_with("forebay_");
+    assert_eq!(samples.clone().filter(unit).count(), samples.count(), "one prefix");
+}

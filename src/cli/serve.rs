@@ -1,0 +1,141 @@
+//! `forebay serve`: a server in the foreground, steered by signals.
+//!
+//! SIGTERM, SIGINT and SIGQUIT drain and exit 0 within `receive.drain_timeout`; a second one
+//! exits at once. SIGHUP loads sources and secrets anew; a configuration that is wrong leaves the
+//! old one in use.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use forebay_log::Clock;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+use signal_hook::iterator::Signals;
+
+use super::{EXIT_TEMPORARY, terminal};
+use crate::config::{self, Config, ConfigError};
+use crate::observe::logs;
+use crate::server::Server;
+
+/// How often the receivers are looked after between signals.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Arguments of `forebay serve`.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// The configuration; else `FOREBAY_CONFIG`, else `/etc/forebay/forebay.toml`
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Serves until a signal ends it.
+pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    if let Err(error) = logs::start(|name| std::env::var(name).ok()) {
+        // There is no log yet; a terminal that is gone has nobody to tell.
+        drop(writeln!(io::stderr().lock(), "error: {error}"));
+        return ExitCode::from(2);
+    }
+    let config = match load(args) {
+        Ok(config) => config,
+        Err(error) => {
+            terminal::report(&error);
+            return ExitCode::from(ConfigError::EXIT_CODE);
+        }
+    };
+    match serve(args, config) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(error, "not started");
+            ExitCode::from(EXIT_TEMPORARY)
+        }
+    }
+}
+
+fn load(args: &ServeArgs) -> Result<Config, ConfigError> {
+    config::load(&config::path(args.config.as_deref()), config::environment())
+}
+
+fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    // Group and others read what the log holds only if the operator says so.
+    rustix::process::umask(rustix::fs::Mode::RWXO | rustix::fs::Mode::WGRP);
+    // A file size limit becomes an error of the call, which the log answers by 503, not a kill.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
+    let fixed = Fixed::of(&config);
+    let server = Server::start(config, &Clock::System)?;
+    tracing::info!(
+        listen = %server.address(),
+        admin = %server.admin_address(),
+        driver = server.driver().name(),
+        "receiving"
+    );
+    loop {
+        for signal in signals.pending() {
+            if signal != SIGHUP {
+                tracing::info!(signal, "draining");
+                return Ok(drain(server, signals)?);
+            }
+            reload(args, &server, &fixed);
+        }
+        if !server.healthy() {
+            tracing::error!("a receiver ended; stopping, since its core is no longer served");
+            server.stop();
+            return Ok(ExitCode::FAILURE);
+        }
+        thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+fn drain(server: Server, mut signals: Signals) -> io::Result<ExitCode> {
+    thread::Builder::new().name("forebay-signals".to_owned()).spawn(move || {
+        if let Some(signal) = signals.forever().find(|&signal| signal != SIGHUP) {
+            tracing::warn!(signal, "second signal: exiting at once");
+            std::process::exit(128 + signal);
+        }
+    })?;
+    let cut = server.stop();
+    if cut > 0 {
+        tracing::warn!(connections = cut, "cut at the end of receive.drain_timeout");
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reload(args: &ServeArgs, server: &Server, fixed: &Fixed) {
+    match load(args) {
+        Ok(config) => {
+            if *fixed == Fixed::of(&config) {
+                tracing::info!(sources = config.sources.len(), "sources and secrets reloaded");
+                server.metrics().reloaded(true);
+                server.reload(config);
+            } else {
+                tracing::error!(
+                    "not reloaded: data_dir, receive, admin or a lane differs, \
+                     which takes a restart"
+                );
+                server.metrics().reloaded(false);
+            }
+        }
+        Err(error) => {
+            terminal::report(&error);
+            tracing::error!("not reloaded: the configuration is wrong; the old one stays in use");
+            server.metrics().reloaded(false);
+        }
+    }
+}
+
+/// What a reload cannot change, as it is printed for debugging: two that print alike are alike.
+#[derive(PartialEq, Eq)]
+struct Fixed(String);
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        let Config { data_dir, receive, admin, lanes, .. } = config;
+        Self(format!("{:?}", (data_dir, receive, admin, lanes)))
+    }
+}

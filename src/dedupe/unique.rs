@@ -1,0 +1,94 @@
+//! Identified -> Unique, or a delivery of an event that is known: the only place that makes a
+//! [`Unique`].
+
+use std::time::Duration;
+
+use forebay_log::Key;
+
+use super::{Fingerprinter, Outcome, Reservation, Steady, Table};
+use crate::identify::Identified;
+use crate::limits::ACK_WAIT_MAX;
+use crate::reject::Reject;
+use crate::runtime;
+
+/// How often a delivery looks whether its twin, caught between reservation and append, is through.
+const TWIN_POLL: Duration = Duration::from_millis(1);
+
+/// What the table says of a delivery.
+#[derive(Debug)]
+pub enum Delivery<'v> {
+    /// The first of its event: to be appended.
+    Unique(Unique<'v>),
+    /// One more of an event in the log, or on its way there.
+    Duplicate(Duplicate<'v>),
+}
+
+/// The first delivery of an event, its key reserved until it is appended or given up.
+#[derive(Debug)]
+pub struct Unique<'v> {
+    identified: Identified<'v>,
+    key: Key,
+    reservation: Reservation,
+}
+
+/// A delivery of a known event.
+#[derive(Debug)]
+pub struct Duplicate<'v> {
+    /// The delivery.
+    pub identified: Identified<'v>,
+    /// The key of its event.
+    pub key: Key,
+    /// The offset that the lane's `acked` must reach before this may be acknowledged too.
+    pub end: u64,
+}
+
+impl<'v> Delivery<'v> {
+    /// Looks the event up and reserves its key if it is new. Waits for a twin that has not yet
+    /// been appended, since its outcome decides.
+    pub async fn dedupe(
+        identified: Identified<'v>,
+        table: &Table,
+        fingerprinter: &Fingerprinter,
+        steady: Steady,
+    ) -> Result<Self, Reject> {
+        let admitted = identified.verified().admitted();
+        let key = {
+            let source = &admitted.source().name;
+            fingerprinter.fingerprint(source, identified.tenant(), identified.key()?.parts())
+        };
+        let mut patience = ACK_WAIT_MAX.as_millis() / TWIN_POLL.as_millis();
+        loop {
+            match table.reserve(key, steady.at(admitted.started())) {
+                Outcome::Reserved(reservation) => {
+                    return Ok(Self::Unique(Unique { identified, key, reservation }));
+                }
+                Outcome::Seen { end } => {
+                    return Ok(Self::Duplicate(Duplicate { identified, key, end }));
+                }
+                Outcome::Full => return Err(Reject::DedupeFull),
+                Outcome::Pending if patience == 0 => return Err(Reject::AckTimeout),
+                Outcome::Pending => {
+                    patience -= 1;
+                    runtime::sleep(TWIN_POLL).await;
+                }
+            }
+        }
+    }
+}
+
+impl<'v> Unique<'v> {
+    /// The delivery.
+    pub fn identified(&self) -> &Identified<'v> {
+        &self.identified
+    }
+
+    /// The key of its event.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The event is in the log up to `end`: from now on it is known.
+    pub fn appended(self, end: u64) {
+        self.reservation.appended(end);
+    }
+}

@@ -1,0 +1,165 @@
+//! Structured logs on standard error: for people on a terminal, one JSON object a line
+//! otherwise.
+//!
+//! `FOREBAY_LOG` filters (`info` unless set; `debug`, `forebay::receive=trace,warn`, ...), and
+//! `NO_COLOR` takes the colours away. What is logged names sources, lanes, positions and
+//! reasons; never a body, a header value, a tenant's data or a secret. Nothing above `debug` is
+//! logged for each event: standard error may block.
+
+use std::io::{self, IsTerminal};
+
+use thiserror::Error;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// The variable that holds the filter.
+const FILTER: &str = "FOREBAY_LOG";
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Human {
+        /// With colours.
+        colours: bool,
+    },
+    /// For machines.
+    Json,
+}
+
+/// Why logging could not start.
+#[derive(Debug, Error)]
+pub enum LogsError {
+    /// The filter cannot be read.
+    #[error(
+        "FOREBAY_LOG={filter:?} is not a filter; write a level (error, warn, info, debug, trace) \
+         or a list such as forebay::receive=debug,info"
+    )]
+    Filter {
+        /// What the variable held.
+        filter: String,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// Something in this process logs already.
+    #[error("logging was started twice")]
+    Twice(#[from] TryInitError),
+}
+
+/// Starts logging to standard error. `env` looks an environment variable up.
+pub fn start(env: impl Fn(&str) -> Option<String>) -> Result<(), LogsError> {
+    let form = form(io::stderr().is_terminal(), env("NO_COLOR").as_deref());
+    let filter = env(FILTER).unwrap_or_default();
+    subscriber(&filter, form, io::stderr)?.try_init()?;
+    Ok(())
+}
+
+/// By <https://no-color.org>, any value but the empty one takes the colours away.
+fn form(terminal: bool, no_color: Option<&str>) -> Form {
+    if terminal { Form::Human { colours: no_color.is_none_or(str::is_empty) } } else { Form::Json }
+}
+
+fn subscriber<W>(
+    filter: &str,
+    form: Form,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LogsError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(filter)
+        .map_err(|source| LogsError::Filter { filter: filter.to_owned(), source })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    Ok(match form {
+        Form::Human { colours } => Box::new(lines.with_ansi(colours).finish()),
+        Form::Json => Box::new(lines.json().flatten_event(true).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossbeam::sync::ShardedLock;
+
+    use super::*;
+
+    /// Collects what was written.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<ShardedLock<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write().expect("one thread").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the filter lets through of an info, a debug and a hostile line.
+    fn written(filter: &str, form: Form) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(filter, form, move || writer.clone()).expect("a filter");
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(source = "stripe", "taken");
+            tracing::debug!("detail");
+            tracing::warn!(source = "\u{1b}[31mred\nforged", "odd");
+        });
+        let bytes = lines.0.read().expect("one thread").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn without_a_terminal_each_line_is_one_json_object() {
+        let text = written("", Form::Json);
+        assert_eq!(text.lines().count(), 2);
+        for line in text.lines() {
+            let object: serde_json::Value = serde_json::from_str(line).expect("json");
+            assert!(object["source"].is_string() && object["message"].is_string(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_logged_value_cannot_forge_a_line_or_reach_the_terminal() {
+        for form in [Form::Json, Form::Human { colours: false }] {
+            let text = written("", form);
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_filter_widens_and_narrows() {
+        assert!(written("debug", Form::Json).contains("detail"));
+        assert_eq!(written("error", Form::Json), "");
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_named_with_its_cure() {
+        let Err(error) = subscriber("forebay=loud", Form::Json, io::stderr) else {
+            panic!("refused")
+        };
+        let error = error.to_string();
+        assert!(
+            error.contains("FOREBAY_LOG=\"forebay=loud\"") && error.contains("info"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn colours_need_a_terminal_that_did_not_decline() {
+        assert_eq!(form(true, None), Form::Human { colours: true });
+        assert_eq!(form(true, Some("")), Form::Human { colours: true });
+        assert_eq!(form(true, Some("1")), Form::Human { colours: false });
+        assert_eq!(form(false, None), Form::Json);
+    }
+}

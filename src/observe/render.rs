@@ -1,0 +1,350 @@
+//! Every metric name, and the page that a scrape gets (`OpenMetrics` text).
+//!
+//! The encoder adds the unit to a name that has one, then `_total` to a counter: the names here
+//! are what stands before those, the names in the comments what a dashboard asks for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use forebay_log::{Durations, LaneState};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
+    NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{LaneReading, Metrics, Outcome, SourceCounters, Watched};
+
+/// The content type of the page.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A metric: name, what it counts, unit.
+struct Name(&'static str, &'static str, Option<Unit>);
+
+// The process.
+/// `forebay_build_info`
+const BUILD: Name = Name("forebay_build", "The version that runs.", None);
+/// `forebay_config_reloads_total`
+const RELOADS: Name =
+    Name("forebay_config_reloads", "Reloads of the configuration, taken or refused.", None);
+
+// The receivers.
+/// `forebay_receiver_driver`
+const DRIVER: Name = Name("forebay_receiver_driver", "The driver that a receiver runs on.", None);
+/// `forebay_connections_open`
+const OPEN: Name = Name("forebay_connections_open", "Connections that are open now.", None);
+/// `forebay_connections_total`
+const CONNECTIONS: Name = Name("forebay_connections", "Connections that were accepted.", None);
+/// `forebay_body_in_flight_bytes`
+const IN_FLIGHT: Name = Name(
+    "forebay_body_in_flight",
+    "Body bytes that are held for requests not yet answered.",
+    Some(Unit::Bytes),
+);
+/// `forebay_ack_seconds`
+const ACK: Name = Name(
+    "forebay_ack",
+    "From the end of a request's head to its acknowledgement.",
+    Some(Unit::Seconds),
+);
+
+// The sources.
+/// `forebay_requests_total`
+const REQUESTS: Name = Name(
+    "forebay_requests",
+    "Requests by how they ended; those that belong to no source have the empty one.",
+    None,
+);
+/// `forebay_received_bytes_total`
+const RECEIVED: Name =
+    Name("forebay_received", "Body bytes that arrived, refused ones included.", Some(Unit::Bytes));
+
+// The lanes.
+/// `forebay_lane_state`
+const STATE: Name = Name("forebay_lane_state", "1 for the state that a lane is in.", None);
+/// `forebay_lane_watermark_bytes`
+const WATERMARK: Name = Name(
+    "forebay_lane_watermark",
+    "How far a lane has come, as an offset in it.",
+    Some(Unit::Bytes),
+);
+/// `forebay_lane_records_total`
+const RECORDS: Name = Name("forebay_lane_records", "Records published.", None);
+/// `forebay_lane_refused_total`
+const LANE_REFUSED: Name =
+    Name("forebay_lane_refused", "Appends that were refused because the disk was full.", None);
+/// `forebay_lane_segments`
+const SEGMENTS: Name = Name("forebay_lane_segments", "Segments that a lane has now.", None);
+/// `forebay_lane_segments_created_total`
+const SEGMENTS_CREATED: Name = Name("forebay_lane_segments_created", "Segments made.", None);
+/// `forebay_lane_segments_retired_total`
+const SEGMENTS_RETIRED: Name =
+    Name("forebay_lane_segments_retired", "Segments that retention removed.", None);
+/// `forebay_lane_log_bytes`
+const LOG: Name = Name("forebay_lane_log", "Disk that the segments take.", Some(Unit::Bytes));
+/// `forebay_lane_disk_available_bytes`
+const AVAILABLE: Name = Name(
+    "forebay_lane_disk_available",
+    "What the lane's file system had left when last asked.",
+    Some(Unit::Bytes),
+);
+/// `forebay_lane_synced_bytes_total`
+const SYNCED: Name = Name("forebay_lane_synced", "Bytes handed to the medium.", Some(Unit::Bytes));
+/// `forebay_lane_sync_failures_total`
+const SYNC_FAILURES: Name =
+    Name("forebay_lane_sync_failures", "Syncs that failed; one ends the lane.", None);
+/// `forebay_lane_sync_seconds`
+const SYNC: Name = Name("forebay_lane_sync", "How long a sync took.", Some(Unit::Seconds));
+/// `forebay_lane_store_seconds`
+const STORE: Name = Name(
+    "forebay_lane_store",
+    "How long a record took from claim to publication; a sample.",
+    Some(Unit::Seconds),
+);
+
+// The dedupe tables.
+/// `forebay_dedupe_keys`
+const KEYS: Name = Name("forebay_dedupe_keys", "Event keys that are remembered.", None);
+/// `forebay_dedupe_capacity`
+const CAPACITY: Name =
+    Name("forebay_dedupe_capacity", "Event keys that fit into one window.", None);
+/// `forebay_dedupe_blocks`
+const BLOCKS: Name = Name("forebay_dedupe_blocks", "Blocks that a look-up visits.", None);
+/// `forebay_dedupe_refused_total`
+const DEDUPE_REFUSED: Name = Name(
+    "forebay_dedupe_refused",
+    "Events that were refused because no further key could be remembered.",
+    None,
+);
+
+impl Metrics {
+    /// The page of a scrape.
+    pub fn render(self: &Arc<Self>) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape(Arc::clone(self))));
+        let mut page = String::new();
+        encode(&mut page, &registry)?;
+        Ok(page)
+    }
+}
+
+#[derive(Debug)]
+struct Scrape(Arc<Metrics>);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        process(&mut page, &self.0)?;
+        receivers(&mut page, &self.0)?;
+        sources(&mut page, &self.0)?;
+        let lanes: Vec<_> =
+            self.0.lanes().iter().map(|lane: &Watched| (lane.name(), lane.read())).collect();
+        lane_levels(&mut page, &lanes)?;
+        lane_counts(&mut page, &lanes)?;
+        dedupe(&mut page, &lanes)
+    }
+}
+
+fn process(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
+    page.info(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))])?;
+    page.counters(
+        &RELOADS,
+        [
+            ([("outcome", "ok")], metrics.reloads_ok.read()),
+            ([("outcome", "failed")], metrics.reloads_failed.read()),
+        ],
+    )
+}
+
+fn receivers(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
+    let receivers = || metrics.receivers.iter().enumerate();
+    page.gauges(
+        &DRIVER,
+        receivers().filter_map(|(index, receiver)| {
+            let driver = receiver.driver()?;
+            Some(([("receiver", index.to_string()), ("driver", driver.to_owned())], 1_u64))
+        }),
+    )?;
+    let label = |index: usize| [("receiver", index.to_string())];
+    page.gauges(&OPEN, receivers().map(|(index, of)| (label(index), of.open())))?;
+    page.counters(&CONNECTIONS, receivers().map(|(index, of)| (label(index), of.opened())))?;
+    page.gauges(&IN_FLIGHT, receivers().map(|(index, of)| (label(index), of.in_flight_bytes())))?;
+    page.histogram(&ACK, &acks(metrics))
+}
+
+/// The latencies of all receivers as one.
+fn acks(metrics: &Metrics) -> Histogram {
+    let mut sum = Histogram::default();
+    for receiver in &metrics.receivers {
+        sum.seconds += receiver.latency().sum().as_secs_f64();
+        for (index, (bound, count)) in receiver.latency().read().enumerate() {
+            let seconds = bound.map_or(f64::INFINITY, seconds_of);
+            match sum.buckets.get_mut(index) {
+                Some(bucket) => bucket.1 += count,
+                None => sum.buckets.push((seconds, count)),
+            }
+        }
+    }
+    sum
+}
+
+fn sources(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
+    let sources = metrics.sources.load();
+    let all = || sources.iter().chain([&metrics.unknown]).map(AsRef::as_ref);
+    page.counters(&REQUESTS, all().flat_map(requests))?;
+    page.counters(&RECEIVED, all().map(|of| ([("source", of.name())], of.body_bytes())))
+}
+
+/// Refusals that never happened are left out, or every source would have two dozen series.
+fn requests(of: &SourceCounters) -> impl Iterator<Item = ([(&'static str, &str); 2], u64)> {
+    let counts = Outcome::all().map(|outcome| (outcome, of.requests(outcome)));
+    counts
+        .filter(|(outcome, count)| *count > 0 || !matches!(outcome, Outcome::Rejected(_)))
+        .map(|(outcome, count)| ([("source", of.name()), ("outcome", outcome.label())], count))
+}
+
+type Lanes<'a> = [(&'a str, LaneReading)];
+
+fn lane_levels(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
+    page.gauges(&STATE, lanes.iter().flat_map(|(lane, of)| states(lane, of)))?;
+    page.gauges(&WATERMARK, lanes.iter().flat_map(|(lane, of)| watermarks(lane, of)))?;
+    page.gauges(&SEGMENTS, lanes.iter().map(|(lane, of)| ([("lane", *lane)], of.stats.segments)))?;
+    page.gauges(&LOG, lanes.iter().map(|(lane, of)| ([("lane", *lane)], of.stats.bytes)))?;
+    page.gauges(
+        &AVAILABLE,
+        lanes.iter().map(|(lane, of)| ([("lane", *lane)], of.stats.available_bytes)),
+    )
+}
+
+fn states<'a>(lane: &'a str, of: &LaneReading) -> [([(&'static str, &'a str); 2], u64); 4] {
+    use LaneState::{Closed, Failed, Full, Open};
+    let state = of.state;
+    [("open", Open), ("full", Full), ("failed", Failed), ("closed", Closed)]
+        .map(|(label, this)| ([("lane", lane), ("state", label)], u64::from(this == state)))
+}
+
+fn watermarks<'a>(lane: &'a str, of: &LaneReading) -> [([(&'static str, &'a str); 2], u64); 4] {
+    [
+        ("claimed", of.watermarks.claimed),
+        ("published", of.watermarks.published),
+        ("durable", of.watermarks.durable),
+        ("acked", of.acked),
+    ]
+    .map(|(label, offset)| ([("lane", lane), ("watermark", label)], offset))
+}
+
+fn lane_counts(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
+    let counts = |read: fn(&LaneReading) -> u64| {
+        lanes.iter().map(move |(lane, of)| ([("lane", *lane)], read(of)))
+    };
+    page.counters(&RECORDS, counts(|of| of.stats.records))?;
+    page.counters(&LANE_REFUSED, counts(|of| of.stats.full_refusals))?;
+    page.counters(&SEGMENTS_CREATED, counts(|of| of.stats.segments_created))?;
+    page.counters(&SEGMENTS_RETIRED, counts(|of| of.stats.segments_retired))?;
+    page.counters(&SYNCED, counts(|of| of.stats.synced_bytes))?;
+    page.counters(&SYNC_FAILURES, counts(|of| of.stats.sync_failures))?;
+    let took = |read: fn(&LaneReading) -> &Durations| {
+        lanes.iter().map(move |(lane, of)| ([("lane", *lane)], doublings(read(of))))
+    };
+    page.histograms(&SYNC, took(|of| &of.stats.syncs))?;
+    page.histograms(&STORE, took(|of| &of.stats.stores))
+}
+
+fn dedupe(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
+    let counts = |read: fn(&LaneReading) -> u64| {
+        lanes.iter().map(move |(lane, of)| ([("lane", *lane)], read(of)))
+    };
+    page.gauges(&KEYS, counts(|of| of.dedupe.keys))?;
+    page.gauges(&CAPACITY, counts(|of| of.dedupe.capacity))?;
+    page.gauges(&BLOCKS, counts(|of| of.dedupe.blocks))?;
+    page.counters(&DEDUPE_REFUSED, counts(|of| of.dedupe.refused))
+}
+
+/// Bounds and counts, ready to be written.
+#[derive(Default)]
+struct Histogram {
+    buckets: Vec<(f64, u64)>,
+    seconds: f64,
+}
+
+impl Histogram {
+    fn encode(&self, mut series: MetricEncoder<'_>) -> fmt::Result {
+        let count = self.buckets.iter().map(|(_, count)| count).sum();
+        series.encode_histogram::<NoLabelSet>(self.seconds, count, &self.buckets, None)
+    }
+}
+
+/// The log's durations by doublings from 1 microsecond to 34 s. The log leaves empty buckets
+/// out; a series must not, or its rate has no beginning.
+fn doublings(durations: &Durations) -> Histogram {
+    let bounds = (10..=35).map(|bits| 1_u64 << bits);
+    let mut buckets: Vec<_> = bounds.clone().map(|bound| (seconds_of(bound), 0)).collect();
+    buckets.push((f64::INFINITY, 0));
+    for (longest_ns, count) in &durations.buckets {
+        let index = bounds.clone().take_while(|bound| bound < longest_ns).count();
+        if let Some(bucket) = buckets.get_mut(index) {
+            bucket.1 += count;
+        }
+    }
+    Histogram { buckets, seconds: durations.sum.as_secs_f64() }
+}
+
+fn seconds_of(ns: u64) -> f64 {
+    std::time::Duration::from_nanos(ns).as_secs_f64()
+}
+
+/// One family after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
+        &mut self,
+        Name(name, help, unit): &Name,
+        rows: impl IntoIterator<Item = (L, V)>,
+    ) -> fmt::Result {
+        let mut family =
+            self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        for (labels, value) in rows {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
+        &mut self,
+        Name(name, help, unit): &Name,
+        rows: impl IntoIterator<Item = (L, V)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in rows {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn histograms<L: EncodeLabelSet>(
+        &mut self,
+        Name(name, help, unit): &Name,
+        rows: impl IntoIterator<Item = (L, Histogram)>,
+    ) -> fmt::Result {
+        let mut family =
+            self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+        for (labels, histogram) in rows {
+            histogram.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// A family of one, without labels.
+    fn histogram(&mut self, Name(name, help, unit): &Name, histogram: &Histogram) -> fmt::Result {
+        let family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+        histogram.encode(family)
+    }
+
+    fn info(&mut self, Name(name, help, unit): &Name, labels: &impl EncodeLabelSet) -> fmt::Result {
+        self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Info)?.encode_info(labels)
+    }
+}

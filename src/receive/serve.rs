@@ -1,0 +1,176 @@
+//! A receiver's listener: accepts connections, serves HTTP/1.1 on each, lets none overstay, and
+//! ends them gently when the process drains.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use forebay_log::Clock;
+use http::Request;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use super::connection::{Connection, Connections, Deadlines, Phase, Watched};
+use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, SWEEP_INTERVAL};
+use crate::runtime::{self, Listener, Stream};
+
+/// What a request is answered with.
+pub type Answer = http::Response<Full<Bytes>>;
+
+/// Answers requests: the line, or in a measurement something simpler.
+pub trait Handler: 'static {
+    /// Answers one request of one connection.
+    fn answer(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        connection: Rc<Connection>,
+    ) -> impl Future<Output = Answer>;
+
+    /// A connection was accepted.
+    fn connected(&self) {}
+
+    /// A connection ended.
+    fn disconnected(&self) {}
+
+    /// Called a few times a second.
+    fn sweep(&self, _now: Instant) {}
+}
+
+/// One thread's share of the port.
+#[derive(Debug)]
+pub struct Receiver<H> {
+    handler: Rc<H>,
+    connections: Rc<Connections>,
+    http: http1::Builder,
+    clock: Clock,
+    draining: Cell<bool>,
+}
+
+impl<H: Handler> Receiver<H> {
+    /// A receiver that answers by `handler`.
+    pub fn new(handler: Rc<H>, deadlines: Deadlines, clock: Clock) -> Rc<Self> {
+        let mut http = http1::Builder::new();
+        // Without half_close a sender that shuts its side after the body loses its answer.
+        http.half_close(true).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+        // Deadlines are `Connection`'s.
+        http.header_read_timeout(None);
+        let connections = Connections::new(deadlines, clock.monotonic());
+        Rc::new(Self { handler, connections, http, clock, draining: Cell::new(false) })
+    }
+
+    /// The open connections.
+    pub fn connections(&self) -> &Rc<Connections> {
+        &self.connections
+    }
+
+    /// Accepts until `stop` is ready, then lets requests in flight end, for at most
+    /// `drain_timeout`. Returns how many connections were cut.
+    pub async fn run(
+        self: Rc<Self>,
+        listener: Listener,
+        stop: impl Future<Output = ()>,
+        drain_timeout: Duration,
+    ) -> usize {
+        let sweeper = Rc::clone(&self);
+        runtime::spawn(async move { sweeper.sweep().await });
+        {
+            let mut accepting = pin!(self.accept(listener));
+            let mut stop = pin!(stop);
+            // The accept is dropped only here, when the listener goes with it.
+            poll_fn(|cx| {
+                if stop.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                accepting.as_mut().poll(cx).map(|never| match never {})
+            })
+            .await;
+        }
+        self.drain(drain_timeout).await
+    }
+
+    async fn accept(self: &Rc<Self>, listener: Listener) -> Infallible {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let receiver = Rc::clone(self);
+                    runtime::spawn(async move { receiver.serve(stream, peer).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of file descriptors, mostly: waiting is the only cure.
+                    runtime::sleep(SWEEP_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn drain(&self, timeout: Duration) -> usize {
+        self.draining.set(true);
+        self.connections.wake_all();
+        let deadline = self.clock.monotonic() + timeout;
+        while self.connections.count() > 0 && self.clock.monotonic() < deadline {
+            runtime::sleep(Duration::from_millis(5)).await;
+        }
+        self.connections.count()
+    }
+
+    async fn sweep(&self) {
+        loop {
+            runtime::sleep(SWEEP_INTERVAL).await;
+            let now = self.clock.monotonic();
+            self.connections.sweep(now);
+            self.handler.sweep(now);
+        }
+    }
+
+    async fn serve(&self, stream: Stream, peer: SocketAddr) {
+        self.handler.connected();
+        let entered = self.connections.enter();
+        let connection = entered.connection();
+        let service = service_fn(|request| {
+            let answer =
+                Rc::clone(&self.handler).answer(request, peer, Rc::clone(entered.connection()));
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let io = TokioIo::new(Watched::new(stream, Rc::clone(connection)));
+        let mut http = pin!(self.http.serve_connection(io, service));
+        let mut told = false;
+        poll_fn(|cx| {
+            connection.attend(cx.waker());
+            let phase = connection.phase();
+            if connection.expired() && phase != Phase::Body {
+                return Poll::Ready(());
+            }
+            if self.draining.get() && !told {
+                told = true;
+                http.as_mut().graceful_shutdown();
+            }
+            // A panic outside a request's own guard ends its connection, never the thread.
+            match catch_unwind(AssertUnwindSafe(|| http.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(Ok(()))) => Poll::Ready(()),
+                Ok(Poll::Ready(Err(error))) => {
+                    tracing::debug!(%error, %peer, ?phase, "connection ended");
+                    Poll::Ready(())
+                }
+                Err(_) => {
+                    tracing::error!(%peer, "a panic ended a connection");
+                    Poll::Ready(())
+                }
+            }
+        })
+        .await;
+        self.handler.disconnected();
+    }
+}

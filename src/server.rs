@@ -1,0 +1,392 @@
+//! One forebay in this process: opens the lanes, starts the receivers, reloads, drains.
+//!
+//! The listener opens last: by then every lane has recovered and its dedupe table is rebuilt, so
+//! no delivery is ever judged by half a memory.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam::channel;
+use forebay_log::{Clock, Kind, OpenError, ReadError};
+use tokio::sync::watch;
+
+use crate::admin::{self, Admin, AdminError};
+use crate::config::{self, Config, LaneConfig, ReceiveConfig};
+use crate::dedupe::{self, Fingerprinter, Origin, Restored, SecretError, Steady, Table};
+use crate::line::{Held, Lane, Line, Seat};
+use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
+use crate::receive::{Budget, Deadlines, Receiver, Routes};
+use crate::runtime::{self, Driver, Listener};
+
+/// How often the dedupe tables get their next block ready.
+const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why a forebay does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data folder cannot be made.
+    #[error("cannot make the data folder {}: {source}", path.display())]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// A lane cannot be opened.
+    #[error("cannot open lane `{name}`")]
+    Lane {
+        /// The lane.
+        name: String,
+        /// Why.
+        source: OpenError,
+    },
+    /// What a lane holds cannot be read.
+    #[error("cannot read lane `{name}` to rebuild its dedupe table")]
+    Rebuild {
+        /// The lane.
+        name: String,
+        /// Why.
+        source: ReadError,
+    },
+    /// A lane holds more events inside its window than the table may remember.
+    #[error(
+        "lane `{name}` holds {unremembered} events of its dedupe_window more than \
+         dedupe_capacity = {keys} can remember; raise dedupe_capacity"
+    )]
+    Capacity {
+        /// The lane.
+        name: String,
+        /// What the configuration allows.
+        keys: u64,
+        /// How many found no room.
+        unremembered: u64,
+    },
+    /// The secret of the dedupe keys cannot be read or made.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The admin listener does not start.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// The port cannot be had.
+    #[error("cannot listen on {address}; set `listen` under [receive] to an address that is free")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A thread or its runtime cannot be started.
+    #[error("cannot start a receiver on {}: {source}", driver.name())]
+    Receiver {
+        /// The driver that was asked for.
+        driver: Driver,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// What all receivers share, open and recovered, before anything listens.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    lanes: Vec<Arc<Lane>>,
+    routes: Arc<ArcSwap<Routes>>,
+    fingerprinter: Fingerprinter,
+    metrics: Arc<Metrics>,
+    receive: ReceiveConfig,
+    driver: Driver,
+    clock: Clock,
+    steady: Steady,
+}
+
+impl Opened {
+    /// Opens the lanes of `config` and rebuilds what they remember.
+    pub fn open(config: Config, clock: &Clock) -> Result<Self, StartError> {
+        let Config { data_dir, receive, lanes, sources, .. } = config;
+        make_dir(&data_dir)?;
+        let (fingerprinter, origin) = Fingerprinter::open(&data_dir)?;
+        if origin == Origin::Made && has_lanes(&data_dir) {
+            tracing::warn!(
+                "dedupe.key was missing and is made anew: events already in the log are no longer \
+                 known as duplicates"
+            );
+        }
+        let steady = Steady::new(clock);
+        let open = |lane| open_lane(&data_dir, lane, clock).map(Arc::new);
+        let lanes = lanes.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let driver = match receive.driver {
+            config::Driver::Auto => Driver::detect(),
+            config::Driver::IoUring => Driver::IoUring,
+            config::Driver::Epoll => Driver::Epoll,
+        };
+        let watched = lanes.iter().map(|lane: &Arc<Lane>| {
+            let of = Arc::clone(lane);
+            Watched::new(&lane.name, move || LaneReading::of(&of.log, &of.table))
+        });
+        let metrics = Arc::new(Metrics::new(receive.receivers, watched.collect()));
+        let routes = Arc::new(ArcSwap::from_pointee(Routes::new(sources, &metrics)));
+        let clock = clock.clone();
+        Ok(Self { lanes, routes, fingerprinter, metrics, receive, driver, clock, steady })
+    }
+
+    /// The line of one receiver. It stays on the thread that asked for it.
+    pub fn line(&self, receiver: usize) -> Line {
+        let seat = |lane: &Arc<Lane>| Seat::new(Arc::clone(lane), self.fingerprinter.clone());
+        Line {
+            seats: self.lanes.iter().map(seat).collect(),
+            held: RefCell::new(Rc::new(Held(self.routes.load_full()))),
+            routes: Arc::clone(&self.routes),
+            fingerprinter: self.fingerprinter.clone(),
+            budget: Budget::new(self.receive.body_budget_bytes),
+            receiver,
+            counters: self.counters(receiver),
+            unknown: Arc::clone(self.metrics.unknown()),
+            steady: self.steady,
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn counters(&self, receiver: usize) -> Arc<ReceiverCounters> {
+        let counters = self.metrics.receiver(receiver).unwrap_or_default();
+        counters.runs_on(self.driver.name());
+        counters
+    }
+
+    /// How long each phase of a connection may last.
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            head: self.receive.head_timeout,
+            body: self.receive.body_timeout,
+            body_rate_min: self.receive.body_rate_min,
+            idle: self.receive.idle_timeout,
+            write: self.receive.write_timeout,
+        }
+    }
+}
+
+/// A running forebay.
+#[derive(Debug)]
+pub struct Server {
+    opened: Opened,
+    address: SocketAddr,
+    admin: Admin,
+    draining: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    receivers: Vec<JoinHandle<usize>>,
+}
+
+impl Server {
+    /// Starts everything that `config` describes.
+    pub fn start(config: Config, clock: &Clock) -> Result<Self, StartError> {
+        let admin_listen = config.admin.listen;
+        let opened = Opened::open(config, clock)?;
+        let listeners = bind_all(opened.receive.listen, opened.receive.receivers)?;
+        let address = listeners
+            .first()
+            .and_then(|listener| listener.local_addr().ok())
+            .unwrap_or(opened.receive.listen);
+        let draining = Arc::new(AtomicBool::new(false));
+        let state =
+            admin::State { metrics: Arc::clone(&opened.metrics), draining: Arc::clone(&draining) };
+        let admin = Admin::start(admin_listen, state)?;
+        let (stop, stopped) = watch::channel(false);
+        prepare_tables(opened.clone(), Arc::clone(&draining));
+        let receivers = start_receivers(listeners, &opened, &stopped)?;
+        Ok(Self { opened, address, admin, draining, stop, receivers })
+    }
+
+    /// Where webhooks are received; the port is the one chosen when the configuration says 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics and health are told.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// The driver of the receivers.
+    pub fn driver(&self) -> Driver {
+        self.opened.driver
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.opened.metrics
+    }
+
+    /// Takes the sources and secrets of a newly loaded configuration. Requests under way end
+    /// with those they began with.
+    pub fn reload(&self, config: Config) {
+        let routes = Routes::new(config.sources, &self.opened.metrics);
+        self.opened.routes.store(Arc::new(routes));
+    }
+
+    /// Whether every receiver still runs; one that does not has left its core unserved.
+    pub fn healthy(&self) -> bool {
+        self.receivers.iter().all(|receiver| !receiver.is_finished())
+    }
+
+    /// Stops accepting, lets requests in flight end within `receive.drain_timeout`, seals the
+    /// lanes. Returns how many connections had to be cut.
+    pub fn stop(self) -> usize {
+        // Relaxed: a flag that orders nothing else.
+        self.draining.store(true, Ordering::Relaxed);
+        self.stop.send_replace(true);
+        let cut = self.receivers.into_iter().map(|receiver| receiver.join().unwrap_or(0)).sum();
+        for lane in &self.opened.lanes {
+            lane.log.close();
+        }
+        cut
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let lanes = path.join("lanes");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(&lanes)
+        .map_err(|source| StartError::DataDir { path: lanes, source })
+}
+
+fn has_lanes(data_dir: &Path) -> bool {
+    std::fs::read_dir(data_dir.join("lanes")).is_ok_and(|mut lanes| lanes.next().is_some())
+}
+
+fn open_lane(data_dir: &Path, config: &LaneConfig, clock: &Clock) -> Result<Lane, StartError> {
+    let started = clock.monotonic();
+    let dir = data_dir.join("lanes").join(&config.name);
+    let (log, recovery) = forebay_log::Lane::open(&dir, config.log_options(clock.clone()))
+        .map_err(|source| StartError::Lane { name: config.name.clone(), source })?;
+    let now_ns = clock.wall_ns();
+    let window = config.dedupe_window;
+    let capacity = usize::try_from(config.dedupe_keys_max).unwrap_or(usize::MAX);
+    let mut table = Table::new(dedupe::Options { capacity, window }, now_ns);
+    let since_ns = now_ns.saturating_sub(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX));
+    let mut unremembered = 0_u64;
+    log.recovered_keys(since_ns, |found| {
+        let event = found.kind == Kind::Event;
+        if event && table.restore(found.key, found.end, found.received_ns) == Restored::Full {
+            unremembered += 1;
+        }
+    })
+    .map_err(|source| StartError::Rebuild { name: config.name.clone(), source })?;
+    if unremembered > 0 {
+        let name = config.name.clone();
+        return Err(StartError::Capacity { name, keys: config.dedupe_keys_max, unremembered });
+    }
+    let elapsed = clock.monotonic().saturating_duration_since(started);
+    let keys = table.stats().keys;
+    tracing::info!(lane = config.name, ?recovery, keys, ?elapsed, "lane opened");
+    Ok(Lane { name: config.name.clone(), log: Arc::new(log), table })
+}
+
+fn bind_all(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    // A port that somebody else listens on could be shared by accident, since each receiver sets
+    // SO_REUSEPORT: one exclusive bind first makes that an error.
+    let exclusive = std::net::TcpListener::bind(address).map_err(failed)?;
+    let address = exclusive.local_addr().map_err(failed)?;
+    drop(exclusive);
+    (0..count).map(|_| runtime::bind(address).map_err(failed)).collect()
+}
+
+/// Keeps the next block of every dedupe table ready, off the path of requests.
+fn prepare_tables(opened: Opened, draining: Arc<AtomicBool>) {
+    let prepare = move || {
+        // Relaxed: a flag that orders nothing else.
+        while !draining.load(Ordering::Relaxed) {
+            let now_ns = opened.steady.at(opened.clock.monotonic());
+            for lane in &opened.lanes {
+                lane.table.prepare(now_ns);
+            }
+            thread::sleep(PREPARE_INTERVAL);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("forebay-dedupe".to_owned()).spawn(prepare) {
+        tracing::warn!(%error, "no thread prepares the dedupe tables; receivers do it themselves");
+    }
+}
+
+fn start_receivers(
+    listeners: Vec<std::net::TcpListener>,
+    opened: &Opened,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<usize>>, StartError> {
+    let failed = |source| StartError::Receiver { driver: opened.driver, source };
+    let cores = runtime::cores();
+    let (ready, started) = channel::bounded(listeners.len());
+    let mut receivers = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let core = cores.get(index % cores.len().max(1)).copied();
+        let seat = ReceiverSeat { index, core, opened: opened.clone(), stopped: stopped.clone() };
+        let ready = ready.clone();
+        let run = move || {
+            let outcome =
+                runtime::block_on(seat.opened.driver, seat.receive(listener, ready.clone()));
+            outcome.unwrap_or_else(|error| {
+                // The first message decides the start; nobody listens for a second.
+                drop(ready.try_send(Err(error)));
+                0
+            })
+        };
+        let name = format!("forebay-rx-{index}");
+        receivers.push(thread::Builder::new().name(name).spawn(run).map_err(failed)?);
+    }
+    for _ in 0..receivers.len() {
+        started.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))).map_err(failed)?;
+    }
+    Ok(receivers)
+}
+
+/// What one receiver's thread takes with it.
+struct ReceiverSeat {
+    index: usize,
+    core: Option<usize>,
+    opened: Opened,
+    stopped: watch::Receiver<bool>,
+}
+
+impl ReceiverSeat {
+    async fn receive(
+        self,
+        listener: std::net::TcpListener,
+        ready: channel::Sender<io::Result<()>>,
+    ) -> usize {
+        if let Some(core) = self.core
+            && let Err(error) = runtime::pin(core)
+        {
+            tracing::warn!(receiver = self.index, core, %error, "not pinned");
+        }
+        let listener = match Listener::new(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                drop(ready.try_send(Err(error)));
+                return 0;
+            }
+        };
+        let line = Rc::new(self.opened.line(self.index));
+        for seat in &line.seats {
+            let waits = Rc::clone(seat.waits());
+            runtime::spawn(async move { waits.release().await });
+        }
+        let receiver = Receiver::new(line, self.opened.deadlines(), self.opened.clock.clone());
+        drop(ready.try_send(Ok(())));
+        let mut stopped = self.stopped;
+        let stop = async move {
+            // An error means that the server is gone, which stops a receiver as well.
+            drop(stopped.wait_for(|stop| *stop).await);
+        };
+        receiver.run(listener, stop, self.opened.receive.drain_timeout).await
+    }
+}
