@@ -1,0 +1,85 @@
+//! The admin listener: health, readiness and metrics, and only there.
+
+use std::collections::HashMap;
+
+use crate::support::server::{Server, Setup};
+use crate::support::{Driver, sign};
+
+for_each_driver![
+    health_and_readiness_are_answered,
+    metrics_count_what_happened,
+    the_public_listener_tells_nothing,
+];
+
+fn health_and_readiness_are_answered(driver: Driver) {
+    let server = Server::start(Setup::new(driver));
+    assert_eq!(server.admin("/healthz").status, 200);
+    assert_eq!(server.admin("/readyz").status, 200);
+    assert_eq!(server.admin("/no-such-page").status, 404);
+}
+
+/// Samples of the Prometheus text form, by name with labels; fails on a line that is neither a
+/// sample nor a comment.
+fn samples(text: &str) -> HashMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}"));
+            let value = value.parse().unwrap_or_else(|_| panic!("not a number: {line:?}"));
+            (name.to_owned(), value)
+        })
+        .collect()
+}
+
+/// The sum of the samples whose name and labels hold all of these words.
+fn sum(samples: &HashMap<String, f64>, words: &[&str]) -> f64 {
+    let holds = |name: &String| words.iter().all(|word| name.contains(word));
+    samples.iter().filter(|(name, _)| holds(name)).map(|(_, value)| value).sum()
+}
+
+fn metrics_count_what_happened(driver: Driver) {
+    let server = Server::start(Setup::new(driver));
+    for index in 0..7 {
+        assert_eq!(server.send(&sign::standard(&format!("msg_{index}"), b"{}")).status, 200);
+    }
+    for _ in 0..2 {
+        assert_eq!(server.send(&sign::standard("msg_0", b"{}")).status, 200);
+    }
+    let unsigned = sign::standard("msg_x", b"{}").without("webhook-signature");
+    for _ in 0..3 {
+        assert_eq!(server.send(&unsigned).status, 401);
+    }
+    let response = server.admin("/metrics");
+    assert_eq!(response.status, 200);
+    assert!(
+        response.value("content-type").starts_with("text/plain")
+            || response.value("content-type").starts_with("application/openmetrics-text")
+    );
+    let text = response.text();
+    for help in ["# HELP forebay_", "# TYPE forebay_"] {
+        assert!(text.contains(help), "{text}");
+    }
+    let samples = samples(text);
+    assert!(
+        samples.keys().all(|name| name.starts_with("forebay_") || name.starts_with("process_"))
+    );
+    let requests = |words: &[&str]| {
+        sum(&samples, &[&["forebay_requests_total", "source=\"std\""], words].concat())
+    };
+    assert!((requests(&["accepted"]) - 7.0).abs() < 0.1, "{text}");
+    assert!((requests(&["duplicate"]) - 2.0).abs() < 0.1, "{text}");
+    assert!((requests(&["signature_missing"]) - 3.0).abs() < 0.1, "{text}");
+    for word in ["ack", "_bucket", driver.name(), "published", "durable", "segments"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+fn the_public_listener_tells_nothing(driver: Driver) {
+    let server = Server::start(Setup::new(driver));
+    let mut connection = server.connect();
+    for path in ["/metrics", "/healthz", "/readyz", "/"] {
+        let response = connection.send(&crate::support::http::Request::get(path)).unwrap();
+        assert!([404, 405].contains(&response.status), "{path}: {}", response.status);
+        assert_eq!(response.value("server"), "", "{path}");
+    }
+}

@@ -1,0 +1,27 @@
+//! The whole server from outside: the real binary, real sockets, the log read back by `tail`.
+//!
+//! Every test of the server runs once for each driver. Settings of the run, all optional:
+//!
+//! | variable | what it sets |
+//! |---|---|
+//! | `IT_TWIN_ROUNDS` | rounds of 64 first deliveries at once of one event |
+//! | `IT_KILL_ROUNDS` | rounds of kill -9 under load, for each driver and ack level |
+//! | `IT_SEED` | the seed of a campaign, as an earlier run printed it |
+//! | `IT_REQUIRE_IO_URING` | fail, rather than say so and pass, where the kernel refuses `io_uring` |
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "seeds, skips and the logs of a failed server go there")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[macro_use]
+mod support;
+
+mod admin;
+mod config;
+mod kill;
+mod line;
+mod refused;
+mod reload;
+mod sdk;
+mod secrets;
+mod shutdown;
+mod tail;

@@ -1,0 +1,82 @@
+//! Steady senders in the background: each event once, its answer counted.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::Scope;
+
+use super::http::Connection;
+use super::sign;
+
+/// What the senders share. All orderings are relaxed: the scope's join is what makes the counts
+/// complete, and stopping a moment late is harmless.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    stop: AtomicBool,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    broken: AtomicU64,
+}
+
+impl Load {
+    /// Starts `senders` threads of which each keeps one connection and sends until [`Load::stop`].
+    pub(crate) fn start<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        address: SocketAddr,
+        senders: usize,
+    ) {
+        for sender in 0..senders {
+            scope.spawn(move || self.send(address, sender));
+        }
+    }
+
+    fn send(&self, address: SocketAddr, sender: usize) {
+        let mut connection = None;
+        let mut count = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let request = sign::standard(&format!("msg_{sender}_{count}"), b"{\"type\":\"load\"}");
+            count += 1;
+            let open = connection.take().map_or_else(|| Connection::open(address), Ok);
+            let answered =
+                open.and_then(|mut open| open.send(&request).map(|answer| (open, answer)));
+            match answered {
+                Ok((open, answer)) => {
+                    let counter = if answer.status == 200 { &self.accepted } else { &self.refused };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    connection = (!answer.closes()).then_some(open);
+                }
+                Err(_) => {
+                    self.broken.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Answers other than 200.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections that could not be made or ended without an answer.
+    pub(crate) fn broken(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed)
+    }
+}
+
+/// Stops the load when the test ends, also by a failure, so that the scope can end.
+#[derive(Debug)]
+pub(crate) struct StopOnDrop<'load>(pub(crate) &'load Load);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
