@@ -35,6 +35,9 @@ pub(crate) struct CostArgs {
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connections: u32,
+    /// The preset by which requests are signed and verified.
+    #[arg(long, default_value = "standard-webhooks")]
+    preset: String,
     /// Bytes of a body.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     body: u32,
@@ -75,6 +78,7 @@ struct Round {
 struct Report {
     driver: &'static str,
     ack: &'static str,
+    preset: String,
     requests: u32,
     connections: u32,
     body_bytes: u32,
@@ -96,7 +100,7 @@ pub(crate) fn run(args: &CostArgs) -> io::Result<ExitCode> {
     let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);
     let measured = args.requests as usize;
     let warm = measured / 10;
-    let pool = Pool::new(&Signer::new(args.body as usize), warm + measured);
+    let pool = Pool::new(&Signer::new(&args.preset, args.body as usize)?, warm + measured)?;
     processor::stay_on(cores.generator)?;
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
@@ -140,7 +144,8 @@ fn measure(
     cores: Cores,
     folder: &std::path::Path,
 ) -> io::Result<Measured> {
-    let wanted = Wanted { kind, driver: args.driver, ack: args.ack, core: cores.server };
+    let (driver, ack, core) = (args.driver, args.ack, cores.server);
+    let wanted = Wanted { kind, driver, ack, preset: &args.preset, core };
     let target = Target::start(wanted, folder)?;
     let mut connections = Connections::open(target.address, args.connections as usize)?;
     let measured = args.requests as usize;
@@ -186,6 +191,7 @@ fn report(args: &CostArgs, cores: Cores, rounds: Vec<Round>) -> Report {
     Report {
         driver: args.driver.resolve().name(),
         ack: args.ack.name(),
+        preset: args.preset.clone(),
         requests: args.requests,
         connections: args.connections,
         body_bytes: args.body,
@@ -203,9 +209,9 @@ fn report(args: &CostArgs, cores: Cores, rounds: Vec<Round>) -> Report {
 }
 
 fn table(report: &Report, cores: Cores) {
-    let Report { driver, ack, requests, connections, body_bytes, .. } = report;
+    let Report { driver, ack, requests, connections, body_bytes, preset, .. } = report;
     say(&format!(
-        "\n{} rounds of {requests} requests, {connections} connections, {body_bytes} B bodies, \
+        "\n{} rounds of {requests} requests, {connections} connections, {preset}, {body_bytes} B bodies, \
          driver {driver}, ack {ack}\nserver on core {}, generator on core {}{}\n",
         report.rounds.len(),
         report.server_core,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use forebay_log::Clock;
 use hdrhistogram::Histogram;
 
-use crate::requests::{Signer, now_seconds};
+use crate::requests::Signer;
 use crate::wire::Connections;
 
 /// The longest latency that is told apart from longer ones.
@@ -131,7 +131,7 @@ impl Run<'_> {
                 return Ok(());
             };
             self.bytes.clear();
-            self.signer.write(&mut self.bytes, self.next, now_seconds());
+            self.signer.write(&mut self.bytes, self.next, Clock::System.wall_ns())?;
             self.due[index] = self.schedule.due(self.next);
             self.connections.all[index].send(&self.bytes)?;
             self.next += 1;

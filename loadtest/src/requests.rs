@@ -1,71 +1,81 @@
-//! Signed requests as bytes ready to be written.
-//!
-//! The scheme is Standard Webhooks: HMAC-SHA256 over id, time and body, the id in a header. Every
+//! Signed requests as bytes ready to be written, made by the server's own signing code. Every
 //! request is an event of its own.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use std::io;
+
+use forebay::verify::{self, NamedSecret, Profile, SecretText, SignInput};
 use forebay_log::Clock;
-use ring::hmac;
 
 /// Where the source of this tool's own server is.
 pub(crate) const PATH: &str = "/load";
-/// The secret of that source.
+/// The secret of that source; as text it also serves the schemes that take text.
 pub(crate) const SECRET: &str = "whsec_Zm9yZWJheS1sb2FkdGVzdC1zZWNyZXQtMDEyMzQ1Njc4OQ==";
 
-/// Makes requests to one path, signed by one secret.
+/// The id of the secret, in the schemes that name it.
+pub(crate) fn key_id(profile: &Profile) -> Option<&'static str> {
+    let jwt = profile.scheme.jwt.as_ref()?;
+    jwt.key_id.as_ref().map(|_| "loadtest")
+}
+
+const EVENT_TYPE: &str = "participant_joined";
+
+/// Makes requests to one path as one sender, signed by one secret.
 #[derive(Debug)]
 pub(crate) struct Signer {
-    key: hmac::Key,
+    inner: verify::Signer,
     run: u64,
-    body: Vec<u8>,
-    head: String,
+    pad: String,
 }
 
 impl Signer {
-    /// Requests to [`PATH`] with bodies of `body_bytes`, or as many as the frame of a body takes.
-    pub(crate) fn new(body_bytes: usize) -> Self {
-        let secret = BASE64.decode(SECRET.trim_start_matches("whsec_")).unwrap_or_default();
-        let body = body(body_bytes);
+    /// Requests to [`PATH`] as the preset's sender makes them, with bodies of `body_bytes`, or as
+    /// many as an event's frame takes.
+    pub(crate) fn new(preset: &str, body_bytes: usize) -> io::Result<Self> {
+        let profile = verify::preset(preset)
+            .ok_or_else(|| io::Error::other(format!("no preset is called {preset}")))?;
+        let key_id = key_id(profile).map(str::to_owned);
+        let secret =
+            NamedSecret { name: "only".to_owned(), value: SecretText::new(SECRET), key_id };
+        let signer = verify::Signer::new(profile, secret)
+            .map_err(|error| io::Error::other(format!("{preset}: {error}")))?;
+        let mut made = Self { inner: signer, run: Clock::System.wall_ns(), pad: String::new() };
+        made.pad = "x".repeat(body_bytes.saturating_sub(made.body("").len()));
+        Ok(made)
+    }
+
+    /// An event as platforms send them.
+    fn body(&self, id: &str) -> String {
+        format!(
+            "{{\"id\":\"{id}\",\"type\":\"{EVENT_TYPE}\",\"event\":\"{EVENT_TYPE}\",\
+             \"timestamp\":\"2026-11-21T18:00:00Z\",\"room\":{{\"sid\":\"RM_main\",\
+             \"name\":\"main stage\"}},\"participant\":{{\"sid\":\"PA_1\",\
+             \"identity\":\"guest\",\"metadata\":\"{}\"}}}}",
+            self.pad.get(id.len()..).unwrap_or_default()
+        )
+    }
+
+    /// The request of this number, signed for this moment.
+    pub(crate) fn write(&self, into: &mut Vec<u8>, number: u64, now_ns: u64) -> io::Result<()> {
+        let id = format!("msg_{:x}_{number}", self.run);
+        let body = self.body(&id);
+        let input = SignInput { id: &id, now_ns, event_type: EVENT_TYPE, body: body.as_bytes() };
+        let headers = self.inner.sign(&input).map_err(io::Error::other)?;
         let head = format!(
             "POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: forebay-loadtest\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n",
+             content-length: {}\r\n",
             body.len()
         );
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
-        Self { key, run: Clock::System.wall_ns(), body, head }
+        into.extend_from_slice(head.as_bytes());
+        for (name, value) in headers {
+            into.extend_from_slice(name.as_str().as_bytes());
+            into.extend_from_slice(b": ");
+            into.extend_from_slice(value.as_bytes());
+            into.extend_from_slice(b"\r\n");
+        }
+        into.extend_from_slice(b"\r\n");
+        into.extend_from_slice(body.as_bytes());
+        Ok(())
     }
-
-    /// The request of this number, signed for this second.
-    pub(crate) fn write(&self, into: &mut Vec<u8>, number: u64, unix_seconds: u64) {
-        let id = format!("msg_{:x}_{number}", self.run);
-        let mut mac = hmac::Context::with_key(&self.key);
-        mac.update(format!("{id}.{unix_seconds}.").as_bytes());
-        mac.update(&self.body);
-        let signature = BASE64.encode(mac.sign());
-        into.extend_from_slice(self.head.as_bytes());
-        let signed = format!(
-            "webhook-id: {id}\r\nwebhook-timestamp: {unix_seconds}\r\n\
-             webhook-signature: v1,{signature}\r\n\r\n"
-        );
-        into.extend_from_slice(signed.as_bytes());
-        into.extend_from_slice(&self.body);
-    }
-}
-
-/// An event as platforms send them, padded to a size.
-fn body(bytes: usize) -> Vec<u8> {
-    let open = "{\"type\":\"participant.joined\",\"timestamp\":\"2026-11-21T18:00:00Z\",\
-                \"data\":{\"room\":{\"id\":\"RM_main\",\"name\":\"main stage\"},\
-                \"participant\":{\"id\":\"PA_1\",\"identity\":\"guest\"},\"metadata\":\"";
-    let close = "\"}}";
-    let pad = bytes.saturating_sub(open.len() + close.len());
-    [open, &"x".repeat(pad), close].concat().into_bytes()
-}
-
-/// Seconds since the epoch.
-pub(crate) fn now_seconds() -> u64 {
-    Clock::System.wall_ns() / 1_000_000_000
 }
 
 /// Requests made in advance, so that a measurement spends nothing on making them.
@@ -77,14 +87,14 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Signs `count` requests.
-    pub(crate) fn new(signer: &Signer, count: usize) -> Self {
-        let now = now_seconds();
+    pub(crate) fn new(signer: &Signer, count: usize) -> io::Result<Self> {
+        let now_ns = Clock::System.wall_ns();
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(count));
         for number in 0..count as u64 {
-            signer.write(&mut bytes, number, now);
+            signer.write(&mut bytes, number, now_ns)?;
             ends.push(bytes.len());
         }
-        Self { bytes, ends }
+        Ok(Self { bytes, ends })
     }
 
     /// How many there are.
@@ -106,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_pool_holds_requests_of_their_own() {
-        let pool = Pool::new(&Signer::new(1024), 3);
+        let signer = Signer::new("standard-webhooks", 1024).expect("a preset");
+        let pool = Pool::new(&signer, 3).expect("requests can be signed");
         assert_eq!(pool.len(), 3);
         for index in 0..3 {
             let text = std::str::from_utf8(pool.request(index)).expect("requests are text");

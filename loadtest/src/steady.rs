@@ -30,6 +30,9 @@ pub(crate) struct SteadyArgs {
     /// Keep-alive connections; the most requests in flight.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connections: u32,
+    /// The preset by which requests are signed and verified.
+    #[arg(long, default_value = "standard-webhooks")]
+    preset: String,
     /// Bytes of a body.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     body: u32,
@@ -82,11 +85,11 @@ pub(crate) fn run(args: &SteadyArgs) -> io::Result<ExitCode> {
     let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);
     processor::stay_on(cores.generator)?;
     rustix::thread::set_current_timer_slack(std::num::NonZero::new(TIMER_SLACK_NANOS))?;
-    let wanted =
-        Wanted { kind: Kind::Line, driver: args.driver, ack: args.ack, core: cores.server };
+    let (driver, ack, core) = (args.driver, args.ack, cores.server);
+    let wanted = Wanted { kind: Kind::Line, driver, ack, preset: &args.preset, core };
     let target = Target::start(wanted, &folder)?;
     let mut connections = Connections::open(target.address, args.connections as usize)?;
-    let signer = Signer::new(args.body as usize);
+    let signer = Signer::new(&args.preset, args.body as usize)?;
     let schedule = Schedule::steady(args.rate, Duration::from_secs(args.seconds));
     let server_before = processor::cpu_time(target.process_id())?;
     let own_before = processor::cpu_time(std::process::id())?;

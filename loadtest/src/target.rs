@@ -15,6 +15,7 @@ use std::thread;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use forebay::runtime::{self, Driver};
+use forebay::verify;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -85,6 +86,9 @@ pub(crate) struct TargetArgs {
     driver: DriverChoice,
     #[arg(long, value_enum, default_value = "written")]
     ack: Ack,
+    /// The preset of the line's source.
+    #[arg(long, default_value = "standard-webhooks")]
+    preset: String,
     /// The core to stay on.
     #[arg(long)]
     core: usize,
@@ -105,6 +109,8 @@ pub(crate) fn run(args: &TargetArgs) -> io::Result<()> {
 fn line(args: &TargetArgs) -> io::Result<()> {
     let path = args.data.join("forebay.toml");
     fs::write(&path, configuration(args))?;
+    let config = forebay::config::load(&path, std::iter::empty()).map_err(io::Error::other)?;
+    drop(config);
     bare(args)?;
     Ok(())
 }
@@ -113,14 +119,22 @@ fn configuration(args: &TargetArgs) -> String {
     let driver = args.driver.resolve().name();
     let (ack, path, secret) = (args.ack.name(), requests::PATH, requests::SECRET);
     let data = args.data.join("data");
+    let profile = verify::preset(&args.preset);
+    // Requests are signed before the first round, so the last may be old; where a scheme has no
+    // time there is nothing to tolerate.
+    let timed = profile.is_some_and(|profile| profile.scheme.time.is_some());
+    let tolerance = if timed { "tolerance = \"1h\"\n" } else { "" };
+    let key_id = profile.and_then(requests::key_id);
+    let key_id = key_id.map_or_else(String::new, |id| format!(", key_id = \"{id}\""));
     format!(
         "data_dir = \"{}\"\n\
          [receive]\nlisten = \"127.0.0.1:0\"\nreceivers = 1\ndriver = \"{driver}\"\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n\
          [[lane]]\nname = \"main\"\nack = \"{ack}\"\n\
-         [[source]]\nname = \"load\"\npath = \"{path}\"\npreset = \"standard-webhooks\"\n\
-         tolerance = \"1h\"\nsecrets = [{{ name = \"only\", value = \"{secret}\" }}]\n",
-        data.display()
+         [[source]]\nname = \"load\"\npath = \"{path}\"\npreset = \"{}\"\n\
+         {tolerance}secrets = [{{ name = \"only\", value = \"{secret}\"{key_id} }}]\n",
+        data.display(),
+        args.preset
     )
 }
 
@@ -177,16 +191,17 @@ pub(crate) struct Target {
 
 /// What the parent decides about a server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct Wanted<'w> {
     pub(crate) kind: Kind,
     pub(crate) driver: DriverChoice,
     pub(crate) ack: Ack,
+    pub(crate) preset: &'w str,
     pub(crate) core: usize,
 }
 
 impl Target {
     /// Starts a server and waits until it listens. Its folder lies under `folder`.
-    pub(crate) fn start(wanted: Wanted, folder: &std::path::Path) -> io::Result<Self> {
+    pub(crate) fn start(wanted: Wanted<'_>, folder: &std::path::Path) -> io::Result<Self> {
         let data = tempfile::tempdir_in(folder)?;
         let word = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -196,6 +211,7 @@ impl Target {
             .args(["--kind", &word(wanted.kind.to_possible_value())])
             .args(["--driver", &word(wanted.driver.to_possible_value())])
             .args(["--ack", &word(wanted.ack.to_possible_value())])
+            .args(["--preset", wanted.preset])
             .args(["--core", &wanted.core.to_string()])
             .arg("--data")
             .arg(data.path())

@@ -17,6 +17,7 @@ mod support;
 
 mod admin;
 mod config;
+mod demo;
 mod kill;
 mod line;
 mod refused;

@@ -108,9 +108,14 @@ impl Setup {
 
 /// A source named as its path, in the environment `test`.
 pub(crate) fn source(name: &str, preset: &str, secrets: &[(&str, &str)]) -> String {
+    let key_id = if preset == "livekit" {
+        format!(", key_id = \"{}\"", sign::LIVEKIT_KEY)
+    } else {
+        String::new()
+    };
     let secrets: Vec<String> = secrets
         .iter()
-        .map(|(name, value)| format!("{{ name = \"{name}\", value = \"{value}\" }}"))
+        .map(|(name, value)| format!("{{ name = \"{name}\", value = \"{value}\"{key_id} }}"))
         .collect();
     format!(
         "\n[[source]]\nname = \"{name}\"\npath = \"/{name}\"\npreset = \"{preset}\"\n\
