@@ -302,7 +302,8 @@ impl Drop for Server {
 
 /// The binary under test, free of settings that happen to be in this environment.
 pub(crate) fn forebay(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    let built = || env!("CARGO_BIN_EXE_forebay").into();
+    let mut command = Command::new(std::env::var_os("IT_FOREBAY").unwrap_or_else(built));
     command.args(arguments);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FOREBAY_") {
