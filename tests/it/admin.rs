@@ -76,9 +76,8 @@ fn metrics_count_what_happened(driver: Driver) {
 
 fn the_public_listener_tells_nothing(driver: Driver) {
     let server = Server::start(Setup::new(driver));
-    let mut connection = server.connect();
     for path in ["/metrics", "/healthz", "/readyz", "/"] {
-        let response = connection.send(&crate::support::http::Request::get(path)).unwrap();
+        let response = server.send(&crate::support::http::Request::get(path));
         assert!([404, 405].contains(&response.status), "{path}: {}", response.status);
         assert_eq!(response.value("server"), "", "{path}");
     }

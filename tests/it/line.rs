@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Barrier;
+use std::time::Duration;
 
 use crate::support::http::{Connection, Request};
 use crate::support::log::Row;
@@ -70,7 +71,7 @@ fn a_record_holds_the_request_byte_for_byte(driver: Driver) {
 fn first_deliveries_at_once_leave_one_record(driver: Driver) {
     let rounds = setting("IT_TWIN_ROUNDS", 50);
     for ack in ["written", "synced"] {
-        let setup = Setup::new(driver).ack(ack).lane("segment_size = \"32MiB\"");
+        let setup = Setup::new(driver).ack(ack).segments("32MiB", "1MiB");
         let server = Server::start(setup);
         let barrier = Barrier::new(SENDER_THREADS);
         std::thread::scope(|scope| {
@@ -110,21 +111,27 @@ fn deliver_together(server: &Server, barrier: &Barrier, rounds: u64) {
 fn requests_sent_ahead_are_answered_in_order(driver: Driver) {
     const AHEAD: usize = 100;
     let server = Server::start(Setup::new(driver));
-    let mut bytes = Vec::new();
-    for index in 0..AHEAD {
-        bytes.extend(sign::standard(&format!("msg_{index:03}"), b"{}").bytes());
-        if index == AHEAD / 2 {
-            bytes.extend(sign::standard("msg_lost", b"{}").to("/nowhere").bytes());
-        }
-    }
+    let ahead = |from: usize, to: usize| -> Vec<u8> {
+        let requests =
+            (from..to).map(|index| sign::standard(&format!("msg_{index:03}"), b"{}").bytes());
+        requests.flatten().collect()
+    };
     let mut connection = server.connect();
-    connection.write(&bytes).unwrap();
-    for index in 0..=AHEAD {
-        let expected = if index == AHEAD / 2 + 1 { 404 } else { 200 };
-        assert_eq!(connection.read().unwrap().status, expected, "answer {index}");
+    connection.write(&ahead(0, AHEAD)).unwrap();
+    for index in 0..AHEAD {
+        assert_eq!(connection.read().unwrap().status, 200, "answer {index}");
     }
+    // A refusal ends the connection: what was sent behind it is neither answered nor stored.
+    let mut forged = sign::standard("msg_forged", b"{}");
+    forged.body = b"[]".to_vec();
+    let behind = ahead(AHEAD + 1, AHEAD + 3);
+    connection.write(&[ahead(AHEAD, AHEAD + 1), forged.bytes(), behind].concat()).unwrap();
+    assert_eq!(connection.read().unwrap().status, 200);
+    let refusal = connection.read().unwrap();
+    assert_eq!((refusal.status, refusal.closes()), (401, true));
+    assert!(connection.ended_within(Duration::from_secs(5)));
     let ids: Vec<String> = server.rows().iter().map(|row| row.id().to_owned()).collect();
-    let expected: Vec<String> = (0..AHEAD).map(|index| format!("msg_{index:03}")).collect();
+    let expected: Vec<String> = (0..=AHEAD).map(|index| format!("msg_{index:03}")).collect();
     assert_eq!(ids, expected);
 }
 

@@ -74,7 +74,7 @@ fn a_tail_without_follow_ends_at_the_newest_record(driver: Driver) {
 
 fn a_follower_sees_every_event_across_segments_and_a_restart(driver: Driver) {
     const EVENTS: usize = 600;
-    let mut server = Server::start(Setup::new(driver).lane("segment_size = \"64KiB\""));
+    let mut server = Server::start(Setup::new(driver).segments("128KiB", "8KiB"));
     let follower = Follower::start(&server, &["--from", "earliest"]);
     let mut seen = 0;
     for (from, to) in [(0, EVENTS / 3), (EVENTS / 3, 2 * EVENTS / 3), (2 * EVENTS / 3, EVENTS)] {
@@ -91,8 +91,7 @@ fn a_follower_sees_every_event_across_segments_and_a_restart(driver: Driver) {
             server.run();
         }
     }
-    let segments = std::fs::read_dir(server.data()).unwrap().count();
-    assert!(segments > 0, "the data folder is where it was said to be");
+    assert!(server.data().is_dir(), "the data folder is where it was said to be");
 }
 
 fn a_tail_starts_where_it_is_told(driver: Driver) {

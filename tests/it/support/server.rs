@@ -24,6 +24,8 @@ const ADMIN_PORT: u16 = 7401;
 /// Generous, since a start may wait for a busy machine; a healthy one takes milliseconds.
 const START_WAIT: Duration = Duration::from_secs(30);
 const EXIT_WAIT: Duration = Duration::from_secs(30);
+/// Many times the keeper's pause between two looks.
+const MARKS_WAIT: Duration = Duration::from_millis(50);
 
 /// What a test may choose about its server.
 #[derive(Clone, Debug)]
@@ -64,10 +66,10 @@ impl Setup {
         self
     }
 
-    /// The lines of the lane beside its name and ack level.
-    pub(crate) fn lane(mut self, lines: &str) -> Self {
-        self.lane = format!("{lines}\n");
-        self
+    /// Segments of this size, and bodies that fit: a segment holds several of the largest.
+    pub(crate) fn segments(mut self, size: &str, body_max: &str) -> Self {
+        self.lane = format!("segment_size = \"{size}\"\n");
+        self.receive(&format!("body_max = \"{body_max}\""))
     }
 
     /// The secrets of the source `/std`, each with its name.
@@ -96,7 +98,9 @@ impl Setup {
         let admin = SocketAddr::new(address, ADMIN_PORT);
         write!(text, "[receive]\nlisten = \"{receive}\"\nreceivers = 2\n").unwrap();
         write!(text, "{}\n[admin]\nlisten = \"{admin}\"\n", self.receive).unwrap();
-        write!(text, "\n[[lane]]\nname = \"main\"\nack = \"{}\"\n{}", self.ack, self.lane).unwrap();
+        // A small table, since a large one takes a while to make and most tests need none.
+        let lane = "\n[[lane]]\nname = \"main\"\ndedupe_capacity = 200000\n";
+        write!(text, "{lane}ack = \"{}\"\n{}", self.ack, self.lane).unwrap();
         let standard: Vec<(&str, &str)> = self.secrets.clone();
         text.push_str(&source("std", "standard-webhooks", &standard));
         text.push_str(&source("github", "github", &[("only", sign::GITHUB_SECRET)]));
@@ -264,6 +268,13 @@ impl Server {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// The keeper tells other processes how far they may read a moment after the answer.
+    pub(crate) fn let_marks_settle(&self) {
+        if self.child.is_some() {
+            std::thread::sleep(MARKS_WAIT);
+        }
+    }
+
     /// What `forebay tail` says with these arguments.
     pub(crate) fn tail(&self, arguments: &[&str]) -> Output {
         self.tail_command(arguments).output().unwrap()
@@ -278,11 +289,13 @@ impl Server {
 
     /// The log from its start, deliveries included, as a process of its own reads it.
     pub(crate) fn rows(&self) -> Vec<Row> {
+        self.let_marks_settle();
         log::rows(&self.tail(&["--json", "--deliveries", "--from", "earliest"]))
     }
 
     /// The events of the log, without later deliveries.
     pub(crate) fn events(&self) -> Vec<Row> {
+        self.let_marks_settle();
         log::rows(&self.tail(&["--json", "--from", "earliest"]))
     }
 }
