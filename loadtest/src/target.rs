@@ -16,6 +16,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use forebay::runtime::{self, Driver};
 use forebay::verify;
+use forebay_log::Clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -110,8 +111,11 @@ fn line(args: &TargetArgs) -> io::Result<()> {
     let path = args.data.join("forebay.toml");
     fs::write(&path, configuration(args))?;
     let config = forebay::config::load(&path, std::iter::empty()).map_err(io::Error::other)?;
-    drop(config);
-    bare(args)?;
+    let server =
+        forebay::server::Server::start(config, &Clock::System).map_err(io::Error::other)?;
+    figures::say(&server.address().to_string());
+    wait_for_parent();
+    server.stop();
     Ok(())
 }
 
