@@ -76,13 +76,18 @@ pub struct Appender {
 
 /// A claim, and the segment in which it lies. Dropped before it was published, by a panic, it
 /// becomes a filler record, so that it does not hold back what is claimed behind it.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     segment: &'a Segment,
     claim: Option<Claim>,
 }
 
-impl Held<'_> {
-    fn publish(mut self, parts: [&[u8]; 3]) {
+impl<'a> Held<'a> {
+    pub(crate) fn new(segment: &'a Segment, claim: Claim) -> Self {
+        Self { segment, claim: Some(claim) }
+    }
+
+    /// Stores the parts of a record and publishes it.
+    pub(crate) fn publish(mut self, parts: [&[u8]; 3]) {
         if let Some(claim) = self.claim.as_mut() {
             let at = claim.from() - self.segment.extent().base;
             self.segment.map.store(claim, at, parts);
@@ -103,7 +108,7 @@ impl Drop for Held<'_> {
 }
 
 /// Publishes a filler over a claim.
-fn pad(segment: &Segment, mut claim: Claim) {
+pub(crate) fn pad(segment: &Segment, mut claim: Claim) {
     let header = RecordHeader::pad(claim.from(), claim.commit_word());
     let header = header.sealed_bytes(segment.identity.seed);
     let at = claim.from() - segment.extent().base;
@@ -177,7 +182,7 @@ impl Appender {
             checked = Some((seed, crc));
             let header = header_of(record, from, crc).sealed_bytes(seed);
             let Some(claim) = shared.watermarks.claim(from, to) else { continue };
-            Held { segment, claim: Some(claim) }.publish([&header, record.meta, record.body]);
+            Held::new(segment, claim).publish([&header, record.meta, record.body]);
             let start = Position::new(segment.identity.epoch, from);
             return Ok(Appended { start, end: to });
         }
@@ -202,7 +207,8 @@ fn roll(shared: &Shared, segment: &Segment, from: u64) -> Result<(), AppendError
     Ok(())
 }
 
-fn header_of(record: &NewRecord<'_>, position: u64, payload_crc: u32) -> RecordHeader {
+/// The header of a record, its own checksum not in place yet.
+pub(crate) fn header_of(record: &NewRecord<'_>, position: u64, payload_crc: u32) -> RecordHeader {
     RecordHeader {
         commit: 0.into(),
         header_crc: 0.into(),
@@ -217,5 +223,49 @@ fn header_of(record: &NewRecord<'_>, position: u64, payload_crc: u32) -> RecordH
         flags: 0,
         reserved: 0.into(),
         reserved_wide: 0.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{KIND_PAD, SEGMENT_BYTES_MIN, seed_of};
+    use crate::segment::{Extent, Identity};
+    use crate::watermark::Watermarks;
+
+    #[test]
+    fn an_abandoned_claim_becomes_a_pad_and_holds_nobody_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let identity = Identity {
+            lane_id: [1; 16],
+            sequence: 0,
+            epoch: 1,
+            extent: Extent { base: 0, bytes: SEGMENT_BYTES_MIN },
+            salt: 1,
+            seed: seed_of(1),
+            created_ns: 0,
+            ack: 1,
+        };
+        let segment = Segment::create(dir.path(), identity, false).expect("a segment");
+        let watermarks = Watermarks::new(4096);
+        let claim = watermarks.claim(4096, 4096 + 640).expect("free");
+        assert!(!watermarks.publish(|offset| segment.committed_end(offset)));
+        let abandoned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _held = Held::new(&segment, claim);
+            panic!("a producer dies");
+        }));
+        assert!(abandoned.is_err());
+        assert!(watermarks.publish(|offset| segment.committed_end(offset)));
+        assert_eq!(watermarks.published(), 4096 + 640);
+        let header = segment.map.header(4096).expect("committed");
+        let header = RecordHeader::read(header, identity.seed, 4096).expect("it holds");
+        assert_eq!(header.kind, KIND_PAD);
+    }
+
+    #[test]
+    fn an_appender_can_move_to_its_thread() {
+        fn sends<T: Send>() {}
+        sends::<Appender>();
+        sends::<crate::Reader>();
     }
 }

@@ -326,3 +326,57 @@ pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     // At most 256 bytes are always given whole.
     if got == N { Ok(bytes) } else { Err(io::Error::other("too few random bytes")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{AppendError, Kind, NewRecord};
+
+    /// Never waits, and counts what it is told all the same.
+    #[derive(Default)]
+    struct Told(AtomicU64);
+
+    impl Acked for Told {
+        fn waiting(&self) -> bool {
+            false
+        }
+
+        fn moved(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_failed_lane_tells_everyone_takes_nothing_and_acknowledges_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = LaneOptions {
+            segment_bytes: SEGMENT_BYTES_MIN,
+            disk_reserve_bytes: Some(0),
+            volatile_allowed: true,
+            ..LaneOptions::default()
+        };
+        let lane = Lane::open(dir.path(), options.clone()).expect("a lane").0;
+        let told = Arc::new(Told::default());
+        assert!(lane.subscribe(Arc::clone(&told) as Arc<dyn Acked>));
+        let mut appender = lane.appender();
+        let record = NewRecord {
+            kind: Kind::Event,
+            key: Key([1; 16]),
+            received_ns: 1,
+            meta: b"",
+            body: b"x",
+        };
+        lane.shared.fail();
+        let acked = lane.acked();
+        assert_eq!(told.0.load(Ordering::Relaxed), 1);
+        assert_eq!(lane.state(), LaneState::Failed);
+        assert_eq!(appender.append(&record), Err(AppendError::Failed));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!((lane.state(), lane.acked()), (LaneState::Failed, acked));
+        lane.close();
+        let (_lane, recovery) = Lane::open(dir.path(), options).expect("it opens again");
+        assert_eq!((recovery.unsealed, recovery.records), (1, 0));
+    }
+}

@@ -59,6 +59,9 @@ mod recover;
 mod lane;
 mod tail;
 
+#[cfg(test)]
+mod golden;
+
 pub use append::{AppendError, Appended, Appender, NewRecord};
 pub use clock::Clock;
 pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::format::{FOOTER_RECOVERED, FORMAT_VERSION, Footer};
+use crate::format::{FOOTER_RECOVERED, FORMAT_VERSION, Footer, PAGE_BYTES, SEGMENT_BYTES_MAX};
 use crate::lane::OpenError;
 use crate::position::Position;
 use crate::scan::{Found, Scanned};
@@ -94,8 +94,8 @@ impl Plan {
     /// Adds a segment to the plan, or a warning about it.
     fn take(&mut self, path: &Path, base: u64) -> Result<(), OpenError> {
         // Whatever it holds, its range of offsets is spent.
-        let file_bytes = fs::metadata(path).map_or(0, |data| data.len());
-        self.next_base = self.next_base.max(base.saturating_add(file_bytes));
+        let file_bytes = fs::metadata(path).map_or(0, |data| data.len().min(SEGMENT_BYTES_MAX));
+        self.next_base = self.next_base.max(base + file_bytes.next_multiple_of(PAGE_BYTES));
         let (file, identity) = match segment::inspect(path, base) {
             Ok((file, Inspected::Segment(identity))) => (file, identity),
             Ok((_, Inspected::Version(found))) => {
@@ -175,7 +175,12 @@ impl Plan {
 fn footer_of(file: &File, identity: &Identity) -> io::Result<(Footer, bool)> {
     match segment::footer(file, identity)? {
         Some(footer) => Ok((footer, true)),
-        None => Ok((scan(&Scanned::new(file, *identity)?), false)),
+        None => {
+            // Pages that a failed sync has left marked clean show bytes that the medium does not
+            // have. Clean pages are dropped by this and read again; dirty ones stay.
+            rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+            Ok((scan(&Scanned::new(file, *identity)?), false))
+        }
     }
 }
 

@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, IFlags};
 
 use crate::format::{
-    FORMAT_VERSION, Footer, PAGE_BYTES, SEGMENT_BYTES_MIN, SegmentHeader, seed_of,
+    FORMAT_VERSION, Footer, PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader,
+    seed_of,
 };
 use crate::mapping::WriteMap;
 
+/// No segment starts beyond this: arithmetic on offsets stays far from the end of 64 bits.
+const BASE_MAX: u64 = 1 << 62;
 const FILE_MODE: u32 = 0o640;
 const DIR_MODE: u32 = 0o750;
 
@@ -124,7 +127,8 @@ pub(crate) fn file_name(base: u64) -> String {
 pub(crate) fn base_of(name: &OsStr) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(".seg")?;
     let lower = digits.len() == 16 && !digits.bytes().any(|byte| byte.is_ascii_uppercase());
-    lower.then(|| u64::from_str_radix(digits, 16).ok())?
+    let base = lower.then(|| u64::from_str_radix(digits, 16).ok())??;
+    (base <= BASE_MAX && base.is_multiple_of(PAGE_BYTES)).then_some(base)
 }
 
 /// The bases of all segments in a directory, lowest first.
@@ -159,9 +163,9 @@ fn inspect_file(file: &File, base: u64) -> io::Result<Inspected> {
     }
     let identity = Identity::of(&header);
     let Extent { base: found, bytes } = identity.extent;
-    // Checked before any arithmetic: an end beyond u64 would overflow it.
-    let bounded = bytes >= SEGMENT_BYTES_MIN && bytes.is_multiple_of(PAGE_BYTES);
-    if !bounded || found.checked_add(bytes).is_none() {
+    // Checked before any arithmetic, like the base in the name: nothing can overflow then.
+    let bounded = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
+    if !bounded || !bytes.is_multiple_of(PAGE_BYTES) {
         return Ok(Inspected::Damaged("the segment header holds impossible sizes"));
     }
     if found != base {
@@ -301,6 +305,9 @@ mod tests {
     fn only_sixteen_lower_case_digits_name_a_segment() {
         assert_eq!(base_of(OsStr::new("0000000000010000.seg")), Some(65_536));
         assert_eq!(file_name(65_536), "0000000000010000.seg");
+        for name in ["ffffffffffffffff.seg", "0000000000010010.seg"] {
+            assert_eq!(base_of(OsStr::new(name)), None, "{name} is out of bounds");
+        }
         for name in ["10000.seg", "000000000001000A.seg", "0000000000010000.new", "marks", ".seg"] {
             assert_eq!(base_of(OsStr::new(name)), None, "{name}");
         }

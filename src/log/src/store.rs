@@ -141,7 +141,7 @@ impl Store {
             Ok((available, reserve)) => {
                 self.shared.stats.available_bytes.set(available);
                 // Once full, a little more is asked for, so that the state does not flutter.
-                let again = reserve.saturating_add(reserve / 8);
+                let again = reserve.saturating_add(self.segment_bytes);
                 available < if self.low { again } else { reserve }
             }
             // A file system that does not answer is not one to promise anything on.

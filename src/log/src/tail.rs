@@ -310,11 +310,11 @@ impl Reader {
 
     /// How far the current segment may be read; nothing while nobody has said so.
     fn limit(&mut self) -> Result<Option<u64>, ReadError> {
-        let marks = self.marks.as_ref().map(marks::acked);
         let Some(current) = self.current.as_mut() else { return Ok(None) };
         if let Some(end) = current.sealed_end {
             return Ok(Some(end));
         }
+        let marks = self.marks.as_ref().map(marks::acked);
         let extent = current.scanned.extent();
         let epoch = u64::from(current.scanned.identity.epoch);
         match marks {

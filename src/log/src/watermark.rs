@@ -201,3 +201,145 @@ pub(crate) enum Rolled {
     /// Someone else moved `claimed`.
     Lost,
 }
+
+#[cfg(all(test, not(forebay_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_succeeds_once_and_never_after_the_close() {
+        let watermarks = Watermarks::new(64);
+        let claim = watermarks.claim(64, 128).expect("free");
+        assert_eq!((claim.from(), claim.bytes(), claim.commit_word()), (64, 64, 64));
+        assert!(watermarks.claim(64, 192).is_none());
+        assert_eq!(watermarks.close(), 128);
+        assert!(watermarks.claim(128, 192).is_none());
+        assert_eq!(watermarks.next_claim(), Claimed::Closed);
+        assert_eq!(watermarks.claimed(), 128);
+    }
+
+    #[test]
+    fn a_roll_leaves_the_rest_to_its_winner_alone() {
+        let watermarks = Watermarks::new(0);
+        assert!(matches!(watermarks.roll(0, 64, 256), Rolled::Rest(claim) if claim.bytes() == 64));
+        assert!(matches!(watermarks.roll(0, 64, 256), Rolled::Lost));
+        assert!(matches!(watermarks.roll(256, 256, 512), Rolled::Full));
+        assert_eq!(watermarks.claimed(), 512);
+    }
+
+    #[test]
+    fn published_stops_at_the_first_hole() {
+        let watermarks = Watermarks::new(0);
+        drop(watermarks.claim(0, 4));
+        let committed = [true, true, false, true];
+        let step = |offset: u64| {
+            let index = usize::try_from(offset).expect("small");
+            committed.get(index).filter(|done| **done).map(|_| offset + 1)
+        };
+        assert!(watermarks.publish(step));
+        assert_eq!(watermarks.published(), 2);
+        assert!(!watermarks.publish(step));
+        watermarks.set_durable(2);
+        let all = WatermarksRead { claimed: 4, published: 2, durable: 2 };
+        assert_eq!(watermarks.read(), all);
+    }
+}
+
+/// The protocol under every interleaving: `RUSTFLAGS="--cfg forebay_loom" cargo test -p
+/// forebay-log --lib loom`. A record is one offset long, its commit word and its payload one
+/// atomic each; without the fence in `publish`, or the one in "Waking", these fail.
+#[cfg(all(test, forebay_loom))]
+mod loom_model {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicBool, AtomicU32};
+    use loom::thread;
+
+    use super::*;
+
+    struct Model {
+        watermarks: Watermarks,
+        commits: [AtomicU32; 3],
+        payloads: [AtomicU32; 3],
+    }
+
+    impl Model {
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                watermarks: Watermarks::new(0),
+                commits: [(); 3].map(|()| AtomicU32::new(0)),
+                payloads: [(); 3].map(|()| AtomicU32::new(0)),
+            })
+        }
+
+        fn publish(&self) -> bool {
+            self.watermarks.publish(|offset| {
+                let commit = self.commits.get(usize::try_from(offset).ok()?)?;
+                (commit.load(Ordering::Acquire) != 0).then_some(offset + 1)
+            })
+        }
+
+        fn append(&self) -> u64 {
+            loop {
+                let Claimed::At(from) = self.watermarks.next_claim() else { panic!("closed") };
+                if self.watermarks.claim(from, from + 1).is_some() {
+                    let index = usize::try_from(from).expect("small");
+                    self.payloads[index].store(7, Ordering::Relaxed);
+                    self.commits[index].store(1, Ordering::Release);
+                    self.publish();
+                    return from;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn loom_the_last_committer_publishes_everything() {
+        loom::model(|| {
+            let model = Model::new();
+            let producers = [(); 2].map(|()| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || model.append())
+            });
+            let mut claimed = producers.map(|producer| producer.join().expect("no panic"));
+            claimed.sort_unstable();
+            assert_eq!(claimed, [0, 1]);
+            assert_eq!(model.watermarks.published(), 2);
+        });
+    }
+
+    #[test]
+    fn loom_whoever_sees_published_sees_the_records() {
+        loom::model(|| {
+            let model = Model::new();
+            let producer = {
+                let model = Arc::clone(&model);
+                thread::spawn(move || model.append())
+            };
+            let published = usize::try_from(model.watermarks.published()).expect("small");
+            for payload in &model.payloads[..published] {
+                assert_eq!(payload.load(Ordering::Relaxed), 7);
+            }
+            producer.join().expect("no panic");
+        });
+    }
+
+    #[test]
+    fn loom_a_sleeper_sees_the_move_or_the_mover_sees_the_sleeper() {
+        loom::model(|| {
+            let model = Model::new();
+            let asleep = Arc::new(AtomicBool::new(false));
+            let mover = {
+                let (model, asleep) = (Arc::clone(&model), Arc::clone(&asleep));
+                thread::spawn(move || {
+                    model.append();
+                    fence(Ordering::SeqCst);
+                    asleep.load(Ordering::Relaxed)
+                })
+            };
+            asleep.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            let sees_move = model.watermarks.published() == 1;
+            assert!(mover.join().expect("no panic") || sees_move, "a wake is lost");
+        });
+    }
+}

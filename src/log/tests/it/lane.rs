@@ -161,3 +161,95 @@ fn latest_starts_behind_the_newest_acknowledged_record() {
     assert!(reader.wait(std::time::Duration::from_secs(5)).expect("marks"));
     assert_eq!(drain(&mut reader), [2]);
 }
+
+#[test]
+fn synced_is_refused_where_nothing_survives_the_loss_of_power() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let mut asked = options(AckLevel::Synced);
+    asked.volatile_allowed = false;
+    match forebay_log::Lane::open(dir.path(), asked) {
+        Err(error @ OpenError::Volatile { .. }) => {
+            assert!(error.to_string().contains("tmpfs"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn segments_out_of_bounds_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for bytes in [0, SMALL - 4096, SMALL + 1, 4 << 30] {
+        let mut asked = options(AckLevel::Written);
+        asked.segment_bytes = bytes;
+        let refused = forebay_log::Lane::open(dir.path(), asked);
+        assert!(matches!(refused, Err(OpenError::SegmentBytes { .. })), "{bytes}");
+    }
+}
+
+#[test]
+fn files_are_for_the_owner_and_the_group_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane_dir = dir.path().join("lanes/main");
+    let lane = open(&lane_dir, AckLevel::Written);
+    append(&mut lane.appender(), 1);
+    let mode = |path: &std::path::Path| {
+        std::fs::metadata(path).expect("there").permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&lane_dir) & 0o027, 0);
+    for entry in std::fs::read_dir(&lane_dir).expect("a lane") {
+        let path = entry.expect("an entry").path();
+        assert_eq!(mode(&path) & 0o137, 0, "{}", path.display());
+    }
+}
+
+#[test]
+fn age_retires_what_is_older_and_keeps_the_rest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut aged = options(AckLevel::Written);
+    aged.retention.age = Some(std::time::Duration::from_nanos(500));
+    // Record N arrives at 1000 + N: those before 600 are too old once it is 2100.
+    aged.clock = forebay_log::Clock::fixed(1_000);
+    let forebay_log::Clock::Fixed(now) = aged.clock.clone() else { panic!("fixed above") };
+    let lane = forebay_log::Lane::open(dir.path(), aged).expect("the lane").0;
+    let mut appends = lane.appender();
+    let mut end = 0;
+    for number in 0..1_000 {
+        end = append(&mut appends, number).end;
+    }
+    wait_acked(&lane, end);
+    assert_eq!(lane.stats().segments_retired, 0);
+    now.store(2_100, std::sync::atomic::Ordering::Relaxed);
+    wait_for("retention", || lane.stats().segments_retired > 5);
+    lane.close();
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    let kept = drain(&mut reader);
+    assert!(kept[0] > 400 && kept[0] <= 600, "{}", kept[0]);
+    assert_eq!(kept, (kept[0]..1_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_lane_opens_again_by_itself_when_space_returns() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let available = || {
+        let room = rustix::fs::statvfs(dir.path()).expect("a file system");
+        room.f_bavail * room.f_frsize
+    };
+    let hog_bytes = 256 << 20;
+    if available() < 4 * hog_bytes {
+        return;
+    }
+    let mut bounded = options(AckLevel::Written);
+    bounded.disk_reserve_bytes = Some(available() - hog_bytes / 2);
+    let lane = forebay_log::Lane::open(dir.path(), bounded).expect("the lane").0;
+    let mut appends = lane.appender();
+    append(&mut appends, 0);
+    let hog_path = dir.path().join("hog");
+    let hog = std::fs::File::create(&hog_path).expect("a file");
+    rustix::fs::fallocate(&hog, rustix::fs::FallocateFlags::empty(), 0, hog_bytes).expect("space");
+    wait_for("the low-water mark", || lane.state() == LaneState::Full);
+    std::fs::remove_file(&hog_path).expect("removed");
+    drop(hog);
+    wait_for("the space", || lane.state() == LaneState::Open);
+    append(&mut appends, 1);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay_log::{AckLevel, Acked, From, Lane, Reader};
 
-use crate::support::{SMALL, append, drain, number, open, options, wait_acked, wait_for};
+use crate::support::{SMALL, append, copy_of, drain, number, open, options, wait_acked, wait_for};
 
 const EACH: u64 = 2_000;
 
@@ -44,18 +44,18 @@ fn a_reader_keeps_its_order_while_segments_roll_and_vanish() {
     let mut bounded = options(AckLevel::Written);
     bounded.retention.bytes = Some(4 * SMALL);
     let (lane, _) = Lane::open(dir.path(), bounded).expect("the lane");
-    let done = AtomicBool::new(false);
-    let read = thread::scope(|scope| {
+    let finished = AtomicBool::new(false);
+    let (numbers, skipped) = thread::scope(|scope| {
         let follower = scope.spawn(|| {
             let mut reader = Reader::open(dir.path()).expect("a reader");
-            let mut read = Vec::new();
+            let mut numbers = Vec::new();
             loop {
-                let last = done.load(Ordering::Acquire);
+                let last = finished.load(Ordering::Acquire);
                 while let Some(record) = reader.next().expect("readable") {
-                    read.push(number(record.body()));
+                    numbers.push(number(record.body()));
                 }
                 if last && !reader.wait(Duration::from_millis(50)).expect("marks") {
-                    break (read, reader.skipped());
+                    break (numbers, reader.skipped());
                 }
                 reader.wait(Duration::from_millis(5)).expect("marks");
             }
@@ -67,10 +67,9 @@ fn a_reader_keeps_its_order_while_segments_roll_and_vanish() {
         }
         wait_acked(&lane, end);
         wait_for("retention", || lane.stats().bytes <= 4 * SMALL);
-        done.store(true, Ordering::Release);
+        finished.store(true, Ordering::Release);
         follower.join().expect("no panic")
     });
-    let (numbers, skipped) = read;
     assert!(numbers.is_sorted_by(|one, next| one < next));
     assert_eq!(numbers.last(), Some(&(2 * EACH - 1)));
     assert_eq!((skipped.damaged, skipped.gaps), (0, 0));
@@ -141,4 +140,49 @@ fn a_reader_that_waits_follows_a_writer_over_its_restarts() {
     }
     assert_eq!(seen, (0..270).collect::<Vec<_>>());
     assert_eq!(reader.expect("a reader").skipped(), forebay_log::Skipped::default());
+}
+
+#[test]
+fn a_crash_amid_two_producers_keeps_what_was_acknowledged_before_it() {
+    for ack in [AckLevel::Written, AckLevel::Synced] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lane = open(dir.path(), ack);
+        let finished = AtomicBool::new(false);
+        let acked = [AtomicU64::new(0), AtomicU64::new(0)];
+        thread::scope(|scope| {
+            for (parity, acked) in (0..2).zip(&acked) {
+                let mut appends = lane.appender();
+                let (lane, finished) = (&lane, &finished);
+                scope.spawn(move || {
+                    for count in 0.. {
+                        if finished.load(Ordering::Acquire) {
+                            return;
+                        }
+                        let end = append(&mut appends, parity + 2 * count).end;
+                        wait_acked(lane, end);
+                        acked.store(count + 1, Ordering::Release);
+                    }
+                });
+            }
+            for _ in 0..5 {
+                thread::sleep(Duration::from_millis(20));
+                let promised = acked.each_ref().map(|count| count.load(Ordering::Acquire));
+                let crashed = copy_of(dir.path());
+                let (survivor, recovery) =
+                    Lane::open(crashed.path(), options(ack)).expect("it recovers");
+                assert_eq!(recovery.damaged, 0, "{recovery:?}");
+                drop(survivor);
+                let mut reader = Reader::open(crashed.path()).expect("a reader");
+                let numbers = drain(&mut reader);
+                for (parity, promised) in (0..2).zip(promised) {
+                    let own = numbers.iter().copied().filter(|number| number % 2 == parity);
+                    let own: Vec<_> = own.collect();
+                    let first = (0..own.len() as u64).map(|count| parity + 2 * count);
+                    assert_eq!(own, first.collect::<Vec<_>>());
+                    assert!(own.len() as u64 >= promised, "{} < {promised}", own.len());
+                }
+            }
+            finished.store(true, Ordering::Release);
+        });
+    }
 }
