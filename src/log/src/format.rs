@@ -330,6 +330,7 @@ fn put<const N: usize, const M: usize>(bytes: &mut [u8; N], at: usize, field: [u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meta::Tag;
 
     const DOCUMENT: &str = include_str!("../FORMAT.md");
 
@@ -428,7 +429,6 @@ mod tests {
         }
         assert!(DOCUMENT.contains(&format!("from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}")));
         assert!(DOCUMENT.contains(&format!("# Format of a lane, version {FORMAT_VERSION}\n")));
-        use crate::meta::Tag;
         for (tag, meaning) in [
             (Tag::Source, "source"),
             (Tag::EventPosition, "in a delivery: position of the event"),

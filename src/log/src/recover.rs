@@ -173,15 +173,13 @@ impl Plan {
 
 /// The footer of a segment, and whether it has it already.
 fn footer_of(file: &File, identity: &Identity) -> io::Result<(Footer, bool)> {
-    match segment::footer(file, identity)? {
-        Some(footer) => Ok((footer, true)),
-        None => {
-            // Pages that a failed sync has left marked clean show bytes that the medium does not
-            // have. Clean pages are dropped by this and read again; dirty ones stay.
-            rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
-            Ok((scan(&Scanned::new(file, *identity)?), false))
-        }
+    if let Some(footer) = segment::footer(file, identity)? {
+        return Ok((footer, true));
     }
+    // Pages that a failed sync has left marked clean show bytes that the medium does not have.
+    // Clean pages are dropped by this and read again; dirty ones stay.
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok((scan(&Scanned::new(file, *identity)?), false))
 }
 
 /// Reads a segment from front to back, as far as records go.

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use forebay_log::{AckLevel, Lane, OpenError, Position, Reader};
+use forebay_log::{AckLevel, From, Lane, OpenError, Position, Reader};
 use proptest::prelude::*;
 
 use crate::support::{append, copy_of, drain, key, open, options, wait_acked};
@@ -153,6 +153,23 @@ fn a_segment_of_another_lane_is_refused_with_its_name() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_position_and_any_time_lead_to_a_record_behind_them_or_to_the_end(
+        epoch in 0_u32..4,
+        offset in prop_oneof![any::<u64>(), 0_u64..400_000],
+        time in prop_oneof![any::<u64>(), 900_u64..1_200],
+    ) {
+        let (dir, starts) = closed_lane();
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        reader.seek(From::Position(Position::new(epoch, offset))).expect("a place");
+        let found = reader.next().expect("readable").map(|record| record.position());
+        let expected = starts.iter().copied().find(|start| start.offset() >= offset);
+        prop_assert_eq!(found, expected);
+        reader.seek(From::Time(time)).expect("a place");
+        let found = reader.next().expect("readable").map(|record| record.received_ns());
+        prop_assert_eq!(found, (1_000..1_000 + RECORDS).find(|ns| *ns >= time));
+    }
 
     #[test]
     fn no_flipped_bits_make_a_reader_or_recovery_panic_or_tell_a_wrong_byte(

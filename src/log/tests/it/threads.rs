@@ -75,9 +75,9 @@ fn a_reader_keeps_its_order_while_segments_roll_and_vanish() {
     assert_eq!((skipped.damaged, skipped.gaps), (0, 0));
     assert!(skipped.segments > 0 || numbers.len() as u64 == 2 * EACH, "{skipped:?}");
     assert!(lane.stats().segments_retired > 0);
-    let mut late = Reader::open(dir.path()).expect("a reader");
-    late.seek(From::Earliest).expect("a place");
-    let kept = drain(&mut late);
+    let mut newcomer = Reader::open(dir.path()).expect("a reader");
+    newcomer.seek(From::Earliest).expect("a place");
+    let kept = drain(&mut newcomer);
     assert_eq!(kept, (2 * EACH - kept.len() as u64..2 * EACH).collect::<Vec<_>>());
 }
 
