@@ -83,3 +83,41 @@ pub(crate) fn acked(marks: &MarksMap) -> (u64, u64) {
     let acked = marks.load(Mark::Acked);
     (marks.load(Mark::Epoch), acked)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_sleeps_on_its_read_only_page_and_the_writer_wakes_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let writer = open_for_writing(dir.path(), [1; 16]).expect("a page");
+        let reader = open_for_reading(dir.path()).expect("readable").expect("a page");
+        let seen = reader.futex_value();
+        assert!(reader.wait(seen, Duration::from_millis(1)), "the kernel cannot wait here");
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                while reader.futex_value() == seen {
+                    assert!(reader.wait(seen, Duration::from_secs(60)));
+                }
+                acked(&reader)
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            begin(&writer, 3, &Told { acked: 4096, ..Told::default() });
+            assert_eq!(sleeper.join().expect("no panic"), (3, 4096));
+        });
+    }
+
+    #[test]
+    fn marks_of_the_same_lane_outlive_their_writer_and_those_of_another_do_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let told = Told { acked: 8192, ..Told::default() };
+        begin(&open_for_writing(dir.path(), [1; 16]).expect("a page"), 1, &told);
+        let again = open_for_writing(dir.path(), [1; 16]).expect("a page");
+        assert_eq!(acked(&again), (1, 8192));
+        let other = open_for_writing(dir.path(), [2; 16]).expect("a page");
+        assert_eq!(acked(&other), (0, 0));
+    }
+}

@@ -222,6 +222,7 @@ impl Shared {
 
     /// The keeper announces that it is about to sleep, and must then look once more.
     pub(crate) fn announce_idle(&self) {
+        // Relaxed: ordered by the fence.
         self.keeper_idle.store(true, Ordering::Relaxed);
         // SeqCst: between the announcement and the keeper's last look.
         fence(Ordering::SeqCst);
@@ -229,6 +230,7 @@ impl Shared {
 
     /// The keeper is awake again.
     pub(crate) fn announce_awake(&self) {
+        // Relaxed: an appender that still sees the announcement unparks in vain, and that is all.
         self.keeper_idle.store(false, Ordering::Relaxed);
     }
 
