@@ -2,7 +2,6 @@
 //!
 //! Bursts of records into pages that the keeper has made ready, as on the path of a request; the
 //! waits between the bursts, in which it catches up, are not timed.
-#![expect(clippy::expect_used, reason = "a bench that cannot set up has nothing to measure")]
 
 use std::hint::black_box;
 use std::sync::Barrier;

@@ -228,9 +228,10 @@ impl Lane {
 
     /// Tells `subscriber`, for the life of the lane, when [`Lane::acked`] moves or the lane
     /// fails; false if there are already [`SUBSCRIBERS_MAX`](crate::SUBSCRIBERS_MAX).
+    #[expect(clippy::needless_pass_by_value, reason = "the lane keeps it")]
     #[must_use = "a subscriber that was not taken is never told anything"]
     pub fn subscribe(&self, subscriber: Arc<dyn Acked>) -> bool {
-        self.shared.subscribe(subscriber)
+        self.shared.subscribe(&subscriber)
     }
 
     /// The ack level.

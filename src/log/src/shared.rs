@@ -161,18 +161,9 @@ impl Shared {
     }
 
     /// Adds a subscriber for the life of the lane; false if there are [`SUBSCRIBERS_MAX`].
-    pub(crate) fn subscribe(&self, subscriber: Arc<dyn Acked>) -> bool {
-        let mut subscriber = Some(subscriber);
+    pub(crate) fn subscribe(&self, subscriber: &Arc<dyn Acked>) -> bool {
         for (index, slot) in self.subscribers.iter().enumerate() {
-            let mut taken = false;
-            if let Some(given) = subscriber.take() {
-                let _ = slot.get_or_init(|| {
-                    taken = true;
-                    Arc::clone(&given)
-                });
-                subscriber = Some(given);
-            }
-            if taken {
+            if slot.set(Arc::clone(subscriber)).is_ok() {
                 // Release: pairs with `each_subscriber`; the slot is filled before it counts.
                 self.subscriber_count.fetch_max(index + 1, Ordering::Release);
                 return true;
