@@ -60,14 +60,16 @@ impl Field {
     /// alternative. The others are read on the way if the first is not there.
     pub(super) fn wanted(&self, headers: &HeaderMap) -> u32 {
         let needed = |part: &Vec<Source>| {
-            for source in part {
-                match source {
-                    Source::Json(slot) => return slot.bit(),
-                    Source::Header { name, .. } if header_text(headers, name).is_some() => break,
-                    _ => {}
-                }
-            }
-            0
+            let first = part.iter().enumerate().find_map(|(at, source)| match source {
+                Source::Json(slot) => Some((at, slot.bit())),
+                _ => None,
+            });
+            let Some((at, bit)) = first else { return 0 };
+            let there = |source: &Source| match source {
+                Source::Header { name, .. } => header_text(headers, name).is_some_and(fits),
+                _ => false,
+            };
+            if part.iter().take(at).any(there) { 0 } else { bit }
         };
         self.parts.iter().fold(0, |wanted, part| wanted | needed(part))
     }

@@ -94,6 +94,10 @@ fn alternatives_are_taken_in_order_and_lists_are_joined() {
     assert_eq!(id_of(first, r#"{"type":"b","event":{"type":"a"}}"#).as_deref(), Some("a"));
     assert_eq!(id_of(first, r#"{"type":"b","event":{"type":null}}"#).as_deref(), Some("b"));
     assert_eq!(id_of(first, r#"{"type":"b"}"#).as_deref(), Some("b"));
+    let late = r#"{"event":{"type":null},"type":"b"}"#;
+    assert_eq!(id_of(first, late).as_deref(), Some("b"), "wherever the alternative stands");
+    let long = format!(r#"{{"event":{{"type":"{}"}},"type":"b"}}"#, "x".repeat(1_000));
+    assert_eq!(id_of(first, &long).as_deref(), Some("b"));
     let both_ends = r#""json:a.b | json:a""#;
     assert_eq!(id_of(both_ends, r#"{"a":"x"}"#).as_deref(), Some("x"));
     assert_eq!(id_of(both_ends, r#"{"a":{"b":"y"}}"#).as_deref(), Some("y"));

@@ -1,9 +1,10 @@
 //! A few values out of a JSON text in one pass, as written, without a tree.
 //!
 //! Strings and numbers both become text, `true` and `false` too; objects, arrays and null are
-//! nothing. The first of doubled keys counts. Reading stops as soon as everything asked for is
-//! found, so what stands behind it is neither read nor judged; a text that breaks before that
-//! yields nothing at all.
+//! nothing, and so is a text that is empty or too long. The first of doubled keys counts.
+//!
+//! Reading stops as soon as everything asked for is found, so what stands behind it is neither
+//! read nor judged; a body that breaks before that yields nothing at all.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -129,24 +130,32 @@ impl<'b> Values<'b> {
 
     /// The text of a value: a string's content, a number as written.
     pub(crate) fn text(&self, slot: Slot) -> Option<Cow<'b, str>> {
-        let raw = self.raw.get(usize::from(slot.0)).copied().flatten()?.get();
-        if raw.len() > RAW_BYTES_MAX {
-            return None;
-        }
-        match raw.as_bytes().first()? {
-            b'"' if raw.contains('\\') => serde_json::from_str(raw).ok().map(Cow::Owned),
-            b'"' => Some(Cow::Borrowed(raw.trim_matches('"'))),
-            b'{' | b'[' | b'n' => None,
-            _ => Some(Cow::Borrowed(raw)),
-        }
+        self.raw.get(usize::from(slot.0)).copied().flatten().and_then(text_of)
     }
 
     fn put(&mut self, slot: Slot, raw: &'b RawValue) {
         if let Some(place) = self.raw.get_mut(usize::from(slot.0)) {
-            place.get_or_insert(raw);
+            *place = Some(raw);
         }
-        self.missing &= !slot.bit();
+        // Otherwise its alternatives are wanted, wherever they stand.
+        if text_of(raw).is_some() {
+            self.missing &= !slot.bit();
+        }
     }
+}
+
+fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let raw = raw.get();
+    if raw.len() > RAW_BYTES_MAX {
+        return None;
+    }
+    let text = match raw.as_bytes().first()? {
+        b'"' if raw.contains('\\') => Cow::Owned(serde_json::from_str(raw).ok()?),
+        b'"' => Cow::Borrowed(raw.trim_matches('"')),
+        b'{' | b'[' | b'n' => return None,
+        _ => Cow::Borrowed(raw),
+    };
+    (1..=limits::IDENTITY_BYTES_MAX).contains(&text.len()).then_some(text)
 }
 
 /// Walks one value along one node of the tree.
