@@ -117,7 +117,7 @@ fn decode_hex(text: &[u8], out: &mut [u8]) -> bool {
     }
     let mut seen = 0;
     for (byte, [high, low]) in out.iter_mut().zip(pairs) {
-        let (high, low) = (hex_value(*high), hex_value(*low));
+        let (high, low) = (HEX_VALUES[usize::from(*high)], HEX_VALUES[usize::from(*low)]);
         seen |= high | low;
         *byte = (high << 4) | (low & 0x0f);
     }
@@ -127,17 +127,21 @@ fn decode_hex(text: &[u8], out: &mut [u8]) -> bool {
 
 const NOT_HEX: u8 = 0xff;
 
-const fn hex_value(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => NOT_HEX,
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The value of each character as a digit.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [NOT_HEX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[HEX_DIGITS[value as usize] as usize] = value;
+        value += 1;
     }
-}
+    values
+};
 
 fn encode_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| char::from(DIGITS[usize::from(value & 0x0f)]);
+    let digit = |value: u8| char::from(HEX_DIGITS[usize::from(value & 0x0f)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
 }
 
