@@ -78,8 +78,22 @@ fn a_body_that_breaks_before_everything_is_found_identifies_nothing() {
     let spec: IdentitySpec =
         toml::from_str("event_id = \"json:id\"\nevent_type = \"json:type\"").expect("reads");
     let rules = Rules::new(&spec, scheme("slack")).expect("compiles");
-    for body in [r#"{"id":"x""#, r#"{"id":"x","#, r#"{"id":"x"} x"#, "{\"id\":\"x\",\"t\":\"\n\"}"]
-    {
+    for body in [
+        r#"{"id":"x""#,
+        r#"{"id":"x","#,
+        r#"{"id":"x","t":"#,
+        r#"{"id":"x","t":}"#,
+        r#"{"id":"x","t" 1}"#,
+        r#"{"id":"x","t":"}"#,
+        r#"{"id":"x" "t":1}"#,
+        r#"{"id":"x",}"#,
+        r#"{"id":"x"} x"#,
+        r#"{"id":"x"]"#,
+        r#"{"id":"x","t":[{}}"#,
+        r#"{"id":"x","t":nonsense}"#,
+        "{\"id\":\"x\",\"t\":\"\n\"}",
+        r#"{"id":"x","t":"\"#,
+    ] {
         let identity = rules.extract(&headers, body.as_bytes());
         assert_eq!((identity.event_id, identity.event_type), (None, None), "{body}");
     }

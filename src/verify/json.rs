@@ -289,3 +289,74 @@ impl Visitor<'_> for KeyOf<'_> {
         Ok(self.children.iter().position(names))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Any JSON, with keys that paths name, keys that need escapes, and brackets in strings.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let text = prop_oneof!["[a-c]{1,2}", "\\PC{0,20}", Just("]}\"\\{[".to_owned())];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 5, move |inner| {
+            let key = prop_oneof![3 => "[a-c]", 1 => text.clone()];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// What the tree of `serde_json` says of a path.
+    fn by_tree(value: &Value, pointer: &str) -> Option<String> {
+        let step = |at: &'_ Value, name: &str| match (at, name.parse::<usize>()) {
+            (Value::Array(items), Ok(index)) => items.get(index).cloned(),
+            (Value::Object(map), Err(_)) => map.get(name).cloned(),
+            _ => None,
+        };
+        let text = match pointer.split('/').try_fold(value.clone(), |at, name| step(&at, name))? {
+            Value::String(text) => text,
+            Value::Number(number) => number.to_string(),
+            Value::Bool(truth) => truth.to_string(),
+            _ => return None,
+        };
+        (1..=limits::IDENTITY_BYTES_MAX).contains(&text.len()).then_some(text)
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_reads_as_in_the_whole_tree(value in any_json()) {
+            let paths = ["a", "a.b", "b.a.c", "c[1]", "a[0].a", "b[2][0]", "a.a.a"];
+            let pointers = ["a", "a/b", "b/a/c", "c/1", "a/0/a", "b/2/0", "a/a/a"];
+            let mut merged = Paths::default();
+            let slots = paths.map(|path| merged.add(path).expect("a path"));
+            for text in [value.to_string(), serde_json::to_string_pretty(&value).expect("text")] {
+                let found = merged.read(text.as_bytes(), u32::MAX);
+                for (slot, pointer) in slots.iter().zip(pointers) {
+                    let want = by_tree(&value, pointer);
+                    prop_assert_eq!(found.text(*slot).map(Cow::into_owned), want);
+                }
+            }
+        }
+
+        #[test]
+        fn a_text_cut_anywhere_yields_nothing_wrong(value in any_json(), cut in 0_usize..200) {
+            let text = json!({ "z": value, "a": "whole" }).to_string();
+            let cut = cut.min(text.len());
+            let mut paths = Paths::default();
+            let slot = paths.add("a").expect("a path");
+            let found = paths.read(&text.as_bytes()[..cut], slot.bit());
+            prop_assert!(found.text(slot).is_none_or(|id| id == "whole"));
+        }
+    }
+}

@@ -9,8 +9,8 @@
 //! - the scheme comes from the source, never from the request;
 //! - bytes are verified as received, nothing is re-serialised;
 //! - a header that the signature needs stands exactly once;
-//! - the work for one request is bounded by [`limits::SIGNATURES_MAX`] and
-//!   [`limits::SECRETS_MAX`];
+//! - the work for one request is bounded by [`SIGNATURES_MAX`](crate::limits::SIGNATURES_MAX) and
+//!   [`SECRETS_MAX`](crate::limits::SECRETS_MAX);
 //! - signatures are compared decoded, at full length and in constant time.
 //!
 //! This stage knows header maps but no server, keeps no state and never asks the network.
