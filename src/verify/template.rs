@@ -109,10 +109,13 @@ impl Template {
             Some(_) => self.check_mac(secrets, found, value, request)?,
             None => self.check_public(secrets, found, value, request)?,
         };
-        if let Some(TimeRule { from: TimeFrom::Json(paths, slot), .. }) = &self.time {
+        // A time inside the body is believed only now that the body is.
+        if let Some(time) = &self.time
+            && let TimeFrom::Json(paths, slot) = &time.from
+        {
             let values = paths.read(request.body, slot.bit());
             let text = values.text(*slot).ok_or(Reject::TimestampMalformed)?;
-            self.time.as_ref().map_or(Ok(()), |t| t.check(text.as_bytes(), request.now_ns))?;
+            time.check(text.as_bytes(), request.now_ns)?;
         }
         Ok(secret)
     }
