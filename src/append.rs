@@ -75,7 +75,7 @@ impl Writer {
         let mut meta = self.meta.borrow_mut();
         meta.clear();
         self.describe(&mut meta, identified).map_err(|_: FieldTooLong| Reject::HeadMalformed)?;
-        let received_ns = identified.verified().admitted().received_ns();
+        let received_ns = identified.verified().admitted().received().received_ns;
         let record = NewRecord { kind, key, received_ns, meta: meta.as_bytes(), body };
         let appended = self.appender.borrow_mut().append(&record).map_err(refusal)?;
         Ok(appended.end)
@@ -90,7 +90,8 @@ impl Writer {
         let admitted = verified.admitted();
         let source = admitted.source();
         let identity = identified.identity();
-        let head = admitted.head();
+        let received = admitted.received();
+        let head = &received.head;
         meta.field(Tag::Source, source.name.as_bytes())?;
         meta.field(Tag::Environment, source.environment.as_bytes())?;
         let known = [
@@ -111,7 +112,7 @@ impl Writer {
         }
         let mut peer = [0_u8; 64];
         let mut rest = &mut peer[..];
-        if write!(rest, "{}", admitted.peer()).is_ok() {
+        if write!(rest, "{}", received.peer).is_ok() {
             let unused = rest.len();
             let used = peer.len() - unused;
             meta.field(Tag::Peer, &peer[..used])?;

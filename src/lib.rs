@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each stage takes the type that the stage on its left made and is the only place that can make
-//! its own, so an unverified body cannot be appended. [`line`] wires them on one screen.
+//! its own, so an unverified body cannot be appended. [`mod@line`] wires them on one screen.
 #![forbid(unsafe_code)]
 
 pub mod cli;

@@ -1,11 +1,12 @@
 //! The whole line of one receiver, on one screen.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -16,15 +17,23 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
 use crate::ack::{Acked, Waits};
-use crate::append::Writer;
+use crate::append::{Appended, Writer};
 use crate::dedupe::{Delivery, Fingerprinter, Steady, Table};
 use crate::identify::Identified;
+use crate::limits::ACK_WAIT_MAX;
 use crate::observe::{Outcome, ReceiverCounters, SourceCounters};
 use crate::receive::{
     Admitted, Answer, Budget, Connection, Handler, Received, Route, Routes, refused,
 };
 use crate::reject::Reject;
+use crate::runtime;
 use crate::verify::Verified;
+
+/// How often a delivery looks whether its twin is through: the runtime's shortest wait, for what
+/// takes microseconds unless a thread is taken off its core.
+const TWIN_POLL: Duration = Duration::from_millis(1);
+/// How often it looks before it gives up.
+const TWIN_POLLS_MAX: u128 = ACK_WAIT_MAX.as_millis() / TWIN_POLL.as_millis();
 
 /// A lane as all receivers share it.
 #[derive(Debug)]
@@ -91,75 +100,89 @@ pub struct Line {
 
 impl Line {
     /// A request to its end: one stage after the other.
-    async fn acknowledge<B>(&self, received: Received<B>, route: &Route) -> Result<Done, Reject>
+    async fn acknowledge<B>(
+        &self,
+        received: &Received,
+        body: B,
+        route: &Route,
+    ) -> Result<(Acked, Outcome), Reject>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let Route { source, counters } = route;
         let seat = &self.seats[source.lane];
-        let started = received.started;
-        let admitted = Admitted::admit(received, source, &self.budget).await?;
+        let admitted = Admitted::admit(received, body, source, &self.budget).await?;
         counters.received(self.receiver, admitted.body().len() as u64);
-        let verified = Verified::verify(admitted)?;
-        let identified = Identified::identify(&verified);
-        match self.dedupe(identified, &seat.lane.table).await? {
-            Delivery::Unique(unique) => {
-                let appended = seat.writer.append(unique)?;
-                Ok(Done(seat.waits.acked(appended, started).await?, Outcome::Accepted))
+        let mut patience = TWIN_POLLS_MAX;
+        let (appended, outcome) = loop {
+            if let Some(kept) = self.keep(&admitted, seat)? {
+                break kept;
             }
-            Delivery::Duplicate(duplicate) => {
-                let appended = seat.writer.note(&duplicate);
-                Ok(Done(seat.waits.acked(appended, started).await?, Outcome::Duplicate))
-            }
-        }
+            patience = patience.checked_sub(1).ok_or(Reject::AckTimeout)?;
+            runtime::sleep(TWIN_POLL).await;
+        };
+        Ok((seat.waits.acked(appended, received.started).await?, outcome))
     }
 
-    async fn dedupe<'v>(
+    /// The stages that never wait; nothing if a twin of the event is in the midst of them.
+    fn keep(
         &self,
-        identified: Identified<'v>,
-        table: &Table,
-    ) -> Result<Delivery<'v>, Reject> {
-        Delivery::dedupe(identified, table, &self.fingerprinter, self.steady).await
+        admitted: &Admitted<'_>,
+        seat: &Seat,
+    ) -> Result<Option<(Appended, Outcome)>, Reject> {
+        let verified = Verified::verify(admitted)?;
+        let identified = Identified::identify(verified);
+        let table = &seat.lane.table;
+        Ok(match Delivery::dedupe(identified, table, &self.fingerprinter, self.steady)? {
+            Delivery::Unique(unique) => Some((seat.writer.append(unique)?, Outcome::Accepted)),
+            Delivery::Duplicate(twin) => Some((seat.writer.note(&twin), Outcome::Duplicate)),
+            Delivery::Pending => None,
+        })
     }
 
     /// Answers one request, whatever becomes of it, and counts it.
-    pub async fn take<B>(
-        &self,
-        request: Request<B>,
-        peer: SocketAddr,
-        connection: Rc<Connection>,
-    ) -> Answer
+    async fn take<B>(&self, received: Received, body: B) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        connection.answering();
-        let started = self.clock.monotonic();
-        let received_ns = self.clock.wall_ns();
-        let (head, body) = request.into_parts();
         let routes = self.current();
-        let Some(route) = routes.0.find(head.uri.path()) else {
+        let Some(route) = routes.0.find(received.head.uri.path()) else {
             self.unknown.count(self.receiver, Outcome::Rejected(Reject::UnknownPath));
-            connection.writing(true);
+            received.connection.writing(true);
             return refused(Reject::UnknownPath);
         };
-        let kept = Rc::clone(&connection);
-        let received = Received { head, body, peer, received_ns, started, connection };
-        let line = AssertUnwindSafe(self.acknowledge(received, route));
-        let outcome = line.catch_unwind().await.unwrap_or(Err(Reject::Panicked));
-        let elapsed = self.clock.monotonic().saturating_duration_since(started);
-        match outcome {
-            Ok(Done(Acked { .. }, outcome)) => {
+        // A panic is a bug of ours: it costs this request, and nobody else's.
+        let line = AssertUnwindSafe(self.acknowledge(&received, body, route)).catch_unwind();
+        match line.await.unwrap_or(Err(Reject::Panicked)) {
+            Ok((Acked { .. }, outcome)) => {
+                let now = self.clock.monotonic();
                 route.counters.count(self.receiver, outcome);
-                self.counters.acked(elapsed);
-                kept.writing(false);
+                self.counters.acked(now.saturating_duration_since(received.started));
+                received.connection.writing(false);
                 Answer::new(Full::default())
             }
             Err(reject) => {
                 route.counters.count(self.receiver, Outcome::Rejected(reject));
-                kept.writing(reject.before_body());
+                received.connection.writing(reject.before_body());
                 refused(reject)
             }
         }
+    }
+
+    /// A request as it enters the line.
+    pub fn enter<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+        connection: Rc<Connection>,
+    ) -> impl Future<Output = Answer>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        connection.answering();
+        let (head, body) = request.into_parts();
+        let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
+        self.take(Received { head, peer, received_ns, started, connection }, body)
     }
 
     /// The routes as last loaded: a request keeps those it began with.
@@ -173,17 +196,14 @@ impl Line {
     }
 }
 
-/// An acknowledged request, and whether its event was new.
-struct Done(Acked, Outcome);
-
 impl Handler for Line {
-    async fn answer(
-        self: Rc<Self>,
+    fn answer(
+        &self,
         request: Request<Incoming>,
         peer: SocketAddr,
         connection: Rc<Connection>,
-    ) -> Answer {
-        self.take(request, peer, connection).await
+    ) -> impl Future<Output = Answer> {
+        self.enter(request, peer, connection)
     }
 
     fn connected(&self) {

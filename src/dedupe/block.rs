@@ -1,7 +1,10 @@
 //! One block of the table: slots, how many are used, from when to when it took keys.
 //!
 //! The low words stand apart from the rest of their slots: most questions are asked of sealed
-//! blocks that do not hold the key, and those are answered from one cache line of low words.
+//! blocks that do not hold the key, and those are answered by the low words alone; once the
+//! block's filter is made, by one word of it.
+
+use std::sync::OnceLock;
 
 use crossbeam::utils::CachePadded;
 use forebay_log::Key;
@@ -14,6 +17,10 @@ const VACANT: u64 = 0;
 const PENDING: u64 = 1;
 /// From here on: stored, with the end offset plus this.
 const STORED: u64 = 2;
+
+/// Keys for each word of a sealed block's filter: with three bits a key, one absent key in
+/// sixty is looked for in vain.
+const FILTER_KEYS: usize = 5;
 
 /// How many keys fit, over how many slots, how far a probe goes.
 #[derive(Clone, Copy, Debug)]
@@ -81,13 +88,15 @@ pub(super) struct Block {
     opened_ns: AtomicU64,
     /// 0 until sealed.
     sealed_ns: AtomicU64,
+    /// Made once, after the block was sealed: says "certainly not" from one word.
+    filter: OnceLock<Box<[u64]>>,
 }
 
 impl Block {
     /// A block whose pages have been touched.
     pub(super) fn new(shape: Shape) -> Self {
         let slots = shape.slots + shape.probe_max;
-        let block = Self {
+        let mut block = Self {
             low: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             rest: (0..slots)
                 .map(|_| Rest { high: AtomicU64::new(0), state: AtomicU64::new(VACANT) })
@@ -96,6 +105,7 @@ impl Block {
             used: CachePadded::new(AtomicUsize::new(0)),
             opened_ns: AtomicU64::new(0),
             sealed_ns: AtomicU64::new(0),
+            filter: OnceLock::new(),
         };
         // The allocator may hand out zero pages that nothing has touched, and the compiler may
         // ask it for them; an atomic store it does not remove.
@@ -104,7 +114,8 @@ impl Block {
     }
 
     /// Makes a block that no list holds as new. Its next publication makes the zeros visible.
-    pub(super) fn clear(&self) {
+    pub(super) fn clear(&mut self) {
+        self.filter = OnceLock::new();
         for word in &self.low {
             // Relaxed: nobody else reads until the block is published (Release) in a list.
             word.store(0, Ordering::Relaxed);
@@ -118,10 +129,36 @@ impl Block {
         self.sealed_ns.store(0, Ordering::Relaxed);
     }
 
-    /// The low word at the key's home: 0 means that the block cannot hold the key.
+    /// A first look, one load: 0 means that the block cannot hold the key.
     pub(super) fn first(&self, words: Words) -> u64 {
+        if let Some(filter) = self.filter.get() {
+            let word = filter.get(share_of(words.low, filter.len())).copied().unwrap_or(0);
+            let bits = filter_bits(words);
+            return u64::from(word & bits == bits);
+        }
         // Acquire: as in `find`, which this foretells.
         self.low.get(self.home(words)).map_or(0, |low| low.load(Ordering::Acquire))
+    }
+
+    /// Makes the filter of a sealed block, if it has none. The caller has run the fence that
+    /// `find` wants: a reservation that this does not see finds the seal and withdraws.
+    pub(super) fn make_filter(&self) {
+        if self.filter.get().is_some() {
+            return;
+        }
+        let mut filter = vec![0; self.shape.keys_max.div_ceil(FILTER_KEYS)].into_boxed_slice();
+        for (low, rest) in self.low.iter().zip(&self.rest) {
+            // Acquire: as in `find`.
+            let low = low.load(Ordering::Acquire);
+            let high = rest.high.load(Ordering::Acquire);
+            let words = Words { low, high };
+            let index = share_of(low, filter.len());
+            if let Some(word) = filter.get_mut(index).filter(|_| low != 0 && high != 0) {
+                *word |= filter_bits(words);
+            }
+        }
+        // A second maker saw no less.
+        let _ = self.filter.set(filter);
     }
 
     /// Looks without writing.
@@ -154,8 +191,10 @@ impl Block {
             return Claim::NoRoom;
         };
         for (probe, (low, rest)) in low.iter().zip(rest).enumerate().take(self.shape.probe_max) {
-            // Acquire: pairs with the AcqRel of whoever set it.
+            // Acquire: pairs with the AcqRel of whoever set it. Both words at once: they lie on
+            // two cache lines, and neither miss should wait for the other.
             let mut found = low.load(Ordering::Acquire);
+            let high = rest.high.load(Ordering::Acquire);
             if found == 0 {
                 if self.sealed_ns().is_some() || !self.take_room() {
                     return Claim::NoRoom;
@@ -165,7 +204,7 @@ impl Block {
                     self.return_room();
                 }
             }
-            if (found == 0 || found == words.low) && own(&rest.high, words.high) {
+            if (found == 0 || found == words.low) && own(&rest.high, high, words.high) {
                 // AcqRel: the winner's pending precedes its fence; the loser reads the end.
                 let won = rest.state.compare_exchange(
                     VACANT,
@@ -246,11 +285,21 @@ impl Block {
         self.used.fetch_sub(1, Ordering::Relaxed); // Relaxed: a lone count.
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "less than slots, which is a usize")]
     fn home(&self, words: Words) -> usize {
-        // The low word is uniform: its share of 2^64 is its share of the slots.
-        ((u128::from(words.low) * self.shape.slots as u128) >> 64) as usize
+        share_of(words.low, self.shape.slots)
     }
+}
+
+/// The low word is uniform: its share of 2^64 is its share of `of`.
+#[expect(clippy::cast_possible_truncation, reason = "less than `of`, which is a usize")]
+fn share_of(low: u64, of: usize) -> usize {
+    ((u128::from(low) * of as u128) >> 64) as usize
+}
+
+/// Three bits of a word, named by the high word, which is independent of the low one.
+fn filter_bits(words: Words) -> u64 {
+    let bit = |shift: u32| 1_u64 << ((words.high >> shift) & 63);
+    bit(0) | bit(6) | bit(12)
 }
 
 /// Swaps 0 for `value`; 0 if this call did it, else what stands there.
@@ -261,13 +310,9 @@ fn set_once(word: &AtomicU64, value: u64) -> u64 {
     }
 }
 
-/// Whether the high word is or just became `value`.
-fn own(high: &AtomicU64, value: u64) -> bool {
-    // Acquire: pairs with the AcqRel of whoever set it.
-    let mut found = high.load(Ordering::Acquire);
-    if found == 0 {
-        found = set_once(high, value);
-    }
+/// Whether the high word, last seen as `found`, is or just became `value`.
+fn own(high: &AtomicU64, found: u64, value: u64) -> bool {
+    let found = if found == 0 { set_once(high, value) } else { found };
     found == 0 || found == value
 }
 

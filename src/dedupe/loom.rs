@@ -112,6 +112,24 @@ fn a_key_is_not_reserved_on_both_sides_of_a_rotation() {
 }
 
 #[test]
+fn a_filter_knows_every_reservation_that_was_not_withdrawn() {
+    explore(|| {
+        let table = table();
+        assert!(store(&table, key(1, 1), 10));
+        table.prepare(1);
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || store(&table, key(5, 6), 10))
+        };
+        table.rotate_by_age(WINDOW_NS);
+        table.make_filters();
+        let there = other.join().expect("no panic");
+        let here = store(&table, key(5, 6), 20);
+        assert!(here ^ there, "stored twice or not at all");
+    });
+}
+
+#[test]
 fn a_reservation_given_up_on_one_side_of_a_rotation_is_new_on_the_other() {
     explore(|| {
         let table = table();

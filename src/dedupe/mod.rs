@@ -59,6 +59,10 @@
 //! the seal and withdraws, or whoever works with the newer list finds the reservation. Both may
 //! hold (then the second thread merely tries again), never neither. `loom.rs` explores it.
 //!
+//! Whoever makes the filter of a sealed block does so behind the same fence as one who looks for
+//! a key, so a reservation that the filter misses has been or will be withdrawn. A filter only
+//! hastens a "no": what it lets through is looked up.
+//!
 //! # Atomics
 //!
 //! | atomic | written by | read by | ordering | what becomes visible |
@@ -68,6 +72,7 @@
 //! | `sealed_ns` of a block | first rotator, once | reserving threads, behind the fence | CAS and load Relaxed, ordered by the fences and by the list | that the block takes no more keys |
 //! | `opened_ns` of a block | rotator; restore | prepare | Relaxed | nothing else: a time |
 //! | `used` of a block | claiming threads | claiming threads, prepare, stats | Relaxed | nothing else: a count |
+//! | `filter` of a sealed block | prepare, once, behind the fence | look-ups | `OnceLock` | every key that the block holds |
 //! | the list | rotators and prepare, by compare-and-swap | all | Release, Acquire (`ArcSwap`) | blocks zeroed before, seals set before |
 //! | `making` | whoever makes a spare | the same | swap Acquire, store Release | a hint: only one allocates |
 //! | `refused` | threads that were refused | stats | Relaxed | nothing else: a count |

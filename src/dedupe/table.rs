@@ -20,7 +20,7 @@ const PROBE_MAX: usize = 512;
 /// How much a table remembers and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Keys that fit into any one window. About 50 bytes of memory each, taken as they come.
+    /// Keys that fit into any one window. About 55 bytes of memory each, taken as they come.
     pub capacity: usize,
     /// How long a key is remembered at least.
     pub window: Duration,
@@ -199,7 +199,8 @@ impl Table {
         }
     }
 
-    /// Retires, rotates by age and makes the spare before it is needed. From a background
+    /// Retires, rotates by age, makes the spare before it is needed and the filters of what was
+    /// sealed. From a background
     /// thread, every 100 ms or so; keys live longer if it is called less, never shorter.
     pub fn prepare(&self, now_ns: u64) {
         self.retire(now_ns);
@@ -208,6 +209,7 @@ impl Table {
         if used.saturating_mul(SPARE_SHARE) >= self.shape.keys_max {
             self.make_spare();
         }
+        self.make_filters();
         self.sweep();
     }
 
@@ -332,13 +334,21 @@ impl Table {
     fn empty_block(&self) -> Arc<Block> {
         for _ in 0..self.attic.len() {
             let Some(mut block) = self.attic.pop() else { break };
-            if Arc::get_mut(&mut block).is_some() {
-                block.clear();
+            if let Some(unread) = Arc::get_mut(&mut block) {
+                unread.clear();
                 return block;
             }
             self.attic.push(block);
         }
         Arc::new(Block::new(self.shape))
+    }
+
+    /// From then on a look at a sealed block is one load of a word that the caches may hold.
+    pub(super) fn make_filters(&self) {
+        let list = self.list.load();
+        // SeqCst: as in `find_sealed`.
+        fence(Ordering::SeqCst);
+        list.sealed.iter().for_each(|block| block.make_filter());
     }
 
     /// Frees the retired blocks that nobody reads any more.

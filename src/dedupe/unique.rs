@@ -1,26 +1,22 @@
 //! Identified -> Unique, or a delivery of an event that is known: the only place that makes a
 //! [`Unique`].
 
-use std::time::Duration;
-
 use forebay_log::Key;
 
 use super::{Fingerprinter, Outcome, Reservation, Steady, Table};
 use crate::identify::Identified;
-use crate::limits::ACK_WAIT_MAX;
 use crate::reject::Reject;
-use crate::runtime;
-
-/// How often a delivery looks whether its twin, caught between reservation and append, is through.
-const TWIN_POLL: Duration = Duration::from_millis(1);
 
 /// What the table says of a delivery.
 #[derive(Debug)]
 pub enum Delivery<'v> {
     /// The first of its event: to be appended.
     Unique(Unique<'v>),
-    /// One more of an event in the log, or on its way there.
+    /// One more of an event in the log.
     Duplicate(Duplicate<'v>),
+    /// One more of an event that is between reservation and append: its outcome decides, so ask
+    /// again in a moment.
+    Pending,
 }
 
 /// The first delivery of an event, its key reserved until it is appended or given up.
@@ -43,9 +39,8 @@ pub struct Duplicate<'v> {
 }
 
 impl<'v> Delivery<'v> {
-    /// Looks the event up and reserves its key if it is new. Waits for a twin that has not yet
-    /// been appended, since its outcome decides.
-    pub async fn dedupe(
+    /// Looks the event up and reserves its key if it is new.
+    pub fn dedupe(
         identified: Identified<'v>,
         table: &Table,
         fingerprinter: &Fingerprinter,
@@ -56,22 +51,13 @@ impl<'v> Delivery<'v> {
             let source = &admitted.source().name;
             fingerprinter.fingerprint(source, identified.tenant(), identified.key()?.parts())
         };
-        let mut patience = ACK_WAIT_MAX.as_millis() / TWIN_POLL.as_millis();
-        loop {
-            match table.reserve(key, steady.at(admitted.started())) {
-                Outcome::Reserved(reservation) => {
-                    return Ok(Self::Unique(Unique { identified, key, reservation }));
-                }
-                Outcome::Seen { end } => {
-                    return Ok(Self::Duplicate(Duplicate { identified, key, end }));
-                }
-                Outcome::Full => return Err(Reject::DedupeFull),
-                Outcome::Pending if patience == 0 => return Err(Reject::AckTimeout),
-                Outcome::Pending => {
-                    patience -= 1;
-                    runtime::sleep(TWIN_POLL).await;
-                }
+        match table.reserve(key, steady.at(admitted.received().started)) {
+            Outcome::Reserved(reservation) => {
+                Ok(Self::Unique(Unique { identified, key, reservation }))
             }
+            Outcome::Seen { end } => Ok(Self::Duplicate(Duplicate { identified, key, end })),
+            Outcome::Pending => Ok(Self::Pending),
+            Outcome::Full => Err(Reject::DedupeFull),
         }
     }
 }

@@ -7,22 +7,22 @@ use crate::verify::Verified;
 /// A verified request of which we know which event it carries.
 #[derive(Debug)]
 pub struct Identified<'v> {
-    verified: &'v Verified<'v>,
+    verified: Verified<'v>,
     identity: Identity<'v>,
 }
 
 impl<'v> Identified<'v> {
     /// Reads the identity by the source's rules.
-    pub fn identify(verified: &'v Verified<'v>) -> Self {
+    pub fn identify(verified: Verified<'v>) -> Self {
         let admitted = verified.admitted();
         let rules = &admitted.source().identity;
-        let identity = rules.extract(&admitted.head().headers, admitted.body());
+        let identity = rules.extract(admitted.headers(), admitted.body());
         Self { verified, identity }
     }
 
     /// The request.
-    pub fn verified(&self) -> &'v Verified<'v> {
-        self.verified
+    pub fn verified(&self) -> &Verified<'v> {
+        &self.verified
     }
 
     /// Which event it carries.
@@ -35,7 +35,7 @@ impl<'v> Identified<'v> {
         let admitted = self.verified.admitted();
         let verifier = &admitted.source().verifier;
         self.identity.key(|over| {
-            verifier.digest(over, admitted.claim(), &admitted.head().headers, admitted.body())
+            verifier.digest(over, admitted.claim(), admitted.headers(), admitted.body())
         })
     }
 

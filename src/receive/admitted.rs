@@ -23,11 +23,9 @@ use crate::verify::Claim;
 
 /// A request whose head has arrived.
 #[derive(Debug)]
-pub struct Received<B> {
+pub struct Received {
     /// Its request line and headers.
     pub head: Parts,
-    /// Its body, not yet read.
-    pub body: B,
     /// Who sent it.
     pub peer: SocketAddr,
     /// When the head was complete, by the wall clock.
@@ -40,46 +38,32 @@ pub struct Received<B> {
 
 /// A request that a source may look at: well-formed, fresh by its own word, and whole.
 #[derive(Debug)]
-pub struct Admitted<'s> {
-    source: &'s Source,
+pub struct Admitted<'r> {
+    received: &'r Received,
+    source: &'r Source,
     claim: Claim,
-    head: Parts,
     body: Bytes,
-    peer: SocketAddr,
-    received_ns: u64,
-    started: Instant,
     _share: Share,
 }
 
-impl<'s> Admitted<'s> {
+impl<'r> Admitted<'r> {
     /// Admits a request to `source` and reads its body.
     pub async fn admit<B>(
-        received: Received<B>,
-        source: &'s Source,
+        received: &'r Received,
+        body: B,
+        source: &'r Source,
         budget: &Rc<Budget>,
     ) -> Result<Self, Reject>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Received { head, body, peer, received_ns, started, connection } = received;
-        if head.method != Method::POST {
-            return Err(Reject::MethodNotAllowed);
-        }
-        well_formed(&head)?;
-        let declared = declared_length(&head.headers)?;
-        if declared.is_some_and(|bytes| bytes > source.body_bytes_max) {
-            return Err(Reject::BodyTooLarge);
-        }
-        media_type(&head.headers, source)?;
-        let claim = source.verifier.claim(&head.headers, received_ns)?;
-        let mut share = budget.share(declared.unwrap_or(0))?;
-        let body =
-            body::read(body, source.body_bytes_max, &mut share, &connection, started).await?;
-        Ok(Self { source, claim, head, body, peer, received_ns, started, _share: share })
+        let (claim, mut share) = admit_head(received, source, budget)?;
+        let body = body::read(body, source.body_bytes_max, &mut share, received).await?;
+        Ok(Self { received, source, claim, body, _share: share })
     }
 
     /// The source that it is for.
-    pub fn source(&self) -> &'s Source {
+    pub fn source(&self) -> &'r Source {
         self.source
     }
 
@@ -88,30 +72,40 @@ impl<'s> Admitted<'s> {
         &self.claim
     }
 
-    /// Its request line and headers.
-    pub fn head(&self) -> &Parts {
-        &self.head
+    /// Its request line and headers, and when and from whom they came.
+    pub fn received(&self) -> &'r Received {
+        self.received
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> &'r HeaderMap {
+        &self.received.head.headers
     }
 
     /// Its body, byte-exact.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+}
 
-    /// Who sent it.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+/// Everything that the head alone decides.
+fn admit_head(
+    received: &Received,
+    source: &Source,
+    budget: &Rc<Budget>,
+) -> Result<(Claim, Share), Reject> {
+    let Received { head, received_ns, .. } = received;
+    if head.method != Method::POST {
+        return Err(Reject::MethodNotAllowed);
     }
-
-    /// When its head was complete, by the wall clock.
-    pub fn received_ns(&self) -> u64 {
-        self.received_ns
+    well_formed(head)?;
+    let declared = declared_length(&head.headers)?;
+    if declared.is_some_and(|bytes| bytes > source.body_bytes_max) {
+        return Err(Reject::BodyTooLarge);
     }
-
-    /// The same moment by the monotonic clock.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
+    media_type(&head.headers, source)?;
+    let claim = source.verifier.claim(&head.headers, *received_ns)?;
+    Ok((claim, budget.share(declared.unwrap_or(0))?))
 }
 
 /// What hyper lets pass and a strict edge must not: doubled or missing Host, a transfer coding

@@ -8,12 +8,11 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::Body;
 
-use super::connection::Connection;
+use super::admitted::Received;
 use crate::reject::Reject;
 
 /// The body bytes that one receiver may hold at once.
@@ -73,18 +72,18 @@ pub(super) async fn read<B>(
     mut body: B,
     bytes_max: u64,
     share: &mut Share,
-    connection: &Connection,
-    started: Instant,
+    received: &Received,
 ) -> Result<Bytes, Reject>
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    let Received { connection, started, .. } = received;
     let mut whole = Gathered::Nothing;
     loop {
         let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             Poll::Pending if connection.expired() => Poll::Ready(Err(Reject::BodyTimeout)),
             Poll::Pending => {
-                connection.awaiting_body(started, whole.bytes());
+                connection.awaiting_body(*started, whole.bytes());
                 Poll::Pending
             }
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay_log::Clock;
+use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -31,7 +32,7 @@ pub type Answer = http::Response<Full<Bytes>>;
 pub trait Handler: 'static {
     /// Answers one request of one connection.
     fn answer(
-        self: Rc<Self>,
+        &self,
         request: Request<Incoming>,
         peer: SocketAddr,
         connection: Rc<Connection>,
@@ -138,10 +139,9 @@ impl<H: Handler> Receiver<H> {
         self.handler.connected();
         let entered = self.connections.enter();
         let connection = entered.connection();
+        let handler = &*self.handler;
         let service = service_fn(|request| {
-            let answer =
-                Rc::clone(&self.handler).answer(request, peer, Rc::clone(entered.connection()));
-            async move { Ok::<_, Infallible>(answer.await) }
+            handler.answer(request, peer, Rc::clone(connection)).map(Ok::<_, Infallible>)
         });
         let io = TokioIo::new(Watched::new(stream, Rc::clone(connection)));
         let mut http = pin!(self.http.serve_connection(io, service));

@@ -6,23 +6,22 @@ use crate::reject::Reject;
 
 /// A request that one of its source's secrets has signed.
 #[derive(Debug)]
-pub struct Verified<'s> {
-    admitted: Admitted<'s>,
+pub struct Verified<'r> {
+    admitted: &'r Admitted<'r>,
     secret: SecretIndex,
 }
 
-impl<'s> Verified<'s> {
+impl<'r> Verified<'r> {
     /// Checks the signature over the body as it was received.
-    pub fn verify(admitted: Admitted<'s>) -> Result<Self, Reject> {
-        let headers = &admitted.head().headers;
-        let secret =
-            admitted.source().verifier.check(admitted.claim(), headers, admitted.body())?;
+    pub fn verify(admitted: &'r Admitted<'r>) -> Result<Self, Reject> {
+        let verifier = &admitted.source().verifier;
+        let secret = verifier.check(admitted.claim(), admitted.headers(), admitted.body())?;
         Ok(Self { admitted, secret })
     }
 
     /// The request.
-    pub fn admitted(&self) -> &Admitted<'s> {
-        &self.admitted
+    pub fn admitted(&self) -> &'r Admitted<'r> {
+        self.admitted
     }
 
     /// The name of the secret that matched.
