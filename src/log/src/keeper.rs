@@ -31,7 +31,7 @@ const UNSYNCED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// At ack level written: how long a record may stay unsynced.
 const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 /// At ack level written: the pause between two cycles while records come in.
-const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE: Duration = Duration::from_millis(1);
 /// How long the keeper sleeps when nothing happens: the low-water mark must be looked at.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long closing waits for producers between claim and publication.

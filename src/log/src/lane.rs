@@ -161,7 +161,7 @@ pub struct Lane {
     /// Where the records end that were there before this lane was opened.
     recovered_end: u64,
     /// Held, and with it the lock, until the keeper is done.
-    _lock: File,
+    lock: File,
 }
 
 impl Lane {
@@ -197,7 +197,7 @@ impl Lane {
         let dir = dir.to_owned();
         #[expect(clippy::disallowed_types, reason = "as in the struct")]
         let keeper = std::sync::Mutex::new(Some(keeper));
-        let lane = Self { dir, shared, keeper, recovered_end, _lock: lock };
+        let lane = Self { dir, shared, keeper, recovered_end, lock };
         Ok((lane, recovery))
     }
 
@@ -267,14 +267,16 @@ impl Lane {
         Ok(())
     }
 
-    /// Lets no more records in, syncs and seals what is there and ends the keeper. Whoever still
-    /// holds the lane can look at it, and append no more.
+    /// Lets no more records in, syncs and seals what is there, ends the keeper and gives the lock
+    /// up. Whoever still holds the lane can look at it, and append no more.
     pub fn close(&self) {
         let keeper = self.keeper.lock().ok().and_then(|mut keeper| keeper.take());
         if let Some(keeper) = keeper {
             self.shared.stop();
             // A keeper that panicked has already failed the lane.
             let _ = keeper.join();
+            // If this fails the lock goes with the file.
+            let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
         }
     }
 }

@@ -52,6 +52,7 @@ mod stats;
 mod shared;
 mod append;
 mod keeper;
+mod residency;
 mod store;
 mod marks;
 mod volume;

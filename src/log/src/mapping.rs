@@ -48,7 +48,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::thread::futex;
 
 use crate::format::{MarksPage, PAGE_BYTES, RECORD_ALIGN};
@@ -140,6 +140,16 @@ impl WriteMap {
     pub(crate) fn make_ready(&self, at: u64, bytes: u64) -> io::Result<()> {
         let range = range(self.raw.len(), at, bytes);
         self.raw.advise_range(Advice::PopulateWrite, range.start, range.len())
+    }
+
+    /// Takes whole pages out of the mapping. What stands in them comes back from the file.
+    pub(crate) fn leave(&self, at: u64, bytes: u64) -> io::Result<()> {
+        let range = range(self.raw.len(), at, bytes);
+        // SAFETY: Settled: the mapping is of a file and shared, so these pages read the same
+        // again, from the page cache or from the medium.
+        unsafe {
+            self.raw.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+        }
     }
 
     /// Writes a range to the medium and waits until it is there.

@@ -7,10 +7,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, IFlags};
+use rustix::fs::{Advice, FallocateFlags, IFlags, fadvise};
 
 use crate::format::{
     FORMAT_VERSION, Footer, PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader,
@@ -283,6 +284,18 @@ impl Segment {
         let end = to.min(self.extent().end()) - base;
         let start = start / PAGE_BYTES * PAGE_BYTES;
         self.map.sync(start, end.next_multiple_of(PAGE_BYTES) - start)
+    }
+
+    /// Gives the memory of `from..to` back, as far as it lies in this segment and is whole pages.
+    /// It must be on the medium, or the kernel keeps it.
+    pub(crate) fn leave(&self, from: u64, to: u64) {
+        let extent = self.extent();
+        let start = (from.max(extent.base) - extent.base).next_multiple_of(PAGE_BYTES);
+        let end = (to.min(extent.end()).saturating_sub(extent.base)) / PAGE_BYTES * PAGE_BYTES;
+        let Some(bytes) = end.checked_sub(start).and_then(NonZeroU64::new) else { return };
+        // Only hints: where they are not taken the memory stays in use, and nothing else.
+        let left = self.map.leave(start, bytes.get());
+        let _ = left.map(|()| fadvise(&self.file, start, Some(bytes), Advice::DontNeed));
     }
 
     /// Writes the footer, after everything before it is on the medium.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::format::{KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
 use crate::lane::{LaneOptions, Retention, random};
 use crate::recover::{Plan, Sealed, Tally};
+use crate::residency::Residency;
 use crate::segment::{self, Extent, Identity, Segment, sync_dir};
 use crate::shared::{LaneState, Shared};
 use crate::volume::{self, Volume};
@@ -48,6 +49,7 @@ pub(crate) struct Store {
     next_sequence: u64,
     /// Up to here pages have been made ready.
     ready: u64,
+    residency: Residency,
     /// Up to here records have been counted, in the oldest segment of the table.
     counted: u64,
     tally: Tally,
@@ -84,6 +86,7 @@ impl Store {
             next_base: plan.next_base,
             next_sequence: plan.next_sequence,
             ready: first,
+            residency: Residency::new(options.segment_bytes, first),
             counted: first,
             tally: Tally::default(),
             looked: None,
@@ -120,6 +123,7 @@ impl Store {
             self.make_next();
             self.make_ready();
             self.count_and_seal();
+            self.residency.follow(&self.shared);
         }
         self.retire_if_due();
         let full = self.low || self.blocked;
