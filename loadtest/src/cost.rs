@@ -5,6 +5,7 @@
 //! stays on another; requests are signed in advance, so the generator only copies bytes. Every
 //! answer has to be 200, or the figure counts for nothing.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,16 +60,17 @@ pub(crate) struct CostArgs {
 }
 
 /// One server in one round; times in microseconds for a request.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Measured {
     cpu_us: f64,
     user_us: f64,
     system_us: f64,
     per_second: f64,
     generator_us: f64,
+    threads_us: BTreeMap<String, f64>,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Round {
     line: Measured,
     bare: Measured,
@@ -113,7 +115,6 @@ pub(crate) fn run(args: &CostArgs) -> io::Result<ExitCode> {
             let bare = measure(Kind::Bare)?;
             (measure(Kind::Line)?, bare)
         };
-        rounds.push(Round { line, bare });
         if !args.json {
             say(&format!(
                 "round {:>2}   line {:6.2} us   bare {:6.2} us   ratio {:.3}",
@@ -123,6 +124,7 @@ pub(crate) fn run(args: &CostArgs) -> io::Result<ExitCode> {
                 line.cpu_us / bare.cpu_us
             ));
         }
+        rounds.push(Round { line, bare });
     }
     let report = report(args, cores, rounds);
     if args.json {
@@ -155,22 +157,28 @@ fn measure(
     std::thread::sleep(SETTLE);
 
     let process = target.process_id();
-    let before = processor::cpu_time(process)?;
+    let before = processor::cpu_of_threads(process)?;
     let (user_before, system_before) = processor::cpu_parts(process)?;
     let own_before = processor::cpu_time(std::process::id())?;
     let outcome = closed::drive(&mut connections, pool, warm, pool.len())?;
-    let cpu = processor::cpu_time(process)?.saturating_sub(before);
+    let after = processor::cpu_of_threads(process)?;
     let (user, system) = processor::cpu_parts(process)?;
     let own = processor::cpu_time(std::process::id())?.saturating_sub(own_before);
     all_accepted(kind, outcome, measured)?;
 
     let each = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(args.requests);
+    let spent = |(name, total): (String, Duration)| {
+        let start = before.get(&name).copied().unwrap_or_default();
+        (name, each(total.saturating_sub(start)))
+    };
+    let threads_us: BTreeMap<String, f64> = after.into_iter().map(spent).collect();
     Ok(Measured {
-        cpu_us: each(cpu),
+        cpu_us: threads_us.values().sum(),
         user_us: each(user.saturating_sub(user_before)),
         system_us: each(system.saturating_sub(system_before)),
         per_second: f64::from(args.requests) / outcome.elapsed.as_secs_f64(),
         generator_us: each(own),
+        threads_us,
     })
 }
 
@@ -220,23 +228,13 @@ fn table(report: &Report, cores: Cores) {
     ));
     say("        CPU us/request               user  system   requests/s");
     say("        median   least  spread     median  median       median    most");
-    for (name, cpu, rate, of) in [
-        ("line", report.line_cpu_us, report.line_per_second, 0),
-        ("bare", report.bare_cpu_us, report.bare_per_second, 1),
-    ] {
-        let side = |round: &Round| if of == 0 { round.line } else { round.bare };
-        let user = Summary::of(report.rounds.iter().map(|round| side(round).user_us));
-        let system = Summary::of(report.rounds.iter().map(|round| side(round).system_us));
-        say(&format!(
-            "{name}   {:8.2} {:7.2} {:6.1} %   {:8.2} {:7.2}   {:10.0} {:7.0}",
-            cpu.median,
-            cpu.least,
-            cpu.spread * 100.0,
-            user.median,
-            system.median,
-            rate.median,
-            rate.most
-        ));
+    let line = |of: fn(&Measured) -> f64| Summary::of(report.rounds.iter().map(|r| of(&r.line)));
+    let bare = |of: fn(&Measured) -> f64| Summary::of(report.rounds.iter().map(|r| of(&r.bare)));
+    let (user, system) = (|each: &Measured| each.user_us, |each: &Measured| each.system_us);
+    row("line", report.line_cpu_us, [line(user), line(system)], report.line_per_second);
+    row("bare", report.bare_cpu_us, [bare(user), bare(system)], report.bare_per_second);
+    for (name, spent) in threads(&report.rounds) {
+        say(&format!("of the line, thread {name}: {spent:.2} us/request"));
     }
     say(&format!(
         "\nratio line/bare: median {:.3} ({:.3} to {:.3}), of the leasts {:.3}; \
@@ -247,4 +245,27 @@ fn table(report: &Report, cores: Cores) {
         report.ratio_of_leasts,
         report.generator_cpu_us.median
     ));
+}
+
+fn row(name: &str, cpu: Summary, [user, system]: [Summary; 2], rate: Summary) {
+    say(&format!(
+        "{name}   {:8.2} {:7.2} {:6.1} %   {:8.2} {:7.2}   {:10.0} {:7.0}",
+        cpu.median,
+        cpu.least,
+        cpu.spread * 100.0,
+        user.median,
+        system.median,
+        rate.median,
+        rate.most
+    ));
+}
+
+/// The median of each thread of the line that shows at two decimals.
+fn threads(rounds: &[Round]) -> Vec<(String, f64)> {
+    let names = rounds.first().into_iter().flat_map(|round| round.line.threads_us.keys());
+    let spent = |name: &String| {
+        let of = |round: &Round| round.line.threads_us.get(name).copied().unwrap_or_default();
+        (name.clone(), Summary::of(rounds.iter().map(of)).median)
+    };
+    names.map(spent).filter(|(_, spent)| *spent >= 0.005).collect()
 }

@@ -1,5 +1,6 @@
 //! Who runs on which core, and what CPU time a process has used.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -41,16 +42,25 @@ pub(crate) fn stay_on(core: usize) -> io::Result<()> {
 /// has ended is not in it, so a difference of two readings is sound only while threads stay; the
 /// servers measured here start all of theirs before they say that they are ready.
 pub(crate) fn cpu_time(process_id: u32) -> io::Result<Duration> {
-    let mut nanos = 0;
+    Ok(cpu_of_threads(process_id)?.values().sum())
+}
+
+/// The same by the name of the thread; threads that share a name are summed up.
+pub(crate) fn cpu_of_threads(process_id: u32) -> io::Result<BTreeMap<String, Duration>> {
+    let mut threads: BTreeMap<String, Duration> = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{process_id}/task"))? {
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let task = task?.path();
+        // A thread may end between the listing and the reading.
+        let Ok(text) = fs::read_to_string(task.join("schedstat")) else { continue };
+        let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
         let first = text.split_ascii_whitespace().next();
-        nanos += first.and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0);
+        let nanos = first.and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        *threads.entry(name.trim_end().to_owned()).or_default() += Duration::from_nanos(nanos);
     }
-    if nanos == 0 {
+    if threads.values().all(Duration::is_zero) {
         return Err(io::Error::other("the kernel keeps no /proc/PID/task/*/schedstat"));
     }
-    Ok(Duration::from_nanos(nanos))
+    Ok(threads)
 }
 
 /// The user and system parts of a process's CPU time, in ticks of 10 ms.
