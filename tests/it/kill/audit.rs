@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::support::log::Row;
+use crate::support::random::Random;
 
 /// What the senders know.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +63,18 @@ impl Ledger {
         ids
     }
 
+    /// Some of the acknowledged events, as chance has it.
+    pub(crate) fn some_acknowledged(&self, random: &mut Random, count: usize) -> Vec<String> {
+        let acknowledged = self.acknowledged.iter().filter(|(_, acknowledged)| **acknowledged);
+        let mut ids: Vec<&String> = acknowledged.map(|(id, _)| id).collect();
+        // The map's order differs from run to run; the seed alone is to decide.
+        ids.sort_unstable();
+        let last = ids.len() as u64;
+        let draws = if last == 0 { 0 } else { count };
+        let pick = |_| usize::try_from(random.next() % last).unwrap_or_default();
+        (0..draws).map(pick).map(|index| ids[index].clone()).collect()
+    }
+
     /// Takes an event out, as if it had never been sent; for the check of the check.
     pub(crate) fn forget(&mut self, id: &str) {
         self.acknowledged.remove(id);
@@ -105,7 +118,7 @@ pub(crate) fn payload(id: &str) -> Vec<u8> {
     let seed = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let mut random = crate::support::random::Random::new(seed);
+    let mut random = Random::new(seed);
     let mut body = format!("{{\"type\":\"kill.test\",\"id\":\"{id}\",\"pad\":\"");
     for _ in 0..random.between(1, 240) {
         write!(body, "{:016x}", random.next()).expect("a String takes all");

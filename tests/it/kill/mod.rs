@@ -4,7 +4,7 @@
 //! `tests/run kill ROUNDS` sets the rounds for each driver and ack level. A round: senders keep
 //! the server busy, it dies at a moment that a seed decides, it starts again (now and then it
 //! dies once more while it recovers), the log is judged; the senders then deliver again what was
-//! never answered, as senders do, and the log is judged once more. The same data folder serves
+//! never answered and some of what was, as senders do, and the log is judged once more. The same data folder serves
 //! several rounds, so that recoveries lie on top of each other.
 
 mod audit;
@@ -34,6 +34,8 @@ const ROUNDS_OF_FOLDER: u64 = 5;
 const SENDERS: u64 = 8;
 /// The server dies no earlier than this many acknowledgements into a round.
 const ACKNOWLEDGED_MIN: u64 = 50;
+/// Acknowledged events that are delivered again after each crash.
+const ANSWERS_LOST: usize = 40;
 
 fn nothing_acknowledged_at_written_is_lost_by_kill_9(driver: Driver) {
     campaign(driver, "written");
@@ -49,26 +51,51 @@ fn campaign(driver: Driver, ack: &'static str) {
     let name = driver.name();
     eprintln!("kill -9, {name}, {ack}: {rounds} rounds, IT_SEED={seed}");
     let mut random = Random::new(seed);
-    let (mut done, mut sent, mut acknowledged) = (0, 0, 0);
+    let (mut done, mut sent) = (0, 0);
+    let mut total = Seen::default();
     while done < rounds {
         let setup = Setup::new(driver).ack(ack).segments("1MiB", "64KiB");
         let mut server = Server::start(setup);
         let mut ledger = Ledger::default();
         for _ in 0..ROUNDS_OF_FOLDER.min(rounds - done) {
-            round(&mut server, &mut ledger, &mut random, done);
+            total.add(round(&mut server, &mut ledger, &mut random, done));
             done += 1;
         }
         sent += ledger.sent_count();
-        acknowledged += ledger.acknowledged_count();
     }
     eprintln!(
-        "kill -9, {name}, {ack}: {done} rounds, {sent} events sent, {acknowledged} acknowledged, \
-         0 lost, 0 twice, 0 altered, 0 unknown"
+        "kill -9, {name}, {ack}: {done} rounds, {sent} events sent; at the kills {} were \
+         acknowledged, {} in flight; {} answers of 503; 0 lost, 0 twice, 0 altered, 0 unknown",
+        total.acknowledged, total.in_flight, total.full
     );
 }
 
-fn round(server: &mut Server, ledger: &mut Ledger, random: &mut Random, round: u64) {
-    let answered = AtomicU64::new(0);
+/// What a round was like, so that a campaign in which nothing happened shows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    acknowledged: usize,
+    in_flight: usize,
+    full: u64,
+}
+
+impl Seen {
+    const fn add(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.in_flight += other.in_flight;
+        self.full += other.full;
+    }
+}
+
+/// What the senders of one round count together. Relaxed throughout: the join of the threads is
+/// what completes the counts.
+#[derive(Debug, Default)]
+struct Tally {
+    answered: AtomicU64,
+    full: AtomicU64,
+}
+
+fn round(server: &mut Server, ledger: &mut Ledger, random: &mut Random, round: u64) -> Seen {
+    let tally = Tally::default();
     let life = Duration::from_micros(random.between(20_000, 250_000));
     let address = server.address();
     let seeds: Vec<u64> = (0..SENDERS).map(|_| random.next()).collect();
@@ -77,20 +104,22 @@ fn round(server: &mut Server, ledger: &mut Ledger, random: &mut Random, round: u
             .iter()
             .enumerate()
             .map(|(sender, seed)| {
-                let (answered, random) = (&answered, Random::new(*seed));
+                let (tally, random) = (&tally, Random::new(*seed));
                 let prefix = format!("r{round}-s{sender}");
-                scope.spawn(move || send_until_it_dies(address, &prefix, random, answered))
+                scope.spawn(move || send_until_it_dies(address, &prefix, random, tally))
             })
             .collect();
-        // Relaxed: a count that only says when to begin to wait.
         eventually("the load runs", Duration::from_secs(30), || {
-            answered.load(Ordering::Relaxed) >= ACKNOWLEDGED_MIN
+            tally.answered.load(Ordering::Relaxed) >= ACKNOWLEDGED_MIN
         });
         std::thread::sleep(life);
         server.kill();
         senders.into_iter().map(|sender| sender.join().unwrap()).collect()
     });
+    let mut seen = Seen { full: tally.full.into_inner(), ..Seen::default() };
     for each in told {
+        seen.acknowledged += each.acknowledged_count();
+        seen.in_flight += each.unanswered().len();
         ledger.merge(each);
     }
     if random.once_in(3) {
@@ -100,8 +129,9 @@ fn round(server: &mut Server, ledger: &mut Ledger, random: &mut Random, round: u
     }
     server.run();
     judge(server, ledger, "after the restart");
-    deliver_again(server, ledger);
+    deliver_again(server, ledger, random);
     judge(server, ledger, "after the senders' retries");
+    seen
 }
 
 /// Sends events of its own, now and then one of them again, until the connection breaks.
@@ -109,7 +139,7 @@ fn send_until_it_dies(
     address: std::net::SocketAddr,
     prefix: &str,
     mut random: Random,
-    answered: &AtomicU64,
+    tally: &Tally,
 ) -> Ledger {
     let mut ledger = Ledger::default();
     let Ok(mut connection) = Connection::open(address) else { return ledger };
@@ -124,22 +154,26 @@ fn send_until_it_dies(
             return ledger;
         };
         if response.status == 503 {
-            // The log was full for a moment, so the connection ends; the event is sent again
-            // after the crash.
+            // The log was full for a moment, and a refusal ends the connection; the event is sent
+            // again after the crash.
+            tally.full.fetch_add(1, Ordering::Relaxed);
             let Ok(next) = Connection::open(address) else { return ledger };
             connection = next;
             continue;
         }
         assert_eq!(response.status, 200, "{id}: {}", response.text());
         ledger.acknowledged(&id);
-        answered.fetch_add(1, Ordering::Relaxed);
+        tally.answered.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What a sender does with an event that was never answered. It also shows that the server lives.
-fn deliver_again(server: &Server, ledger: &mut Ledger) {
+/// What senders do with events that were never answered, and with some whose answer they lost. It
+/// also shows that the server lives.
+fn deliver_again(server: &Server, ledger: &mut Ledger, random: &mut Random) {
     ledger.sent("alive");
-    for id in ledger.unanswered() {
+    let mut again = ledger.unanswered();
+    again.extend(ledger.some_acknowledged(random, ANSWERS_LOST));
+    for id in again {
         let request = sign::standard(&id, &payload(&id));
         eventually("an event is taken after the crash", Duration::from_secs(10), || {
             let response = server.send(&request);
