@@ -28,8 +28,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const SECRET: &str = "a secret of the bench, long enough";
-const PRESET: &str = "github";
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const PRESET: &str = "standard-webhooks";
 const BODY_BYTES: usize = 1024;
 const REQUESTS: u64 = 64;
 const PEER: SocketAddr =
@@ -86,7 +86,7 @@ fn requests(next: &mut u64) -> Bytes {
         let body = format!("{}\"}}", &body[..BODY_BYTES - 2]);
         let now_ns = Clock::System.wall_ns();
         let input = SignInput { id: &id, now_ns, event_type: "push", body: body.as_bytes() };
-        wire.push_str("POST /bench HTTP/1.1\r\nhost: forebay\r\nuser-agent: GitHub-Hookshot\r\n");
+        wire.push_str("POST /bench HTTP/1.1\r\nhost: forebay\r\nuser-agent: Standard-Webhooks\r\n");
         wire.push_str("accept: */*\r\n");
         for (name, value) in signer.sign(&input).expect("it can sign") {
             let value = value.to_str().expect("it is text");
@@ -128,15 +128,15 @@ fn line(c: &mut Criterion) {
     let line = Rc::new(opened.line(0));
     let connections = Connections::new(opened.deadlines(), Clock::System.monotonic());
     let mut next = 0;
-    let mut group = c.benchmark_group("line, 1 KiB, github");
+    let mut group = c.benchmark_group("line, 1 KiB");
     group.throughput(Throughput::Elements(REQUESTS));
     group.bench_function("parse to ack, written", |b| {
         let setup = || requests(&mut next);
         let routine = |unread| {
-            let entered = connections.enter();
+            let entered = connections.enter(PEER);
             let service = service_fn(|request| {
                 let (line, connection) = (Rc::clone(&line), Rc::clone(entered.connection()));
-                async move { Ok::<_, Infallible>(line.enter(request, PEER, connection).await) }
+                async move { Ok::<_, Infallible>(line.enter(request, connection).await) }
             });
             serve(unread, service);
         };

@@ -3,7 +3,6 @@
 //! Nothing here waits, and nothing allocates once the receiver is warm.
 
 use std::cell::RefCell;
-use std::io::Write;
 
 use forebay_log::{AppendError, Appender, FieldTooLong, Key, Kind, MetaWriter, NewRecord, Tag};
 use http::header;
@@ -110,13 +109,7 @@ impl Writer {
         if let Some(target) = head.uri.path_and_query() {
             meta.field(Tag::Target, target.as_str().as_bytes())?;
         }
-        let mut peer = [0_u8; 64];
-        let mut rest = &mut peer[..];
-        if write!(rest, "{}", received.peer).is_ok() {
-            let unused = rest.len();
-            let used = peer.len() - unused;
-            meta.field(Tag::Peer, &peer[..used])?;
-        }
+        meta.field(Tag::Peer, received.connection.peer().as_bytes())?;
         for (name, value) in &head.headers {
             let credential = CREDENTIAL_HEADERS.contains(name) && !source.verifier.reads(name);
             if credential {

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -173,7 +172,6 @@ impl Line {
     pub fn enter<B>(
         &self,
         request: Request<B>,
-        peer: SocketAddr,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Answer>
     where
@@ -182,7 +180,7 @@ impl Line {
         connection.answering();
         let (head, body) = request.into_parts();
         let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
-        self.take(Received { head, peer, received_ns, started, connection }, body)
+        self.take(Received { head, received_ns, started, connection }, body)
     }
 
     /// The routes as last loaded: a request keeps those it began with.
@@ -200,10 +198,9 @@ impl Handler for Line {
     fn answer(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Answer> {
-        self.enter(request, peer, connection)
+        self.enter(request, connection)
     }
 
     fn connected(&self) {

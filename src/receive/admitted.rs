@@ -4,20 +4,17 @@
 //! timestamp, then the receiver's budget, and only then the body. A request that fails one of
 //! them has cost no more than its head.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
 use http::request::Parts;
-use http::{Method, Version};
+use http::{HeaderMap, Method, Version};
 use hyper::body::Body;
 
 use super::body::{self, Budget, Share};
 use super::connection::Connection;
 use crate::config::Source;
-use crate::limits::HEADERS_MAX;
 use crate::reject::Reject;
 use crate::verify::Claim;
 
@@ -26,8 +23,6 @@ use crate::verify::Claim;
 pub struct Received {
     /// Its request line and headers.
     pub head: Parts,
-    /// Who sent it.
-    pub peer: SocketAddr,
     /// When the head was complete, by the wall clock.
     pub received_ns: u64,
     /// The same moment by the monotonic clock.
@@ -98,69 +93,107 @@ fn admit_head(
     if head.method != Method::POST {
         return Err(Reject::MethodNotAllowed);
     }
-    well_formed(head)?;
-    let declared = declared_length(&head.headers)?;
+    let framing = Framing::read(&head.headers);
+    framing.check(head)?;
+    let declared = framing.declared_length()?;
     if declared.is_some_and(|bytes| bytes > source.body_bytes_max) {
         return Err(Reject::BodyTooLarge);
     }
-    media_type(&head.headers, source)?;
+    framing.check_media(source)?;
     let claim = source.verifier.claim(&head.headers, *received_ns)?;
     Ok((claim, budget.share(declared.unwrap_or(0))?))
 }
 
-/// What hyper lets pass and a strict edge must not: doubled or missing Host, a transfer coding
-/// other than `chunked`, both kinds of framing, a target that names another authority.
-fn well_formed(head: &Parts) -> Result<(), Reject> {
-    let headers = &head.headers;
-    let hosts = headers.get_all(header::HOST).iter().count();
-    let old = head.version == Version::HTTP_10;
-    if hosts > 1 || (hosts == 0 && !old) || headers.len() > HEADERS_MAX {
-        return Err(Reject::HeadMalformed);
+/// The headers that say what a request is, gathered in one pass.
+#[derive(Default)]
+struct Framing<'h> {
+    host: Once<'h>,
+    length: Once<'h>,
+    transfer_coding: Once<'h>,
+    content_coding: Once<'h>,
+    media: Once<'h>,
+}
+
+/// A header that may stand once.
+#[derive(Clone, Copy, Default)]
+enum Once<'h> {
+    #[default]
+    Absent,
+    One(&'h [u8]),
+    Several,
+}
+
+impl<'h> Once<'h> {
+    fn add(&mut self, value: &'h [u8]) {
+        *self = if matches!(self, Self::Absent) { Self::One(value) } else { Self::Several };
     }
-    if head.version > Version::HTTP_11 || (!old && head.version != Version::HTTP_11) {
-        return Err(Reject::HeadMalformed);
+}
+
+impl<'h> Framing<'h> {
+    fn read(headers: &'h HeaderMap) -> Self {
+        let mut framing = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "host" => &mut framing.host,
+                "content-length" => &mut framing.length,
+                "transfer-encoding" => &mut framing.transfer_coding,
+                "content-encoding" => &mut framing.content_coding,
+                "content-type" => &mut framing.media,
+                _ => continue,
+            };
+            place.add(value.as_bytes());
+        }
+        framing
     }
-    if let Some(authority) = head.uri.authority()
-        && headers
-            .get(header::HOST)
-            .is_none_or(|host| host.as_bytes() != authority.as_str().as_bytes())
-    {
-        return Err(Reject::HeadMalformed);
-    }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        if !chunked || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
+
+    /// What hyper lets pass and a strict edge must not: a missing or doubled Host, a transfer
+    /// coding other than `chunked`, both kinds of framing, a target that names another authority.
+    fn check(&self, head: &Parts) -> Result<(), Reject> {
+        let host = match self.host {
+            Once::One(host) => host,
+            // Some proxies speak HTTP/1.0 to what stands behind them, which knows no Host.
+            Once::Absent if head.version == Version::HTTP_10 => b"",
+            Once::Absent | Once::Several => return Err(Reject::HeadMalformed),
+        };
+        if !matches!(head.version, Version::HTTP_10 | Version::HTTP_11) {
             return Err(Reject::HeadMalformed);
         }
-    }
-    match headers.get(header::CONTENT_ENCODING) {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            Err(Reject::ContentEncoding)
+        if head.uri.authority().is_some_and(|named| named.as_str().as_bytes() != host) {
+            return Err(Reject::HeadMalformed);
         }
-        _ => Ok(()),
+        match (self.transfer_coding, self.length) {
+            (Once::Absent, _) => {}
+            (Once::One(coding), Once::Absent) if coding.eq_ignore_ascii_case(b"chunked") => {}
+            _ => return Err(Reject::HeadMalformed),
+        }
+        match self.content_coding {
+            Once::Absent => Ok(()),
+            Once::One(coding) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
+            Once::One(_) | Once::Several => Err(Reject::ContentEncoding),
+        }
     }
-}
 
-fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Reject> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(None) };
-    if lengths.next().is_some() {
-        return Err(Reject::HeadMalformed);
+    fn declared_length(&self) -> Result<Option<u64>, Reject> {
+        match self.length {
+            Once::Absent => Ok(None),
+            Once::One(length) => {
+                let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
+                length.map(Some).ok_or(Reject::HeadMalformed)
+            }
+            Once::Several => Err(Reject::HeadMalformed),
+        }
     }
-    let length = length.to_str().ok().and_then(|text| text.parse().ok());
-    length.map(Some).ok_or(Reject::HeadMalformed)
-}
 
-/// The part before any parameter must be one that the source expects; a source that names none
-/// takes all.
-fn media_type(headers: &HeaderMap, source: &Source) -> Result<(), Reject> {
-    if source.content_types.is_empty() {
-        return Ok(());
+    /// The part before any parameter must be one that the source expects; a source that names
+    /// none takes all.
+    fn check_media(&self, source: &Source) -> Result<(), Reject> {
+        if source.content_types.is_empty() {
+            return Ok(());
+        }
+        let Once::One(sent) = self.media else { return Err(Reject::MediaType) };
+        let essence = sent.split(|&byte| byte == b';').next().unwrap_or(sent).trim_ascii();
+        let expected =
+            source.content_types.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(essence));
+        if expected { Ok(()) } else { Err(Reject::MediaType) }
     }
-    let sent = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let essence = sent.split(|&byte| byte == b';').next().unwrap_or(sent).trim_ascii();
-    let expected =
-        source.content_types.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(essence));
-    if expected { Ok(()) } else { Err(Reject::MediaType) }
 }

@@ -12,6 +12,7 @@
 //! ```
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -55,6 +56,7 @@ pub enum Phase {
 /// The state of one connection, shared by its I/O, its request and the sweep of its receiver.
 #[derive(Debug)]
 pub struct Connection {
+    peer: String,
     pulse: Rc<Pulse>,
     phase: Cell<Phase>,
     until: Cell<Option<Instant>>,
@@ -64,6 +66,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Who is at the other end, as text: written into every record of the connection.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
     /// The phase it is in.
     pub fn phase(&self) -> Phase {
         self.phase.get()
@@ -170,8 +177,9 @@ impl Connections {
     }
 
     /// Adds a connection until its guard is dropped.
-    pub fn enter(self: &Rc<Self>) -> Entered {
+    pub fn enter(self: &Rc<Self>, peer: SocketAddr) -> Entered {
         let connection = Rc::new(Connection {
+            peer: peer.to_string(),
             pulse: Rc::clone(&self.pulse),
             phase: Cell::new(Phase::Idle),
             until: Cell::new(self.pulse.after(self.pulse.deadlines.idle)),

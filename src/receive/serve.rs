@@ -34,7 +34,6 @@ pub trait Handler: 'static {
     fn answer(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Answer>;
 
@@ -137,11 +136,11 @@ impl<H: Handler> Receiver<H> {
 
     async fn serve(&self, stream: Stream, peer: SocketAddr) {
         self.handler.connected();
-        let entered = self.connections.enter();
+        let entered = self.connections.enter(peer);
         let connection = entered.connection();
         let handler = &*self.handler;
         let service = service_fn(|request| {
-            handler.answer(request, peer, Rc::clone(connection)).map(Ok::<_, Infallible>)
+            handler.answer(request, Rc::clone(connection)).map(Ok::<_, Infallible>)
         });
         let io = TokioIo::new(Watched::new(stream, Rc::clone(connection)));
         let mut http = pin!(self.http.serve_connection(io, service));

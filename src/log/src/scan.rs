@@ -89,6 +89,13 @@ impl Scanned {
             .map_or(Found::Nothing, Found::Gap)
     }
 
+    /// The end of the record at `offset`, if one is in place there.
+    pub(crate) fn committed_end(&self, offset: u64) -> Option<u64> {
+        let inside = offset.is_multiple_of(RECORD_ALIGN) && offset < self.extent().record_end();
+        let whole = inside.then(|| u64::from(self.map.commit(offset - self.extent().base)))?;
+        (whole != 0).then_some(offset + whole).filter(|end| *end <= self.extent().record_end())
+    }
+
     /// The meta section and the body of a record.
     pub(crate) fn sections(&self, framed: &Framed) -> (&[u8], &[u8]) {
         let at = framed.start - self.extent().base + RECORD_HEADER_BYTES;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::format::PAGE_BYTES;
+use crate::lane::AckLevel;
 use crate::lane::Recovered;
 use crate::mapping::MarksMap;
 use crate::marks;
@@ -90,6 +91,8 @@ pub struct Reader {
     current: Option<Current>,
     /// The next record starts here or behind.
     offset: u64,
+    /// Everything up to here was seen, since the last seek.
+    read_to: u64,
     /// Sequence of the segment that was read before, to see what is missing.
     sequence: Option<u64>,
     skipped: Skipped,
@@ -164,7 +167,8 @@ impl Reader {
         let marks = None;
         let (skipped, clock) = (Skipped::default(), Clock::System);
         let (current, sequence) = (None, None);
-        let mut reader = Self { dir, marks, current, offset: 0, sequence, skipped, clock };
+        let mut reader =
+            Self { dir, marks, current, offset: 0, read_to: 0, sequence, skipped, clock };
         reader.find_marks()?;
         Ok(reader)
     }
@@ -195,11 +199,17 @@ impl Reader {
             From::Position(position) => position.offset(),
             From::Time(ns) => self.base_by_time(ns)?,
         };
-        if let From::Time(ns) = from {
-            while let Some(framed) = self.advance(false, u64::MAX)? {
-                if framed.header.received_ns.to_native() >= ns {
-                    self.offset = framed.start;
-                    break;
+        // Nobody has seen yet what lies between here and what is acknowledged.
+        self.read_to = u64::MAX;
+        match from {
+            From::Earliest | From::Position(_) => {}
+            From::Latest => while self.advance(false, u64::MAX)?.is_some() {},
+            From::Time(ns) => {
+                while let Some(framed) = self.advance(false, u64::MAX)? {
+                    if framed.header.received_ns.to_native() >= ns {
+                        self.step_back(&framed);
+                        break;
+                    }
                 }
             }
         }
@@ -259,19 +269,20 @@ impl Reader {
         }
     }
 
-    /// Whether something lies behind the reader that it has not looked at.
+    /// Whether a record lies behind the reader. It may be fillers alone: only a record counts. The
+    /// reader stays in front of it.
     fn has_more(&mut self) -> Result<bool, ReadError> {
-        let Some(marks) = &self.marks else { return Ok(false) };
-        let (_, acked) = marks::acked(marks);
-        if acked <= self.offset {
-            return Ok(false);
-        }
-        // It may be fillers alone: only a record counts. The reader stays in front of it.
         let found = self.advance(false, u64::MAX)?;
-        if let Some(framed) = found {
-            self.offset = framed.start;
+        if let Some(framed) = &found {
+            self.step_back(framed);
         }
         Ok(found.is_some())
+    }
+
+    /// In front of the record that was just read.
+    fn step_back(&mut self, framed: &Framed) {
+        self.offset = framed.start;
+        self.read_to = framed.start;
     }
 
     /// The next record that is no filler, and with `check` one whose payload holds. The reader
@@ -300,6 +311,7 @@ impl Reader {
                 Found::Nothing => return Ok(None),
             };
             self.offset = framed.end;
+            self.read_to = framed.end;
             if framed.is_pad() {
                 continue;
             }
@@ -322,7 +334,17 @@ impl Reader {
         let extent = current.scanned.extent();
         let epoch = u64::from(current.scanned.identity.epoch);
         match marks {
-            Some((now, acked)) if now == epoch => return Ok(Some(acked.min(extent.record_end()))),
+            Some((now, acked)) if now == epoch => {
+                let acked = acked.min(extent.record_end());
+                // At `written` a record is acknowledged once it and all before it are in place;
+                // the marks tell it a moment later.
+                let written = current.scanned.identity.ack == AckLevel::Written as u8;
+                let nothing_between = self.offset == acked || self.offset == self.read_to;
+                if written && acked <= self.offset && nothing_between {
+                    return Ok(current.scanned.committed_end(self.offset).or(Some(acked)));
+                }
+                return Ok(Some(acked));
+            }
             Some((now, _)) if now < epoch => return Ok(None),
             _ => {}
         }

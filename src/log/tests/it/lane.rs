@@ -30,6 +30,24 @@ fn what_was_appended_is_read_back_at_both_ack_levels() {
 }
 
 #[test]
+fn at_written_a_tail_sees_at_once_what_was_acknowledged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Written);
+    let mut appends = lane.appender();
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    let mut late = Reader::open(dir.path()).expect("a reader");
+    // Few enough for one segment: the next one is open to readers once the marks tell it.
+    for number in 0..30 {
+        let appended = append(&mut appends, number);
+        assert!(lane.acked() >= appended.end);
+        assert!(reader.wait(std::time::Duration::ZERO).expect("marks"), "record {number}");
+        assert_eq!(drain(&mut reader), [number]);
+        late.seek(From::Latest).expect("a place");
+        assert_eq!(late.offset(), appended.end);
+    }
+}
+
+#[test]
 fn a_closed_lane_opens_again_in_a_new_epoch_and_goes_on() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut last = None;
