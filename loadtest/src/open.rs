@@ -34,6 +34,12 @@ impl Schedule {
         let nanos = u128::from(number) * 1_000_000_000 / u128::from(self.per_second.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
+
+    /// How many requests are due at a moment.
+    fn due_by(self, now: Duration) -> u64 {
+        let since = now.as_nanos() * u128::from(self.per_second) / 1_000_000_000;
+        u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1).min(self.count)
+    }
 }
 
 /// What came of a run.
@@ -45,7 +51,7 @@ pub(crate) struct Outcome {
     pub(crate) other: u64,
     pub(crate) unanswered: u64,
     /// The most requests that were due and found no free connection.
-    pub(crate) backlog_most: usize,
+    pub(crate) backlog_most: u64,
     pub(crate) elapsed: Duration,
 }
 
@@ -119,14 +125,7 @@ impl Run<'_> {
     fn send_due(&mut self, now: Duration) -> io::Result<()> {
         while self.next < self.schedule.count && self.schedule.due(self.next) <= now {
             let Some(index) = self.idle.pop_front() else {
-                let behind = now.saturating_sub(self.schedule.due(self.next)).as_secs_f64();
-                let backlog = behind * f64::from(self.schedule.per_second);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "a count of requests that are due, never negative"
-                )]
-                let backlog = backlog as usize + 1;
+                let backlog = self.schedule.due_by(now) - self.next;
                 self.outcome.backlog_most = self.outcome.backlog_most.max(backlog);
                 return Ok(());
             };
@@ -177,5 +176,7 @@ mod tests {
         let due: Vec<u128> =
             (0..schedule.count).map(|number| schedule.due(number).as_millis()).collect();
         assert_eq!(due, [0, 333, 666, 1000, 1333, 1666]);
+        let by = |millis| schedule.due_by(Duration::from_millis(millis));
+        assert_eq!((by(0), by(334), by(1000), by(60_000)), (1, 2, 4, 6));
     }
 }

@@ -60,7 +60,7 @@ struct Report {
     accepted: u64,
     other: u64,
     unanswered: u64,
-    backlog_most: usize,
+    backlog_most: u64,
     per_second: f64,
     latency_us: Latency,
     server_cpu_us: f64,
