@@ -46,7 +46,7 @@ impl Writer {
     }
 
     /// Appends an event. If the log refuses, its key is free again.
-    pub fn append(&self, unique: Unique<'_>) -> Result<Appended, Reject> {
+    pub fn append(&self, unique: Unique<'_>) -> Result<Appended, AppendError> {
         let body = unique.identified().verified().admitted().body();
         let end = self.record(Kind::Event, unique.key(), unique.identified(), body)?;
         unique.appended(end);
@@ -58,8 +58,8 @@ impl Writer {
     pub fn note(&self, duplicate: &Duplicate<'_>) -> Appended {
         let end = duplicate.end;
         let noted = self.record(Kind::Delivery, duplicate.key, &duplicate.identified, &[]);
-        if let Err(reject) = noted {
-            tracing::debug!(reason = reject.label(), "a repeated delivery was not noted");
+        if let Err(error) = noted {
+            tracing::debug!(%error, "a repeated delivery was not noted");
         }
         Appended { end }
     }
@@ -70,13 +70,16 @@ impl Writer {
         key: Key,
         identified: &Identified<'_>,
         body: &[u8],
-    ) -> Result<u64, Reject> {
+    ) -> Result<u64, AppendError> {
         let mut meta = self.meta.borrow_mut();
         meta.clear();
-        self.describe(&mut meta, identified).map_err(|_: FieldTooLong| Reject::HeadMalformed)?;
+        // A head is far smaller than the longest field, so the error is never seen.
+        let bytes_max = HEAD_BYTES_MAX as u64;
+        self.describe(&mut meta, identified)
+            .map_err(|_: FieldTooLong| AppendError::TooLarge { bytes: bytes_max + 1, bytes_max })?;
         let received_ns = identified.verified().admitted().received().received_ns;
         let record = NewRecord { kind, key, received_ns, meta: meta.as_bytes(), body };
-        let appended = self.appender.borrow_mut().append(&record).map_err(refusal)?;
+        let appended = self.appender.borrow_mut().append(&record)?;
         Ok(appended.end)
     }
 
@@ -125,11 +128,13 @@ impl Writer {
     }
 }
 
-fn refusal(error: AppendError) -> Reject {
-    match error {
-        AppendError::Full => Reject::LogFull,
-        AppendError::TooLarge { .. } => Reject::BodyTooLarge,
-        AppendError::Closed => Reject::Draining,
-        AppendError::Failed => Reject::LogFailed,
+impl From<AppendError> for Reject {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full => Self::LogFull,
+            AppendError::TooLarge { .. } => Self::BodyTooLarge,
+            AppendError::Closed => Self::Draining,
+            AppendError::Failed => Self::LogFailed,
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use forebay_log::Clock;
+use forebay_log::{AppendError, Clock, LaneState};
 use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
@@ -28,11 +28,12 @@ use crate::reject::Reject;
 use crate::runtime;
 use crate::verify::Verified;
 
-/// How often a delivery looks whether its twin is through: the runtime's shortest wait, for what
-/// takes microseconds unless a thread is taken off its core.
-const TWIN_POLL: Duration = Duration::from_millis(1);
-/// How often it looks before it gives up.
-const TWIN_POLLS_MAX: u128 = ACK_WAIT_MAX.as_millis() / TWIN_POLL.as_millis();
+/// How long a delivery waits before it looks again whether its twin is through: the runtime's
+/// shortest wait, for what takes microseconds unless a thread is taken off its core.
+const TWIN_WAIT: Duration = Duration::from_millis(1);
+/// How long a request waits before it looks again whether the log has its next segment, which a
+/// burst can reach before the disk has allocated it. Only a full disk is a reason to refuse.
+const SEGMENT_WAIT: Duration = Duration::from_millis(10);
 
 /// A lane as all receivers share it.
 #[derive(Debug)]
@@ -112,31 +113,38 @@ impl Line {
         let seat = &self.seats[source.lane];
         let admitted = Admitted::admit(received, body, source, &self.budget).await?;
         counters.received(self.receiver, admitted.body().len() as u64);
-        let mut patience = TWIN_POLLS_MAX;
+        let mut waited = Duration::ZERO;
         let (appended, outcome) = loop {
-            if let Some(kept) = self.keep(&admitted, seat)? {
-                break kept;
+            let wait = match self.keep(&admitted, seat)? {
+                Kept::Done(appended, outcome) => break (appended, outcome),
+                Kept::TwinInside => TWIN_WAIT,
+                Kept::NoSegment => SEGMENT_WAIT,
+            };
+            waited += wait;
+            if waited > ACK_WAIT_MAX {
+                return Err(Reject::AckTimeout);
             }
-            patience = patience.checked_sub(1).ok_or(Reject::AckTimeout)?;
-            runtime::sleep(TWIN_POLL).await;
+            runtime::sleep(wait).await;
         };
         Ok((seat.waits.acked(appended, received.started).await?, outcome))
     }
 
-    /// The stages that never wait; nothing if a twin of the event is in the midst of them.
-    fn keep(
-        &self,
-        admitted: &Admitted<'_>,
-        seat: &Seat,
-    ) -> Result<Option<(Appended, Outcome)>, Reject> {
+    /// The stages that never wait.
+    fn keep(&self, admitted: &Admitted<'_>, seat: &Seat) -> Result<Kept, Reject> {
         let verified = Verified::verify(admitted)?;
         let identified = Identified::identify(verified);
-        let table = &seat.lane.table;
-        Ok(match Delivery::dedupe(identified, table, &self.fingerprinter, self.steady)? {
-            Delivery::Unique(unique) => Some((seat.writer.append(unique)?, Outcome::Accepted)),
-            Delivery::Duplicate(twin) => Some((seat.writer.note(&twin), Outcome::Duplicate)),
-            Delivery::Pending => None,
-        })
+        let Lane { table, log, .. } = &*seat.lane;
+        match Delivery::dedupe(identified, table, &self.fingerprinter, self.steady)? {
+            Delivery::Unique(unique) => match seat.writer.append(unique) {
+                Ok(appended) => Ok(Kept::Done(appended, Outcome::Accepted)),
+                Err(AppendError::Full) if log.state() == LaneState::Open => Ok(Kept::NoSegment),
+                Err(error) => Err(error.into()),
+            },
+            Delivery::Duplicate(twin) => {
+                Ok(Kept::Done(seat.writer.note(&twin), Outcome::Duplicate))
+            }
+            Delivery::Pending => Ok(Kept::TwinInside),
+        }
     }
 
     /// Answers one request, whatever becomes of it, and counts it.
@@ -192,6 +200,16 @@ impl Line {
         }
         Rc::clone(&held)
     }
+}
+
+/// What became of an admitted request without waiting.
+enum Kept {
+    /// It is in the log.
+    Done(Appended, Outcome),
+    /// A twin of it is between reservation and append, and its outcome decides.
+    TwinInside,
+    /// The log is waiting for its next segment.
+    NoSegment,
 }
 
 impl Handler for Line {

@@ -4,7 +4,7 @@
 //! exits at once. SIGHUP loads sources and secrets anew; a configuration that is wrong leaves the
 //! old one in use.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,8 +36,7 @@ pub(super) struct ServeArgs {
 /// Serves until a signal ends it.
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
     if let Err(error) = logs::start(|name| std::env::var(name).ok()) {
-        // There is no log yet; a terminal that is gone has nobody to tell.
-        drop(writeln!(io::stderr().lock(), "error: {error}"));
+        terminal::complain(&error);
         return ExitCode::from(2);
     }
     let config = match load(args) {
@@ -50,7 +49,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     match serve(args, config) {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!(error, "not started");
+            tracing::error!(error = terminal::chain(error.as_ref()), "not started");
             ExitCode::from(EXIT_TEMPORARY)
         }
     }

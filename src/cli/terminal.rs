@@ -31,14 +31,14 @@ pub(super) fn report(error: &ConfigError) {
     drop(writeln!(stderr.lock(), "{text}"));
 }
 
+/// An error with what caused it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Tells an error with what caused it.
 pub(super) fn complain(error: &dyn std::error::Error) {
-    let mut stderr = io::stderr().lock();
-    let mut told = write!(stderr, "error: {error}");
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    for cause in causes {
-        told = told.and_then(|()| write!(stderr, ": {cause}"));
-    }
     // With standard error gone there is nobody left to tell.
-    drop(told.and_then(|()| writeln!(stderr)));
+    drop(writeln!(io::stderr().lock(), "error: {}", chain(error)));
 }

@@ -35,15 +35,15 @@ fn at_written_a_tail_sees_at_once_what_was_acknowledged() {
     let lane = open(dir.path(), AckLevel::Written);
     let mut appends = lane.appender();
     let mut reader = Reader::open(dir.path()).expect("a reader");
-    let mut late = Reader::open(dir.path()).expect("a reader");
+    let mut newcomer = Reader::open(dir.path()).expect("a reader");
     // Few enough for one segment: the next one is open to readers once the marks tell it.
     for number in 0..30 {
         let appended = append(&mut appends, number);
         assert!(lane.acked() >= appended.end);
         assert!(reader.wait(std::time::Duration::ZERO).expect("marks"), "record {number}");
         assert_eq!(drain(&mut reader), [number]);
-        late.seek(From::Latest).expect("a place");
-        assert_eq!(late.offset(), appended.end);
+        newcomer.seek(From::Latest).expect("a place");
+        assert_eq!(newcomer.offset(), appended.end);
     }
 }
 
