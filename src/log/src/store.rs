@@ -22,9 +22,11 @@ use crate::shared::{LaneState, Shared};
 use crate::volume::{self, Volume};
 
 /// How far ahead of the claims pages are made ready, so that producers do not fault.
-const READY_BYTES: u64 = 4 * 1024 * 1024;
-/// Pages are made ready in steps of at least this.
-const READY_STEP_BYTES: u64 = 1024 * 1024;
+const READY_BYTES: u64 = 8 * 1024 * 1024;
+const _: () = assert!(READY_BYTES >= 2 * READY_STEP_BYTES, "a step at least stays ready");
+/// Pages are made ready in steps of this, at multiples of it. Steps of 1 MiB cost ten times as
+/// much (5.6 against 0.6 us of CPU a page on ext4): the kernel then reads ahead by itself.
+const READY_STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// The next segment is made once so much of the current one is claimed: well before half.
 const NEXT_AT_FRACTION: u64 = 4;
 /// How often the file system is asked how much room it has.
@@ -210,15 +212,12 @@ impl Store {
     /// Makes pages ready ahead of the claims.
     fn make_ready(&mut self) {
         let claimed = self.shared.watermarks.claimed();
-        let target = claimed.saturating_add(READY_BYTES);
         self.ready = self.ready.max(claimed / PAGE_BYTES * PAGE_BYTES);
         let last_end = self.shared.with_segments(|segments| {
             segments.last().map_or(0, |segment| segment.extent().record_end())
         });
-        let target = target.min(last_end);
-        if target < self.ready.saturating_add(READY_STEP_BYTES).min(last_end) {
-            return;
-        }
+        let ahead = claimed.saturating_add(READY_BYTES) / READY_STEP_BYTES * READY_STEP_BYTES;
+        let target = ahead.min(last_end);
         while self.ready < target {
             let Some(segment) = self.shared.with_segments(|segments| {
                 segments.iter().find(|segment| segment.extent().end() > self.ready).cloned()
