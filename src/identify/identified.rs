@@ -34,9 +34,7 @@ impl<'v> Identified<'v> {
     pub fn key(&self) -> Result<EventKey<'_>, Reject> {
         let admitted = self.verified.admitted();
         let verifier = &admitted.source().verifier;
-        self.identity.key(|over| {
-            verifier.digest(over, admitted.claim(), admitted.headers(), admitted.body())
-        })
+        self.identity.key(|over| verifier.digest(over, admitted.claim(), admitted.body()))
     }
 
     /// Whose event it is: as the source says, else as the event does.

@@ -36,7 +36,7 @@ pub struct Received {
 pub struct Admitted<'r> {
     received: &'r Received,
     source: &'r Source,
-    claim: Claim,
+    claim: Claim<'r>,
     body: Bytes,
     _share: Share,
 }
@@ -63,7 +63,7 @@ impl<'r> Admitted<'r> {
     }
 
     /// What its head claims to be signed with, for `verify`.
-    pub fn claim(&self) -> &Claim {
+    pub fn claim(&self) -> &Claim<'r> {
         &self.claim
     }
 
@@ -84,11 +84,11 @@ impl<'r> Admitted<'r> {
 }
 
 /// Everything that the head alone decides.
-fn admit_head(
-    received: &Received,
+fn admit_head<'r>(
+    received: &'r Received,
     source: &Source,
     budget: &Rc<Budget>,
-) -> Result<(Claim, Share), Reject> {
+) -> Result<(Claim<'r>, Share), Reject> {
     let Received { head, received_ns, .. } = received;
     if head.method != Method::POST {
         return Err(Reject::MethodNotAllowed);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::head::{LABELS_MAX, Needed, Shape};
+use super::head::{LABELS_MAX, Needed, OTHERS_MAX, Shape};
 use super::json::Paths;
 use super::jwt::Jwt;
 use super::spec::{Algorithm, Format, SchemeSpec, SpecError, TimeSpec};
@@ -203,6 +203,9 @@ impl Builder<'_> {
     fn other(&mut self, key: &str, name: &str) -> Result<usize, SpecError> {
         let header = needed(self.spec, key, name)?;
         let known = self.others.iter().position(|other| other.names == header.names);
+        if known.is_none() && self.others.len() == OTHERS_MAX {
+            return wrong(key, format!("is one header too many; at most {OTHERS_MAX} are read"));
+        }
         Ok(known.unwrap_or_else(|| {
             self.others.push(header);
             self.others.len() - 1

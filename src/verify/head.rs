@@ -1,8 +1,8 @@
 //! What a request's head says about its signature: headers that must stand exactly once, and the
 //! candidates inside the signature header.
 //!
-//! Nothing is copied: candidates and labelled values are spans of the header's value, which is
-//! looked up again after the body. Nothing is decoded here and nothing is trusted.
+//! The headers are gone through once. Nothing is copied: candidates and labelled values are spans
+//! of the signature header's value. Nothing is decoded here and nothing is trusted.
 
 use std::ops::Range;
 
@@ -13,6 +13,8 @@ use crate::reject::Reject;
 
 /// The most labels of a list header that a scheme may refer to.
 pub(super) const LABELS_MAX: usize = 4;
+/// The most headers that a scheme may need beside the one with the signature.
+pub(super) const OTHERS_MAX: usize = 4;
 
 /// A header that must be there, under one of its names.
 #[derive(Clone, Debug)]
@@ -22,19 +24,85 @@ pub(super) struct Needed {
 }
 
 impl Needed {
-    /// The one value of the header. Under two names it must be the same value, so that no later
-    /// reader of either name sees another one than was signed.
+    /// The one value of the header.
     pub(super) fn value<'h>(&self, headers: &'h HeaderMap) -> Result<&'h [u8], Reject> {
-        let mut found: Option<&'h [u8]> = None;
-        for name in &self.names {
-            let mut values = headers.get_all(name).iter();
-            let Some(value) = values.next() else { continue };
-            if values.next().is_some() || found.is_some_and(|other| other != value.as_bytes()) {
-                return Err(Reject::SignatureDoubled);
-            }
-            found = Some(value.as_bytes());
+        let mut values = [Seen::default()];
+        gather(headers, &mut values, |_| self);
+        values[0].once()
+    }
+}
+
+/// The value of a needed header, as far as the headers were gone through.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen<'h> {
+    last: Option<&'h [u8]>,
+    /// The names under which it was found, a bit each.
+    names: u32,
+    doubled: bool,
+}
+
+impl<'h> Seen<'h> {
+    /// Under two names it must be the same value, so that no later reader of either name sees
+    /// another one than was signed.
+    fn add(&mut self, name: usize, value: &'h [u8]) {
+        let bit = 1_u32.checked_shl(u32::try_from(name).unwrap_or(u32::MAX)).unwrap_or(0);
+        self.doubled |= self.names & bit != 0 || self.last.is_some_and(|other| other != value);
+        self.names |= bit;
+        self.last = Some(value);
+    }
+
+    fn once(self) -> Result<&'h [u8], Reject> {
+        if self.doubled {
+            return Err(Reject::SignatureDoubled);
         }
-        found.filter(|value| !value.is_empty()).ok_or(Reject::SignatureMissing)
+        self.last.filter(|value| !value.is_empty()).ok_or(Reject::SignatureMissing)
+    }
+}
+
+/// Goes through the headers once and notes the values of those that are needed.
+fn gather<'n, 'h>(
+    headers: &'h HeaderMap,
+    values: &mut [Seen<'h>],
+    needed: impl Fn(usize) -> &'n Needed,
+) {
+    for (name, value) in headers {
+        for (index, found) in values.iter_mut().enumerate() {
+            if let Some(known) = needed(index).names.iter().position(|known| known == name) {
+                found.add(known, value.as_bytes());
+            }
+        }
+    }
+}
+
+/// The values of the signature header and of the others that a scheme needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Values<'h> {
+    pub(super) signature: &'h [u8],
+    others: [&'h [u8]; OTHERS_MAX],
+}
+
+impl<'h> Values<'h> {
+    /// Each of them exactly once. Of `others`, [`OTHERS_MAX`] are read at most.
+    pub(super) fn read(
+        signature: &Needed,
+        others: &[Needed],
+        headers: &'h HeaderMap,
+    ) -> Result<Self, Reject> {
+        let count = others.len().min(OTHERS_MAX);
+        let mut values = [Seen::default(); OTHERS_MAX + 1];
+        let wanted = values.get_mut(..=count).unwrap_or_default();
+        let needed = |index: usize| index.checked_sub(1).map_or(signature, |index| &others[index]);
+        gather(headers, wanted, needed);
+        let [first, rest @ ..] = values;
+        let mut read = Self { signature: first.once()?, others: [&[]; OTHERS_MAX] };
+        for (slot, value) in read.others.iter_mut().zip(rest).take(count) {
+            *slot = value.once()?;
+        }
+        Ok(read)
+    }
+
+    pub(super) fn other(&self, index: usize) -> Result<&'h [u8], Reject> {
+        self.others.get(index).copied().ok_or(Reject::SignatureMissing)
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) struct Jwt {
 
 /// What the token of a request says, once its signature has been verified.
 #[derive(Clone, Debug)]
-pub(super) struct Token {
+pub(super) struct Token<'h> {
+    signed: &'h [u8],
     secret: SecretIndex,
     body_sha256: [u8; digest::SHA256_OUTPUT_LEN],
 }
@@ -50,6 +51,13 @@ struct Segments<'h> {
     head: &'h [u8],
     claims: &'h [u8],
     signature: &'h [u8],
+}
+
+impl Token<'_> {
+    /// SHA-256 of the token's first two segments, which hold the digest of the body.
+    pub(super) fn digest(&self) -> digest::Digest {
+        digest::digest(&digest::SHA256, self.signed)
+    }
 }
 
 impl Jwt {
@@ -94,12 +102,12 @@ impl Jwt {
     }
 
     /// Verifies the token.
-    pub(super) fn claim(
+    pub(super) fn claim<'h>(
         &self,
         secrets: &[Secret],
-        headers: &HeaderMap,
+        headers: &'h HeaderMap,
         now_ns: u64,
-    ) -> Result<Token, Reject> {
+    ) -> Result<Token<'h>, Reject> {
         let segments = self.segments(headers)?;
         let head = decode_base64url(segments.head).ok_or(Reject::SignatureMalformed)?;
         let head: Head<'_> = serde_json::from_slice(&head).or(Err(Reject::SignatureMalformed))?;
@@ -124,7 +132,7 @@ impl Jwt {
         if !self.body_sha256_encoding.decode_exact(text.as_bytes(), &mut body_sha256) {
             return Err(Reject::SignatureMalformed);
         }
-        Ok(Token { secret, body_sha256 })
+        Ok(Token { signed: segments.signed, secret, body_sha256 })
     }
 
     fn check_times(&self, claims: &Claims<'_>, now_ns: u64) -> Result<(), Reject> {
@@ -147,19 +155,13 @@ impl Jwt {
     }
 
     /// Compares the body with what the token says of it.
-    pub(super) fn check(token: &Token, body: &[u8]) -> Result<SecretIndex, Reject> {
+    pub(super) fn check(token: &Token<'_>, body: &[u8]) -> Result<SecretIndex, Reject> {
         let found = digest::digest(&digest::SHA256, body);
         if bool::from(found.as_ref().ct_eq(&token.body_sha256)) {
             Ok(token.secret)
         } else {
             Err(Reject::SignatureWrong)
         }
-    }
-
-    /// SHA-256 of the signed part of the token, which holds the digest of the body.
-    pub(super) fn digest(&self, headers: &HeaderMap) -> Result<digest::Digest, Reject> {
-        let segments = self.segments(headers)?;
-        Ok(digest::digest(&digest::SHA256, segments.signed))
     }
 
     fn segments<'h>(&self, headers: &'h HeaderMap) -> Result<Segments<'h>, Reject> {

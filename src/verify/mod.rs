@@ -42,10 +42,9 @@ pub use self::time::TimeUnit;
 pub use self::verified::Verified;
 
 use self::compile::Scheme;
-use self::head::Found;
 use self::jwt::Token;
 use self::keys::Secret;
-use self::template::Request;
+use self::template::Signed;
 use crate::reject::Reject;
 
 /// A source's scheme and its live secrets.
@@ -57,15 +56,15 @@ pub struct Verifier {
 
 /// What a request's head claims about its signature; kept while the body arrives.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct Claim<'h> {
     now_ns: u64,
-    proof: Proof,
+    proof: Proof<'h>,
 }
 
 #[derive(Clone, Debug)]
-enum Proof {
-    Template(Found),
-    Jwt(Token),
+enum Proof<'h> {
+    Template(Signed<'h>),
+    Jwt(Token<'h>),
 }
 
 /// Over which bytes a digest for the event key is taken.
@@ -92,7 +91,7 @@ impl Verifier {
 
     /// Judges the head alone: every needed header exactly once and readable, a signed time in
     /// tolerance, and for a JWT the token itself.
-    pub fn claim(&self, headers: &HeaderMap, now_ns: u64) -> Result<Claim, Reject> {
+    pub fn claim<'h>(&self, headers: &'h HeaderMap, now_ns: u64) -> Result<Claim<'h>, Reject> {
         let proof = match &self.scheme {
             Scheme::Template(template) => Proof::Template(template.claim(headers, now_ns)?),
             Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, headers, now_ns)?),
@@ -101,38 +100,30 @@ impl Verifier {
     }
 
     /// Judges the body under the head that made the claim, and says which secret matched.
-    pub fn check(
-        &self,
-        claim: &Claim,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> Result<SecretIndex, Reject> {
+    pub fn check(&self, claim: &Claim<'_>, body: &[u8]) -> Result<SecretIndex, Reject> {
         match (&self.scheme, &claim.proof) {
-            (Scheme::Template(template), Proof::Template(found)) => {
-                let request = Request { headers, body, now_ns: claim.now_ns };
-                template.check(&self.secrets, found, request)
+            (Scheme::Template(template), Proof::Template(signed)) => {
+                template.check(&self.secrets, signed, body, claim.now_ns)
             }
             (Scheme::Jwt(_), Proof::Jwt(token)) => jwt::Jwt::check(token, body),
-            // The claim is another verifier's: a reload changed the scheme in between.
+            // The claim is another verifier's.
             _ => Err(Reject::CannotVerify),
         }
     }
 
     /// SHA-256 over the signed bytes of a request that was checked, for keys of events without an
-    /// id of their own. Fails only if the request is not the one that made the claim.
+    /// id of their own. Fails only if the claim is another verifier's.
     pub fn digest(
         &self,
         over: DigestOf,
-        claim: &Claim,
-        headers: &HeaderMap,
+        claim: &Claim<'_>,
         body: &[u8],
     ) -> Result<[u8; 32], Reject> {
         let digest = match (&self.scheme, &claim.proof) {
-            (Scheme::Template(template), Proof::Template(found)) => {
-                let request = Request { headers, body, now_ns: claim.now_ns };
-                template.digest(over, found, request)?
+            (Scheme::Template(template), Proof::Template(signed)) => {
+                template.digest(over, signed, body)?
             }
-            (Scheme::Jwt(jwt), Proof::Jwt(_)) => jwt.digest(headers)?,
+            (Scheme::Jwt(_), Proof::Jwt(token)) => token.digest(),
             _ => return Err(Reject::CannotVerify),
         };
         digest.as_ref().try_into().or(Err(Reject::CannotVerify))

@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::DigestOf;
 use super::encoding::{SIGNATURE_BYTES_MAX, SignatureEncoding};
-use super::head::{Found, Needed, Shape};
+use super::head::{Found, Needed, Shape, Values};
 use super::json::{Paths, Slot};
 use super::keys::{Key, Secret};
 use super::secret::SecretIndex;
@@ -79,43 +79,46 @@ impl TimeRule {
 
 impl Template {
     /// Judges the head: every needed header once, a readable candidate, a time in tolerance.
-    pub(super) fn claim(&self, headers: &HeaderMap, now_ns: u64) -> Result<Found, Reject> {
-        let value = self.header.value(headers)?;
-        for needed in &self.others {
-            needed.value(headers)?;
-        }
+    pub(super) fn claim<'h>(
+        &self,
+        headers: &'h HeaderMap,
+        now_ns: u64,
+    ) -> Result<Signed<'h>, Reject> {
+        let values = Values::read(&self.header, &self.others, headers)?;
         let mut scratch = [0; SIGNATURE_BYTES_MAX];
         let scratch = scratch.get_mut(..self.algorithm.signature_bytes()).unwrap_or_default();
-        let found = self.shape.find(value, |text| self.encoding.decode_exact(text, scratch))?;
+        let readable = |text: &[u8]| self.encoding.decode_exact(text, scratch);
+        let found = self.shape.find(values.signature, readable)?;
+        let signed = Signed { values, found };
         if let Some(time) = &self.time {
             match time.from {
-                TimeFrom::Header(index) => time.check(self.other(index, headers)?, now_ns)?,
-                TimeFrom::Label(index) => time.check(label(&found, value, index)?, now_ns)?,
+                TimeFrom::Header(index) => time.check(values.other(index)?, now_ns)?,
+                TimeFrom::Label(index) => time.check(signed.label(index)?, now_ns)?,
                 TimeFrom::Json(..) => {}
             }
         }
-        Ok(found)
+        Ok(signed)
     }
 
-    /// Judges the whole request, whose head made `found`.
+    /// Judges the body under the head that made `signed`.
     pub(super) fn check(
         &self,
         secrets: &[Secret],
-        found: &Found,
-        request: Request<'_>,
+        signed: &Signed<'_>,
+        body: &[u8],
+        now_ns: u64,
     ) -> Result<SecretIndex, Reject> {
-        let value = self.header.value(request.headers)?;
         let secret = match self.algorithm.mac() {
-            Some(_) => self.check_mac(secrets, found, value, request)?,
-            None => self.check_public(secrets, found, value, request)?,
+            Some(_) => self.check_mac(secrets, signed, body)?,
+            None => self.check_public(secrets, signed, body)?,
         };
         // A time inside the body is believed only now that the body is.
         if let Some(time) = &self.time
             && let TimeFrom::Json(paths, slot) = &time.from
         {
-            let values = paths.read(request.body, slot.bit());
+            let values = paths.read(body, slot.bit());
             let text = values.text(*slot).ok_or(Reject::TimestampMalformed)?;
-            time.check(text.as_bytes(), request.now_ns)?;
+            time.check(text.as_bytes(), now_ns)?;
         }
         Ok(secret)
     }
@@ -123,20 +126,18 @@ impl Template {
     fn check_mac(
         &self,
         secrets: &[Secret],
-        found: &Found,
-        value: &[u8],
-        request: Request<'_>,
+        signed: &Signed<'_>,
+        body: &[u8],
     ) -> Result<SecretIndex, Reject> {
         for (index, secret) in secrets.iter().enumerate() {
             let Key::Mac(key) = &secret.key else { continue };
             let mut mac = hmac::Context::with_key(key);
-            self.feed(found, value, request, |_, bytes| mac.update(bytes))?;
+            self.feed(signed, body, |_, bytes| mac.update(bytes))?;
             let tag = mac.sign();
             let tag = tag.as_ref();
             let mut buffer = [0; SIGNATURE_BYTES_MAX];
             let candidate = buffer.get_mut(..tag.len()).unwrap_or_default();
-            for span in found.signatures() {
-                let text = span.of(value).unwrap_or_default();
+            for text in signed.signatures() {
                 if self.encoding.decode_exact(text, candidate) && bool::from(tag.ct_eq(candidate)) {
                     return Ok(SecretIndex::new(index));
                 }
@@ -148,20 +149,18 @@ impl Template {
     fn check_public(
         &self,
         secrets: &[Secret],
-        found: &Found,
-        value: &[u8],
-        request: Request<'_>,
+        signed: &Signed<'_>,
+        body: &[u8],
     ) -> Result<SecretIndex, Reject> {
-        let mut message = Vec::with_capacity(request.body.len() + 256);
-        self.feed(found, value, request, |_, bytes| message.extend_from_slice(bytes))?;
-        let pairs = found.signatures().iter().flat_map(|span| {
-            secrets.iter().enumerate().map(move |(index, secret)| (span, index, secret))
+        let mut message = Vec::with_capacity(body.len() + 256);
+        self.feed(signed, body, |_, bytes| message.extend_from_slice(bytes))?;
+        let pairs = signed.signatures().flat_map(|text| {
+            secrets.iter().enumerate().map(move |(index, secret)| (text, index, secret))
         });
         let mut buffer = [0; SIGNATURE_BYTES_MAX];
         let candidate = buffer.get_mut(..self.algorithm.signature_bytes()).unwrap_or_default();
-        for (span, index, secret) in pairs.take(PUBLIC_KEY_CHECKS_MAX) {
+        for (text, index, secret) in pairs.take(PUBLIC_KEY_CHECKS_MAX) {
             let Key::Public(key) = &secret.key else { continue };
-            let text = span.of(value).unwrap_or_default();
             if self.encoding.decode_exact(text, candidate)
                 && key.verify(&message, candidate).is_ok()
             {
@@ -171,21 +170,20 @@ impl Template {
         Err(Reject::SignatureWrong)
     }
 
-    /// Hands out the signed bytes, part by part. Fails only if `request` has another head than
-    /// the one that made `found`.
+    /// Hands out the signed bytes, part by part. Fails only if `signed` was made by another
+    /// scheme.
     fn feed(
         &self,
-        found: &Found,
-        value: &[u8],
-        request: Request<'_>,
+        signed: &Signed<'_>,
+        body: &[u8],
         mut each: impl FnMut(&Part, &[u8]),
     ) -> Result<(), Reject> {
         for part in &self.parts {
             let bytes = match part {
                 Part::Literal(text) => text,
-                Part::Header(index) => self.other(*index, request.headers)?,
-                Part::Label(index) => label(found, value, *index)?,
-                Part::Body => request.body,
+                Part::Header(index) => signed.values.other(*index)?,
+                Part::Label(index) => signed.label(*index)?,
+                Part::Body => body,
             };
             each(part, bytes);
         }
@@ -196,12 +194,11 @@ impl Template {
     pub(super) fn digest(
         &self,
         over: DigestOf,
-        found: &Found,
-        request: Request<'_>,
+        signed: &Signed<'_>,
+        body: &[u8],
     ) -> Result<digest::Digest, Reject> {
-        let value = self.header.value(request.headers)?;
         let mut sha256 = digest::Context::new(&digest::SHA256);
-        self.feed(found, value, request, |part, bytes| {
+        self.feed(signed, body, |part, bytes| {
             let time = self.time.as_ref().is_some_and(|time| time.is(part));
             if over == DigestOf::Signed || !time {
                 sha256.update(bytes);
@@ -209,22 +206,23 @@ impl Template {
         })?;
         Ok(sha256.finish())
     }
+}
 
-    fn other<'h>(&self, index: usize, headers: &'h HeaderMap) -> Result<&'h [u8], Reject> {
-        self.others.get(index).ok_or(Reject::SignatureMissing)?.value(headers)
+/// What a head says of its signature.
+#[derive(Clone, Debug)]
+pub(super) struct Signed<'h> {
+    values: Values<'h>,
+    found: Found,
+}
+
+impl<'h> Signed<'h> {
+    fn signatures(&self) -> impl Iterator<Item = &'h [u8]> {
+        let value = self.values.signature;
+        self.found.signatures().iter().map(move |span| span.of(value).unwrap_or_default())
     }
-}
 
-/// A request as far as a signature may cover it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'r> {
-    pub(super) headers: &'r HeaderMap,
-    pub(super) body: &'r [u8],
-    /// When the head came.
-    pub(super) now_ns: u64,
-}
-
-fn label<'v>(found: &Found, value: &'v [u8], index: usize) -> Result<&'v [u8], Reject> {
-    let span = found.labels.get(index).copied().flatten().ok_or(Reject::SignatureMalformed)?;
-    span.of(value).ok_or(Reject::SignatureMalformed)
+    fn label(&self, index: usize) -> Result<&'h [u8], Reject> {
+        let span = self.found.labels.get(index).copied().flatten();
+        span.and_then(|span| span.of(self.values.signature)).ok_or(Reject::SignatureMalformed)
+    }
 }

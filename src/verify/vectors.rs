@@ -118,7 +118,7 @@ impl Case {
 
     fn judge_by(&self, verifier: &Verifier) -> Result<SecretIndex, Reject> {
         let claim = verifier.claim(&self.headers, self.now_ns)?;
-        verifier.check(&claim, &self.headers, &self.body)
+        verifier.check(&claim, &self.body)
     }
 
     /// The header with the signature, whichever of its names is used.

@@ -15,7 +15,7 @@ impl<'r> Verified<'r> {
     /// Checks the signature over the body as it was received.
     pub fn verify(admitted: &'r Admitted<'r>) -> Result<Self, Reject> {
         let verifier = &admitted.source().verifier;
-        let secret = verifier.check(admitted.claim(), admitted.headers(), admitted.body())?;
+        let secret = verifier.check(admitted.claim(), admitted.body())?;
         Ok(Self { admitted, secret })
     }
 

@@ -67,9 +67,10 @@ impl MetaWriter {
 
     /// Adds a field. On an error nothing is added.
     pub fn field(&mut self, tag: Tag, value: &[u8]) -> Result<(), FieldTooLong> {
-        let length = length_of(value)?;
-        self.bytes.extend_from_slice(&(tag as u16).to_le_bytes());
-        self.bytes.extend_from_slice(&length.to_le_bytes());
+        let [tag_low, tag_high] = (tag as u16).to_le_bytes();
+        let [length_low, length_high] = length_of(value)?.to_le_bytes();
+        self.bytes.reserve(4 + value.len());
+        self.bytes.extend_from_slice(&[tag_low, tag_high, length_low, length_high]);
         self.bytes.extend_from_slice(value);
         Ok(())
     }
