@@ -9,13 +9,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::format::PAGE_BYTES;
 use crate::segment::Segment;
 use crate::shared::Shared;
 
 /// What stays in memory behind `durable`, in a lane of large segments.
 const RESIDENT_BYTES: u64 = 32 * 1024 * 1024;
-/// Memory is given back in steps of at least one part in so many of what stays.
-const STEP_FRACTION: u64 = 32;
+/// Memory is given back in steps of this, at multiples of it: the kernel keeps pages together in
+/// larger folios and gives none back that is only partly left.
+const STEP_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What the keeper still has in memory.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(crate) struct Residency {
     /// Memory below this was given back.
     left: u64,
     resident_bytes: u64,
+    step_bytes: u64,
 }
 
 impl Residency {
@@ -32,14 +35,16 @@ impl Residency {
     /// of segments that retention has removed is not held for long.
     pub(crate) fn new(segment_bytes: u64, from: u64) -> Self {
         let resident_bytes = RESIDENT_BYTES.min(segment_bytes / 4);
-        Self { segments: VecDeque::new(), left: from, resident_bytes }
+        let step_bytes = STEP_BYTES.min(resident_bytes).max(PAGE_BYTES);
+        Self { segments: VecDeque::new(), left: from, resident_bytes, step_bytes }
     }
 
     /// Gives back what has come to lie far enough behind `durable`.
     pub(crate) fn follow(&mut self, shared: &Shared) {
         self.meet(shared);
         let target = shared.watermarks.durable().saturating_sub(self.resident_bytes);
-        if target < self.left + self.resident_bytes / STEP_FRACTION {
+        let target = target / self.step_bytes * self.step_bytes;
+        if target <= self.left {
             return;
         }
         while let Some(oldest) = self.segments.front() {
