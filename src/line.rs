@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use forebay_log::{AppendError, Clock, LaneState};
-use futures_util::FutureExt;
 use http::Request;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -115,7 +114,7 @@ impl Line {
         counters.received(self.receiver, admitted.body().len() as u64);
         let mut waited = Duration::ZERO;
         let (appended, outcome) = loop {
-            let wait = match self.keep(&admitted, seat)? {
+            let wait = match guarded(|| self.keep(&admitted, seat))? {
                 Kept::Done(appended, outcome) => break (appended, outcome),
                 Kept::TwinInside => TWIN_WAIT,
                 Kept::NoSegment => SEGMENT_WAIT,
@@ -158,9 +157,7 @@ impl Line {
             received.connection.writing(true);
             return refused(Reject::UnknownPath);
         };
-        // A panic is a bug of ours: it costs this request, and nobody else's.
-        let line = AssertUnwindSafe(self.acknowledge(&received, body, route)).catch_unwind();
-        match line.await.unwrap_or(Err(Reject::Panicked)) {
+        match self.acknowledge(&received, body, route).await {
             Ok((Acked { .. }, outcome)) => {
                 let now = self.clock.monotonic();
                 route.counters.count(self.receiver, outcome);
@@ -200,6 +197,12 @@ impl Line {
         }
         Rc::clone(&held)
     }
+}
+
+/// Runs a part of the line. A panic is a bug of ours: it costs the request that met it, and
+/// nobody else's.
+fn guarded<T>(part: impl FnOnce() -> Result<T, Reject>) -> Result<T, Reject> {
+    catch_unwind(AssertUnwindSafe(part)).unwrap_or(Err(Reject::Panicked))
 }
 
 /// What became of an admitted request without waiting.

@@ -29,6 +29,10 @@ use crate::runtime::{self, Driver, Listener};
 /// How often the dedupe tables get their next block ready.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often, and how long apart, a port is asked for that is still taken.
+const BIND_TRIES: u32 = 40;
+const BIND_WAIT: Duration = Duration::from_millis(50);
+
 /// Why a forebay does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -295,10 +299,22 @@ fn bind_all(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListen
     let failed = |source| StartError::Listen { address, source };
     // A port that somebody else listens on could be shared by accident, since each receiver sets
     // SO_REUSEPORT: one exclusive bind first makes that an error.
-    let exclusive = std::net::TcpListener::bind(address).map_err(failed)?;
+    let exclusive = bind_exclusive(address).map_err(failed)?;
     let address = exclusive.local_addr().map_err(failed)?;
     drop(exclusive);
     (0..count).map(|_| runtime::bind(address).map_err(failed)).collect()
+}
+
+/// Binds the port alone. The kernel ends the rings of a process that was killed a little after
+/// the process, and with them its listeners: a restart at once has to wait for that.
+fn bind_exclusive(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    for _ in 0..BIND_TRIES {
+        match std::net::TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(BIND_WAIT),
+            bound => return bound,
+        }
+    }
+    std::net::TcpListener::bind(address)
 }
 
 /// Keeps the next block of every dedupe table ready, off the path of requests.

@@ -30,8 +30,11 @@ const SYNC_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const UNSYNCED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// At ack level written: how long a record may stay unsynced.
 const UNSYNCED_MAX: Duration = Duration::from_secs(1);
-/// At ack level written: the pause between two cycles while records come in.
-const PAUSE: Duration = Duration::from_millis(1);
+/// At ack level written: the pause between two cycles while records come in and a tail of some
+/// process waits for them.
+const PAUSE_AWAITED: Duration = Duration::from_millis(1);
+/// The same while nobody waits: each wake of the keeper takes a core from whoever has it.
+const PAUSE: Duration = Duration::from_millis(4);
 /// How long the keeper sleeps when nothing happens: the low-water mark must be looked at.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long closing waits for producers between claim and publication.
@@ -47,6 +50,8 @@ pub(crate) struct Keeper {
     store: Store,
     /// When the first record came that is not synced yet.
     unsynced_since: Option<Instant>,
+    /// A tail slept when the marks were told last.
+    awaited: bool,
 }
 
 /// What to do after a cycle.
@@ -84,7 +89,7 @@ impl Keeper {
         store.tend();
         let told = told(&shared, &store);
         marks::begin(&marks, store.epoch(), &told);
-        Self { shared, parker, marks, told, store, unsynced_since: None }
+        Self { shared, parker, marks, told, store, unsynced_since: None, awaited: false }
     }
 
     fn run(mut self) {
@@ -92,6 +97,7 @@ impl Keeper {
         while !self.shared.stopping() {
             match self.cycle() {
                 Then::Again => {}
+                Then::Pause if self.awaited => self.parker.park_timeout(PAUSE_AWAITED),
                 Then::Pause => self.parker.park_timeout(PAUSE),
                 Then::Sleep => self.sleep(),
             }
@@ -186,7 +192,7 @@ impl Keeper {
         }
         marks::tell(&self.marks, &now);
         if now.acked != self.told.acked {
-            self.marks.wake();
+            self.awaited = self.marks.wake();
         }
         self.told = now;
     }
@@ -202,7 +208,7 @@ impl Keeper {
                 // A producer died between claim and publication; recovery will find the hole.
                 break;
             } else {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(PAUSE_AWAITED);
             }
         }
         let published = self.shared.watermarks.published();

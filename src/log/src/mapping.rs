@@ -273,13 +273,14 @@ impl MarksMap {
         u64::from_le(value)
     }
 
-    /// Changes the futex word and wakes every process that waits on it.
-    pub(crate) fn wake(&self) {
+    /// Changes the futex word and wakes every process that waits on it; true if one did.
+    pub(crate) fn wake(&self) -> bool {
         assert!(self.writable, "the marks are mapped read-only");
         // Release: pairs with the fence in `futex_value`; the marks stored before are visible.
         self.futex().fetch_add(1, Ordering::Release);
         // A failed wake costs a waiter its timeout, not a record.
-        let _ = futex::wake(self.futex(), futex::Flags::empty(), i32::MAX.unsigned_abs());
+        let woken = futex::wake(self.futex(), futex::Flags::empty(), i32::MAX.unsigned_abs());
+        woken.is_ok_and(|woken| woken > 0)
     }
 
     /// The futex word, to be taken before looking at the marks that one would wait for.

@@ -89,8 +89,19 @@ impl Scanned {
             .map_or(Found::Nothing, Found::Gap)
     }
 
+    /// How far records are in place without a gap, from `published` on, where all before it are;
+    /// the first such place behind `offset`, if it comes to that.
+    pub(crate) fn published_behind(&self, offset: u64, published: u64) -> u64 {
+        let mut end = published;
+        while end <= offset {
+            let Some(next) = self.committed_end(end) else { break };
+            end = next;
+        }
+        end
+    }
+
     /// The end of the record at `offset`, if one is in place there.
-    pub(crate) fn committed_end(&self, offset: u64) -> Option<u64> {
+    fn committed_end(&self, offset: u64) -> Option<u64> {
         let inside = offset.is_multiple_of(RECORD_ALIGN) && offset < self.extent().record_end();
         let whole = inside.then(|| u64::from(self.map.commit(offset - self.extent().base)))?;
         (whole != 0).then_some(offset + whole).filter(|end| *end <= self.extent().record_end())

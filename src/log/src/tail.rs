@@ -339,11 +339,11 @@ impl Reader {
                 // At `written` a record is acknowledged once it and all before it are in place;
                 // the marks tell it a moment later.
                 let written = current.scanned.identity.ack == AckLevel::Written as u8;
-                let nothing_between = self.offset == acked || self.offset == self.read_to;
-                if written && acked <= self.offset && nothing_between {
-                    return Ok(current.scanned.committed_end(self.offset).or(Some(acked)));
+                if !written || acked > self.offset {
+                    return Ok(Some(acked));
                 }
-                return Ok(Some(acked));
+                let seen = if self.offset == self.read_to { self.offset } else { acked };
+                return Ok(Some(current.scanned.published_behind(self.offset, seen)));
             }
             Some((now, _)) if now < epoch => return Ok(None),
             _ => {}
