@@ -276,7 +276,6 @@ fn the_judge_sees_every_kind_of_fault() {
 #[test]
 fn the_judge_sees_a_bit_that_turned_on_the_disk() {
     let (mut server, ledger) = server_with_events(20);
-    server.let_marks_settle();
     server.kill();
     assert_eq!(audit(&ledger, &server.rows()), [], "a sound log");
     let id = "control-7";

@@ -24,8 +24,6 @@ const ADMIN_PORT: u16 = 7401;
 /// Generous, since a start may wait for a busy machine; a healthy one takes milliseconds.
 const START_WAIT: Duration = Duration::from_secs(30);
 const EXIT_WAIT: Duration = Duration::from_secs(30);
-/// Many times the keeper's pause between two looks.
-const MARKS_WAIT: Duration = Duration::from_millis(50);
 
 /// What a test may choose about its server.
 #[derive(Clone, Debug)]
@@ -268,13 +266,6 @@ impl Server {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// The keeper tells other processes how far they may read a moment after the answer.
-    pub(crate) fn let_marks_settle(&self) {
-        if self.child.is_some() {
-            std::thread::sleep(MARKS_WAIT);
-        }
-    }
-
     /// What `forebay tail` says with these arguments.
     pub(crate) fn tail(&self, arguments: &[&str]) -> Output {
         self.tail_command(arguments).output().unwrap()
@@ -289,13 +280,11 @@ impl Server {
 
     /// The log from its start, deliveries included, as a process of its own reads it.
     pub(crate) fn rows(&self) -> Vec<Row> {
-        self.let_marks_settle();
         log::rows(&self.tail(&["--json", "--deliveries", "--from", "earliest"]))
     }
 
     /// The events of the log, without later deliveries.
     pub(crate) fn events(&self) -> Vec<Row> {
-        self.let_marks_settle();
         log::rows(&self.tail(&["--json", "--from", "earliest"]))
     }
 }
