@@ -24,6 +24,7 @@ const ADMIN_PORT: u16 = 7401;
 /// Generous, since a start may wait for a busy machine; a healthy one takes milliseconds.
 const START_WAIT: Duration = Duration::from_secs(30);
 const EXIT_WAIT: Duration = Duration::from_secs(30);
+const NOTE_WAIT: Duration = Duration::from_secs(10);
 
 /// What a test may choose about its server.
 #[derive(Clone, Debug)]
@@ -281,6 +282,18 @@ impl Server {
     /// The log from its start, deliveries included, as a process of its own reads it.
     pub(crate) fn rows(&self) -> Vec<Row> {
         log::rows(&self.tail(&["--json", "--deliveries", "--from", "earliest"]))
+    }
+
+    /// The same once it holds `count` records. An event is in the log before it is answered; the
+    /// note of a later delivery may follow its answer, which promises the event alone.
+    pub(crate) fn rows_of(&self, count: usize) -> Vec<Row> {
+        let mut rows = Vec::new();
+        eventually(&format!("the log holds {count} records"), NOTE_WAIT, || {
+            rows = self.rows();
+            rows.len() >= count
+        });
+        assert_eq!(rows.len(), count, "the log holds more than it should");
+        rows
     }
 
     /// The events of the log, without later deliveries.
