@@ -34,16 +34,17 @@ fn termination_under_load_loses_nothing_and_succeeds(driver: Driver) {
 
 fn a_request_that_has_begun_is_finished(driver: Driver) {
     let mut server = Server::start(Setup::new(driver));
-    let bytes = sign::standard("msg_begun", b"{\"type\":\"begun\"}").bytes();
-    let half = bytes.len() - 5;
+    let request = sign::standard("msg_begun", b"{\"type\":\"begun\"}");
+    let length = request.body.len().to_string();
+    let head = request.clone().header("content-length", length).header("expect", "100-continue");
     let mut begun = server.connect();
-    begun.write(&bytes[..half]).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    begun.write(&head.head_bytes()).unwrap();
+    // The server asks for the body, so it has begun.
+    assert_eq!(begun.read_any().unwrap().status, 100);
     server.ask_to_end();
     std::thread::sleep(Duration::from_millis(100));
-    begun.write(&bytes[half..]).unwrap();
-    let response = begun.read().unwrap();
-    assert_eq!(response.status, 200);
+    begun.write(&request.body).unwrap();
+    assert_eq!(begun.read().unwrap().status, 200);
     assert!(begun.ended_within(Duration::from_secs(5)), "a draining server keeps no connection");
     assert!(server.exit().success());
     assert_eq!(server.events().len(), 1);
