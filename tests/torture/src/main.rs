@@ -1,0 +1,92 @@
+//! Faults for the log: arguments, a campaign, an exit code.
+//!
+//! Each campaign breaks one thing that a log stands on, many times over, and checks by a ledger
+//! kept elsewhere that what was acknowledged is there, once, byte for byte.
+//!
+//! | campaign | breaks | needs |
+//! |---|---|---|
+//! | `selftest` | nothing of ours: shows that the block recorder sees what it should | root, FUSE, loop devices |
+//! | `power` | the power, between any two flushes, and again inside recovery | the same |
+//!
+//! Choices follow from `--seed`; what a file system and a scheduler make of them does not, so a
+//! state that fails is kept with `--keep` rather than made again.
+//!
+//! Exit codes: 0 every promise held, 1 a promise was broken (or a negative control went unseen),
+//! 2 wrong usage, 3 the harness itself failed, 77 this machine cannot run the campaign.
+#![forbid(unsafe_code)]
+
+mod report;
+mod machine;
+mod dice;
+mod ledger;
+mod check;
+mod mount;
+mod image;
+mod trace;
+mod recorder;
+mod agent;
+mod appending;
+mod handle;
+mod bench;
+mod selftest;
+mod power;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::mount::FileSystem;
+
+/// Breaks what the log stands on, and checks that it keeps its word.
+#[derive(Debug, Parser)]
+#[command(name = "forebay-torture", version)]
+struct Arguments {
+    /// Prints the summary as one line of JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// What follows from chance follows from this.
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    /// Keeps the disk images in which a lane was found wanting, in this folder.
+    #[arg(long, global = true)]
+    keep: Option<PathBuf>,
+    #[command(subcommand)]
+    campaign: Campaign,
+}
+
+#[derive(Debug, Subcommand)]
+enum Campaign {
+    /// Whether the block recorder can be believed, with a plain file.
+    Selftest {
+        /// Power cuts for each file system and manner of syncing.
+        #[arg(long, default_value_t = 20)]
+        states: usize,
+        /// File systems.
+        #[arg(long, value_delimiter = ',', default_values = ["ext4", "xfs"])]
+        file_systems: Vec<FileSystem>,
+    },
+    /// Power cuts under a lane on a real file system.
+    Power {
+        /// States to judge on each file system.
+        #[arg(long, default_value_t = 100)]
+        states: u64,
+        /// File systems.
+        #[arg(long, value_delimiter = ',', default_values = ["ext4", "xfs"])]
+        file_systems: Vec<FileSystem>,
+    },
+    /// The program under test; started by the campaigns.
+    #[command(name = handle::COMMAND, hide = true)]
+    Agent(agent::Orders),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (seed, keep) = (arguments.seed, arguments.keep.as_deref());
+    let outcome = match arguments.campaign {
+        Campaign::Selftest { states, file_systems } => selftest::run(&file_systems, states, seed),
+        Campaign::Power { states, file_systems } => power::run(&file_systems, states, seed, keep),
+        Campaign::Agent(orders) => return agent::run(&orders),
+    };
+    report::conclude(outcome, arguments.json)
+}
