@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | `selftest` | nothing of ours: shows that the block recorder sees what it should | root, FUSE, loop devices |
 //! | `power` | the power, between any two flushes, and again inside recovery | the same |
+//! | `disk-errors` | the nth write or flush of the disk, for every n | the same |
+//! | `disk-full` | the room on the disk, or the limit on file sizes | root, loop devices |
 //!
 //! Choices follow from `--seed`; what a file system and a scheduler make of them does not, so a
 //! state that fails is kept with `--keep` rather than made again.
@@ -30,6 +32,8 @@ mod handle;
 mod bench;
 mod selftest;
 mod power;
+mod disk_errors;
+mod disk_full;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +79,24 @@ enum Campaign {
         #[arg(long, value_delimiter = ',', default_values = ["ext4", "xfs"])]
         file_systems: Vec<FileSystem>,
     },
+    /// A disk that fails at the nth write or flush, for every n.
+    DiskErrors {
+        /// Points of failure on each file system; all of them, if there are no more.
+        #[arg(long, default_value_t = 60)]
+        rounds: usize,
+        /// File systems.
+        #[arg(long, value_delimiter = ',', default_values = ["ext4", "xfs"])]
+        file_systems: Vec<FileSystem>,
+    },
+    /// A disk that is full at any moment.
+    DiskFull {
+        /// Lanes on full disks, each place in turn.
+        #[arg(long, default_value_t = 12)]
+        rounds: u64,
+        /// What is full.
+        #[arg(long, value_delimiter = ',', default_values = ["ext4", "xfs", "tmpfs", "limit"])]
+        places: Vec<disk_full::Place>,
+    },
     /// The program under test; started by the campaigns.
     #[command(name = handle::COMMAND, hide = true)]
     Agent(agent::Orders),
@@ -86,6 +108,10 @@ fn main() -> ExitCode {
     let outcome = match arguments.campaign {
         Campaign::Selftest { states, file_systems } => selftest::run(&file_systems, states, seed),
         Campaign::Power { states, file_systems } => power::run(&file_systems, states, seed, keep),
+        Campaign::DiskErrors { rounds, file_systems } => {
+            disk_errors::run(&file_systems, rounds, seed, keep)
+        }
+        Campaign::DiskFull { rounds, places } => disk_full::run(&places, rounds, seed),
         Campaign::Agent(orders) => return agent::run(&orders),
     };
     report::conclude(outcome, arguments.json)
