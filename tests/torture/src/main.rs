@@ -9,6 +9,8 @@
 //! | `power` | the power, between any two flushes, and again inside recovery | the same |
 //! | `disk-errors` | the nth write or flush of the disk, for every n | the same |
 //! | `disk-full` | the room on the disk, or the limit on file sizes | root, loop devices |
+//! | `kill-log` | the writing process | nothing |
+//! | `rot` | any bit of a file, its length, its name | nothing |
 //!
 //! Choices follow from `--seed`; what a file system and a scheduler make of them does not, so a
 //! state that fails is kept with `--keep` rather than made again.
@@ -34,6 +36,8 @@ mod selftest;
 mod power;
 mod disk_errors;
 mod disk_full;
+mod kill_log;
+mod rot;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -97,6 +101,18 @@ enum Campaign {
         #[arg(long, value_delimiter = ',', default_values = ["ext4", "xfs", "tmpfs", "limit"])]
         places: Vec<disk_full::Place>,
     },
+    /// Writers killed at any moment.
+    KillLog {
+        /// Writers to kill.
+        #[arg(long, default_value_t = 50)]
+        rounds: u64,
+    },
+    /// Flipped bits, and files cut short or gone.
+    Rot {
+        /// How often to do harm.
+        #[arg(long, default_value_t = 1000)]
+        rounds: u64,
+    },
     /// The program under test; started by the campaigns.
     #[command(name = handle::COMMAND, hide = true)]
     Agent(agent::Orders),
@@ -112,6 +128,8 @@ fn main() -> ExitCode {
             disk_errors::run(&file_systems, rounds, seed, keep)
         }
         Campaign::DiskFull { rounds, places } => disk_full::run(&places, rounds, seed),
+        Campaign::KillLog { rounds } => kill_log::run(rounds, seed),
+        Campaign::Rot { rounds } => rot::run(rounds, seed),
         Campaign::Agent(orders) => return agent::run(&orders),
     };
     report::conclude(outcome, arguments.json)
