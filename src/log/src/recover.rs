@@ -176,8 +176,10 @@ fn footer_of(file: &File, identity: &Identity) -> io::Result<(Footer, bool)> {
     if let Some(footer) = segment::footer(file, identity)? {
         return Ok((footer, true));
     }
-    // Pages that a failed sync has left marked clean show bytes that the medium does not have.
-    // Clean pages are dropped by this and read again; dirty ones stay.
+    // Pages that a failed sync has left marked clean show bytes that the medium does not have:
+    // they are dropped and read again. What is dirty is written first, since the kernel keeps
+    // every page of a folio that has one dirty page; should that fail, what is read decides.
+    let _ = file.sync_all();
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
     Ok((scan(&Scanned::new(file, *identity)?), false))
 }

@@ -190,6 +190,7 @@ impl Store {
                 self.shared.stats.segments_created.add(1);
                 self.count_bytes();
             }
+            Err(error) if volume::is_broken(&error) => self.shared.fail(),
             // No room, or nothing that would be better known by its error: tried again soon.
             Err(_) => self.blocked = true,
         }

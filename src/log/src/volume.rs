@@ -66,6 +66,13 @@ pub(crate) fn room(dir: &Path) -> io::Result<Room> {
     })
 }
 
+/// Whether an error says that the medium is broken, which does not pass by itself.
+pub(crate) fn is_broken(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    [Errno::IO, Errno::ROFS, Errno::NODEV].iter().any(|errno| code == Some(errno.raw_os_error()))
+}
+
 /// Whether an error says that there is no room, which passes by itself.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
     use rustix::io::Errno;
