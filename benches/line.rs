@@ -136,7 +136,7 @@ fn line(c: &mut Criterion) {
             let entered = connections.enter(PEER);
             let service = service_fn(|request| {
                 let (line, connection) = (Rc::clone(&line), Rc::clone(entered.connection()));
-                async move { Ok::<_, Infallible>(line.enter(request, connection).await) }
+                async move { Ok::<_, Infallible>(line.answer_to(request, connection).await) }
             });
             serve(unread, service);
         };

@@ -147,34 +147,7 @@ impl Line {
     }
 
     /// Answers one request, whatever becomes of it, and counts it.
-    async fn take<B>(&self, received: Received, body: B) -> Answer
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
-        let routes = self.current();
-        let Some(route) = routes.0.find(received.head.uri.path()) else {
-            self.unknown.count(self.receiver, Outcome::Rejected(Reject::UnknownPath));
-            received.connection.writing(true);
-            return refused(Reject::UnknownPath);
-        };
-        match self.acknowledge(&received, body, route).await {
-            Ok((Acked { .. }, outcome)) => {
-                let now = self.clock.monotonic();
-                route.counters.count(self.receiver, outcome);
-                self.counters.acked(now.saturating_duration_since(received.started));
-                received.connection.writing(false);
-                Answer::new(Full::default())
-            }
-            Err(reject) => {
-                route.counters.count(self.receiver, Outcome::Rejected(reject));
-                received.connection.writing(reject.before_body());
-                refused(reject)
-            }
-        }
-    }
-
-    /// A request as it enters the line.
-    pub fn enter<B>(
+    pub fn answer_to<B>(
         &self,
         request: Request<B>,
         connection: Rc<Connection>,
@@ -185,7 +158,29 @@ impl Line {
         connection.answering();
         let (head, body) = request.into_parts();
         let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
-        self.take(Received { head, received_ns, started, connection }, body)
+        let received = Received { head, received_ns, started, connection };
+        // A block and not an async fn, whose future would hold its arguments twice.
+        async move {
+            let routes = self.current();
+            let (counters, outcome) = match routes.0.find(received.head.uri.path()) {
+                Some(route) => (&route.counters, self.acknowledge(&received, body, route).await),
+                None => (&self.unknown, Err(Reject::UnknownPath)),
+            };
+            match outcome {
+                Ok((Acked { .. }, outcome)) => {
+                    let now = self.clock.monotonic();
+                    counters.count(self.receiver, outcome);
+                    self.counters.acked(now.saturating_duration_since(received.started));
+                    received.connection.writing(false);
+                    Answer::new(Full::default())
+                }
+                Err(reject) => {
+                    counters.count(self.receiver, Outcome::Rejected(reject));
+                    received.connection.writing(reject.before_body());
+                    refused(reject)
+                }
+            }
+        }
     }
 
     /// The routes as last loaded: a request keeps those it began with.
@@ -221,7 +216,7 @@ impl Handler for Line {
         request: Request<Incoming>,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Answer> {
-        self.enter(request, connection)
+        self.answer_to(request, connection)
     }
 
     fn connected(&self) {

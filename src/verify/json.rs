@@ -151,7 +151,7 @@ fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
     let text = match raw.as_bytes().first()? {
         b'"' if raw.contains('\\') => Cow::Owned(serde_json::from_str(raw).ok()?),
-        b'"' => Cow::Borrowed(raw.trim_matches('"')),
+        b'"' => Cow::Borrowed(raw.get(1..raw.len().saturating_sub(1))?),
         b'{' | b'[' | b'n' => return None,
         _ => Cow::Borrowed(raw),
     };
