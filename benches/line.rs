@@ -82,8 +82,13 @@ fn requests(next: &mut u64) -> Bytes {
     for _ in 0..REQUESTS {
         *next += 1;
         let id = format!("00000000-0000-0000-0000-{next:012}");
-        let body = format!("{{\"n\":{next},\"pad\":\"{}\"}}", "x".repeat(BODY_BYTES));
-        let body = format!("{}\"}}", &body[..BODY_BYTES - 2]);
+        // As the sender orders it: type and time before the data.
+        let body = format!(
+            "{{\"type\":\"participant.joined\",\"timestamp\":\"2026-11-21T18:00:00Z\",\
+             \"data\":{{\"n\":{next},\"pad\":\"{}\"}}}}",
+            "x".repeat(BODY_BYTES)
+        );
+        let body = format!("{}\"}}}}", &body[..BODY_BYTES - 3]);
         let now_ns = Clock::System.wall_ns();
         let input = SignInput { id: &id, now_ns, event_type: "push", body: body.as_bytes() };
         wire.push_str("POST /bench HTTP/1.1\r\nhost: forebay\r\nuser-agent: Standard-Webhooks\r\n");

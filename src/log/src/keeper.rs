@@ -113,6 +113,7 @@ impl Keeper {
         if self.shared.publish(&mut None) {
             self.shared.published_moved();
         }
+        self.store.count_published();
         self.sync_if_due();
         self.tell();
         self.store.tend();

@@ -277,12 +277,16 @@ impl Segment {
         (whole != 0).then_some(offset + whole)
     }
 
-    /// Writes `from..to` of the lane to the medium, as far as it lies in this segment.
+    /// Writes `from..to` of the lane to the medium, as far as it lies in this segment. All of it
+    /// is published.
     pub(crate) fn sync(&self, from: u64, to: u64) -> io::Result<()> {
         let Extent { base, .. } = self.extent();
-        let start = from.max(base) - base;
+        let start = (from.max(base) - base) / PAGE_BYTES * PAGE_BYTES;
         let end = to.min(self.extent().end()) - base;
-        let start = start / PAGE_BYTES * PAGE_BYTES;
+        // Nobody stores into these pages any more. Taken out of the mapping at once they need
+        // not be protected, page by page, against a store during the write, each of which would
+        // interrupt every core that runs a receiver.
+        self.map.leave(start, end / PAGE_BYTES * PAGE_BYTES - start)?;
         self.map.sync(start, end.next_multiple_of(PAGE_BYTES) - start)
     }
 

@@ -245,8 +245,7 @@ impl Store {
             else {
                 return;
             };
-            let published = self.shared.watermarks.published();
-            self.count(&oldest, published);
+            self.count(&oldest, self.shared.watermarks.published());
             // Beyond its end: whoever rolled has left it, and no claim starts in it any more.
             if self.shared.watermarks.durable() <= oldest.extent().end() {
                 return;
@@ -254,6 +253,14 @@ impl Store {
             if !self.seal(&oldest, oldest.extent().record_end()) {
                 return;
             }
+        }
+    }
+
+    /// Counts what was published in the oldest segment: before it is synced, which takes it out
+    /// of the mapping.
+    pub(crate) fn count_published(&mut self) {
+        if let Some(oldest) = self.shared.with_segments(|segments| segments.first().cloned()) {
+            self.count(&oldest, self.shared.watermarks.published());
         }
     }
 
