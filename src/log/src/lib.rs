@@ -58,6 +58,7 @@ mod marks;
 mod volume;
 mod recover;
 mod lane;
+mod record;
 mod tail;
 
 #[cfg(test)]
@@ -69,8 +70,9 @@ pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT
 pub use lane::{AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention};
 pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag};
 pub use position::{Key, Kind, ParsePositionError, Position};
+pub use record::RecordRef;
 pub use recover::Recovery;
 pub use shared::{Acked, LaneState, SUBSCRIBERS_MAX};
 pub use stats::{Durations, LaneStats};
-pub use tail::{From, ReadError, Reader, RecordRef, Skipped};
+pub use tail::{From, ReadError, Reader, Skipped};
 pub use watermark::WatermarksRead;

@@ -17,12 +17,11 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::format::PAGE_BYTES;
-use crate::lane::AckLevel;
-use crate::lane::Recovered;
+use crate::lane::{AckLevel, Recovered};
 use crate::mapping::MarksMap;
 use crate::marks;
-use crate::meta::Meta;
 use crate::position::{Key, Kind, Position};
+use crate::record::RecordRef;
 use crate::scan::{Found, Framed, Scanned};
 use crate::segment::{self, Identity, Inspected};
 
@@ -108,53 +107,6 @@ struct Current {
     sealed_end: Option<u64>,
     /// Whether a crash has left damage in it, as the footer tells.
     damaged: bool,
-}
-
-/// One record, borrowed from the mapped segment.
-#[derive(Clone, Copy, Debug)]
-pub struct RecordRef<'a> {
-    framed: Framed,
-    kind: Kind,
-    epoch: u32,
-    meta: &'a [u8],
-    body: &'a [u8],
-}
-
-impl<'a> RecordRef<'a> {
-    /// Where the record starts.
-    pub fn position(&self) -> Position {
-        Position::new(self.epoch, self.framed.start)
-    }
-
-    /// Where the next one starts at the earliest: read on from here after a restart.
-    pub fn end(&self) -> Position {
-        Position::new(self.epoch, self.framed.end)
-    }
-
-    /// What the record is.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// The fingerprint of the event key.
-    pub fn key(&self) -> Key {
-        Key(self.framed.header.key)
-    }
-
-    /// When the request arrived, nanoseconds since the unix epoch.
-    pub fn received_ns(&self) -> u64 {
-        self.framed.header.received_ns.to_native()
-    }
-
-    /// The meta section.
-    pub fn meta(&self) -> Meta<'a> {
-        Meta::new(self.meta)
-    }
-
-    /// The body, byte-exact.
-    pub fn body(&self) -> &'a [u8] {
-        self.body
-    }
 }
 
 impl Reader {

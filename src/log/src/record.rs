@@ -1,0 +1,52 @@
+//! A record as a reader hands it out: its header checked, its sections borrowed from the mapping.
+
+use crate::meta::Meta;
+use crate::position::{Key, Kind, Position};
+use crate::scan::Framed;
+
+/// One record, borrowed from the mapped segment.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRef<'a> {
+    pub(crate) framed: Framed,
+    pub(crate) kind: Kind,
+    pub(crate) epoch: u32,
+    pub(crate) meta: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> RecordRef<'a> {
+    /// Where the record starts.
+    pub fn position(&self) -> Position {
+        Position::new(self.epoch, self.framed.start)
+    }
+
+    /// Where the next one starts at the earliest: read on from here after a restart.
+    pub fn end(&self) -> Position {
+        Position::new(self.epoch, self.framed.end)
+    }
+
+    /// What the record is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The fingerprint of the event key.
+    pub fn key(&self) -> Key {
+        Key(self.framed.header.key)
+    }
+
+    /// When the request arrived, nanoseconds since the unix epoch.
+    pub fn received_ns(&self) -> u64 {
+        self.framed.header.received_ns.to_native()
+    }
+
+    /// The meta section.
+    pub fn meta(&self) -> Meta<'a> {
+        Meta::new(self.meta)
+    }
+
+    /// The body, byte-exact.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+}
