@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,7 +113,7 @@ impl Line {
         counters.received(self.receiver, admitted.body().len() as u64);
         let mut waited = Duration::ZERO;
         let (appended, outcome) = loop {
-            let wait = match guarded(|| self.keep(&admitted, seat))? {
+            let wait = match Reject::guard(|| self.keep(&admitted, seat))? {
                 Kept::Done(appended, outcome) => break (appended, outcome),
                 Kept::TwinInside => TWIN_WAIT,
                 Kept::NoSegment => SEGMENT_WAIT,
@@ -192,12 +191,6 @@ impl Line {
         }
         Rc::clone(&held)
     }
-}
-
-/// Runs a part of the line. A panic is a bug of ours: it costs the request that met it, and
-/// nobody else's.
-fn guarded<T>(part: impl FnOnce() -> Result<T, Reject>) -> Result<T, Reject> {
-    catch_unwind(AssertUnwindSafe(part)).unwrap_or(Err(Reject::Panicked))
 }
 
 /// What became of an admitted request without waiting.

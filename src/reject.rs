@@ -4,6 +4,8 @@
 //! (RFC 9457). A 4xx is final for many senders, so it is given only for what is truly the
 //! sender's fault; what this machine cannot do now is a 503.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use http::StatusCode;
 
 use crate::limits::RETRY_AFTER;
@@ -162,6 +164,12 @@ impl Reject {
         }
     }
 
+    /// Runs a part of the line that does not wait. A panic in it is a bug of ours: it costs the
+    /// request that met it, and nobody else's.
+    pub fn guard<T>(part: impl FnOnce() -> Result<T, Self>) -> Result<T, Self> {
+        catch_unwind(AssertUnwindSafe(part)).unwrap_or(Err(Self::Panicked))
+    }
+
     /// The status of the answer.
     pub const fn status(self) -> StatusCode {
         self.told().0
@@ -186,7 +194,6 @@ impl Reject {
                 | Self::LogFull
                 | Self::LogFailed
                 | Self::AckTimeout
-                | Self::Panicked
         )
     }
 
@@ -196,5 +203,19 @@ impl Reject {
             StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER.as_secs()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_costs_its_own_request_and_closes_its_connection() {
+        let met: Result<(), Reject> = Reject::guard(|| panic!("a bug of ours"));
+        assert_eq!(met, Err(Reject::Panicked));
+        assert_eq!(Reject::Panicked.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(Reject::Panicked.before_body(), "who knows how much of the body was read");
+        assert_eq!(Reject::guard(|| Ok(1)), Ok(1));
     }
 }

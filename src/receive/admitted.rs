@@ -52,7 +52,7 @@ impl<'r> Admitted<'r> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (claim, mut share) = admit_head(received, source, budget)?;
+        let (claim, mut share) = Reject::guard(|| admit_head(received, source, budget))?;
         let body = body::read(body, source.body_bytes_max, &mut share, received).await?;
         Ok(Self { received, source, claim, body, _share: share })
     }
