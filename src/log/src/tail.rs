@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::format::PAGE_BYTES;
 use crate::lane::{AckLevel, Recovered};
 use crate::mapping::MarksMap;
 use crate::marks;
@@ -92,6 +91,8 @@ pub struct Reader {
     offset: u64,
     /// Everything up to here was seen, since the last seek.
     read_to: u64,
+    /// Records that arrived before this are stepped over, up to the first that did not.
+    since_ns: Option<u64>,
     /// Sequence of the segment that was read before, to see what is missing.
     sequence: Option<u64>,
     skipped: Skipped,
@@ -118,9 +119,10 @@ impl Reader {
         }
         let marks = None;
         let (skipped, clock) = (Skipped::default(), Clock::System);
-        let (current, sequence) = (None, None);
+        let (current, since_ns, sequence) = (None, None, None);
+        let (offset, read_to) = (0, 0);
         let mut reader =
-            Self { dir, marks, current, offset: 0, read_to: 0, sequence, skipped, clock };
+            Self { dir, marks, current, offset, read_to, since_ns, sequence, skipped, clock };
         reader.find_marks()?;
         Ok(reader)
     }
@@ -145,6 +147,7 @@ impl Reader {
         self.find_marks()?;
         self.current = None;
         self.sequence = None;
+        self.since_ns = None;
         self.offset = match from {
             From::Earliest => 0,
             From::Latest => self.newest_end()?,
@@ -156,14 +159,8 @@ impl Reader {
         match from {
             From::Earliest | From::Position(_) => {}
             From::Latest => while self.advance(false, u64::MAX)?.is_some() {},
-            From::Time(ns) => {
-                while let Some(framed) = self.advance(false, u64::MAX)? {
-                    if framed.header.received_ns.to_native() >= ns {
-                        self.step_back(&framed);
-                        break;
-                    }
-                }
-            }
+            // The first such record may not be there yet, or not be told of yet.
+            From::Time(ns) => self.since_ns = Some(ns),
         }
         Ok(())
     }
@@ -264,9 +261,10 @@ impl Reader {
             };
             self.offset = framed.end;
             self.read_to = framed.end;
-            if framed.is_pad() {
+            if framed.is_pad() || self.since_ns.is_some_and(|ns| framed.header.received_ns < ns) {
                 continue;
             }
+            self.since_ns = None;
             let doubtful = check || current.damaged;
             if doubtful && !scanned.payload_holds(&framed) {
                 self.skipped.damaged += 1;
@@ -388,7 +386,7 @@ impl Reader {
                 _ => low = middle + 1,
             }
         }
-        Ok(bases.get(low).copied().unwrap_or(u64::MAX - PAGE_BYTES))
+        bases.get(low).map_or_else(|| self.newest_end(), |base| Ok(*base))
     }
 
     /// When the newest record of a segment arrived; the end of time if it is still written,

@@ -181,6 +181,28 @@ fn latest_starts_behind_the_newest_acknowledged_record() {
 }
 
 #[test]
+fn a_time_that_no_record_has_reached_yet_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut lane = open(dir.path(), AckLevel::Synced);
+    for settled in [false, true] {
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        let first = 3 * u64::from(settled);
+        // The times of the tests are a thousand and the number.
+        reader.seek(From::Time(1_000 + first + 2)).expect("a place");
+        assert!(reader.next().expect("readable").is_none());
+        let mut appends = lane.appender();
+        for number in first..first + 3 {
+            append(&mut appends, number);
+        }
+        assert!(reader.wait(std::time::Duration::from_secs(5)).expect("marks"));
+        assert_eq!(drain(&mut reader), [first + 2]);
+        // The second time every segment is sealed, and none holds a record as new as that.
+        drop((appends, lane));
+        lane = open(dir.path(), AckLevel::Synced);
+    }
+}
+
+#[test]
 fn synced_is_refused_where_nothing_survives_the_loss_of_power() {
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
     let mut asked = options(AckLevel::Synced);
