@@ -6,19 +6,17 @@
 //! Reading stops as soon as everything asked for is found, so what stands behind it is neither
 //! read nor judged; a body that breaks before that yields nothing at all.
 
+mod cursor;
+
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
+use self::cursor::{Broken, Cursor, DEPTH_MAX, Quoted};
 use crate::limits;
 
 /// The most paths read in one pass.
 pub(crate) const PATHS_MAX: usize = 24;
-/// A text may grow sixfold by escapes, and has two quotes.
-const RAW_BYTES_MAX: usize = 6 * limits::IDENTITY_BYTES_MAX + 2;
+/// The inside of a string: a text may grow sixfold by escapes.
+const INSIDE_BYTES_MAX: usize = 6 * limits::IDENTITY_BYTES_MAX;
 
 /// Which path of a [`Paths`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,14 +77,10 @@ impl Paths {
 
     /// Reads until every wanted path is found or the text ends.
     pub(crate) fn read<'b>(&self, text: &'b [u8], wanted: u32) -> Values<'b> {
-        let mut values = Values { raw: [None; PATHS_MAX], missing: wanted };
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let walked = Walk { node: &self.root, values: &mut values }.deserialize(&mut deserializer);
-        let whole = walked.is_ok() && deserializer.end().is_ok();
-        if !whole && values.missing != 0 {
-            values.raw = [None; PATHS_MAX];
-        }
-        values
+        let values = Values { texts: [None; PATHS_MAX], missing: wanted };
+        let mut walk = Walk { cursor: Cursor::new(text), values };
+        let whole = walk.value(&self.root, 0).is_ok() && walk.cursor.ends();
+        if whole || walk.values.missing == 0 { walk.values } else { Values::none() }
     }
 }
 
@@ -118,175 +112,163 @@ fn steps(path: &str) -> Result<Vec<Step>, String> {
 /// What was found, borrowed from the text.
 #[derive(Debug)]
 pub(crate) struct Values<'b> {
-    raw: [Option<&'b RawValue>; PATHS_MAX],
+    texts: [Option<Text<'b>>; PATHS_MAX],
     missing: u32,
+}
+
+/// The text of a value.
+#[derive(Clone, Copy, Debug)]
+enum Text<'b> {
+    /// As it stands: a string's inside, a number.
+    Plain(&'b str),
+    /// A string with escapes in it, quotes and all.
+    Escaped(&'b [u8]),
 }
 
 impl<'b> Values<'b> {
     /// Nothing found.
     pub(crate) fn none() -> Self {
-        Self { raw: [None; PATHS_MAX], missing: 0 }
+        Self { texts: [None; PATHS_MAX], missing: 0 }
     }
 
     /// The text of a value: a string's content, a number as written.
     pub(crate) fn text(&self, slot: Slot) -> Option<Cow<'b, str>> {
-        self.raw.get(usize::from(slot.0)).copied().flatten().and_then(text_of)
+        match self.texts.get(usize::from(slot.0)).copied().flatten()? {
+            Text::Plain(text) => Some(Cow::Borrowed(text)),
+            Text::Escaped(quoted) => unescaped(quoted).map(Cow::Owned),
+        }
     }
 
-    fn put(&mut self, slot: Slot, raw: &'b RawValue) {
-        if let Some(place) = self.raw.get_mut(usize::from(slot.0)) {
-            *place = Some(raw);
-        }
-        // Otherwise its alternatives are wanted, wherever they stand.
-        if text_of(raw).is_some() {
+    fn put(&mut self, slot: Slot, text: Text<'b>) {
+        if let Some(place) = self.texts.get_mut(usize::from(slot.0)) {
+            *place = Some(text);
             self.missing &= !slot.bit();
         }
     }
 }
 
-fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let raw = raw.get();
-    if raw.len() > RAW_BYTES_MAX {
-        return None;
-    }
-    let text = match raw.as_bytes().first()? {
-        b'"' if raw.contains('\\') => Cow::Owned(serde_json::from_str(raw).ok()?),
-        b'"' => Cow::Borrowed(raw.get(1..raw.len().saturating_sub(1))?),
-        b'{' | b'[' | b'n' => return None,
-        _ => Cow::Borrowed(raw),
-    };
-    (1..=limits::IDENTITY_BYTES_MAX).contains(&text.len()).then_some(text)
+fn unescaped(quoted: &[u8]) -> Option<String> {
+    serde_json::from_slice(quoted).ok().filter(|text: &String| fits(text))
 }
 
-/// Walks one value along one node of the tree.
-struct Walk<'w, 'b> {
-    node: &'w Node,
-    values: &'w mut Values<'b>,
+fn fits(text: &str) -> bool {
+    (1..=limits::IDENTITY_BYTES_MAX).contains(&text.len())
 }
 
-impl<'b> Walk<'_, 'b> {
-    /// Stops the pass once nothing is missing; the error is how serde is told to stop.
-    fn stop_when_found<E: de::Error>(&self) -> Result<(), E> {
-        if self.values.missing == 0 { Err(E::custom("")) } else { Ok(()) }
-    }
+/// Why a walk ends early.
+enum Stop {
+    /// Nothing is missing any more.
+    Found,
+    /// The text is no JSON.
+    Broken,
+}
 
-    fn child<E: de::Error>(
-        &mut self,
-        node: &Node,
-        walk: impl FnOnce(Walk<'_, 'b>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        walk(Walk { node, values: self.values })?;
-        self.stop_when_found()
+impl From<Broken> for Stop {
+    fn from(_: Broken) -> Self {
+        Self::Broken
     }
 }
 
-impl<'b> DeserializeSeed<'b> for Walk<'_, 'b> {
-    type Value = ();
+/// Walks a text along the tree of paths.
+struct Walk<'b> {
+    cursor: Cursor<'b>,
+    values: Values<'b>,
+}
 
-    fn deserialize<D: Deserializer<'b>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Some(slot) = self.node.slot else { return deserializer.deserialize_any(self) };
-        let raw = <&RawValue>::deserialize(deserializer)?;
-        self.values.put(slot, raw);
-        if self.node.children.is_empty() {
-            return Ok(());
+impl Walk<'_> {
+    /// One value, in `depth` others, along one node.
+    fn value(&mut self, node: &Node, depth: u32) -> Result<(), Stop> {
+        let first = self.cursor.peek()?;
+        match (first, node.slot) {
+            (b'{', _) if !node.children.is_empty() => self.object(&node.children, depth)?,
+            (b'[', _) if !node.children.is_empty() => self.array(&node.children, depth)?,
+            (b'"', Some(slot)) => self.string(slot)?,
+            (_, slot) => {
+                let start = self.cursor.at();
+                self.cursor.skip(depth)?;
+                if let Some(slot) = slot
+                    && !matches!(first, b'{' | b'[' | b'n')
+                    && let Ok(text) = std::str::from_utf8(self.cursor.since(start))
+                    && fits(text)
+                {
+                    self.values.put(slot, Text::Plain(text));
+                }
+            }
         }
-        // A path that ends here and another one that goes on: the value is read a second time.
-        let mut again = serde_json::Deserializer::from_str(raw.get());
-        again.deserialize_any(self).map_err(de::Error::custom)
-    }
-}
-
-impl<'b> Visitor<'b> for Walk<'_, 'b> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
+        if self.values.missing == 0 { Err(Stop::Found) } else { Ok(()) }
     }
 
-    fn visit_map<A: MapAccess<'b>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let children = &self.node.children;
+    fn string(&mut self, slot: Slot) -> Result<(), Stop> {
+        let start = self.cursor.at();
+        let Quoted { inside, escaped } = self.cursor.string()?;
+        let text = if inside.len() > INSIDE_BYTES_MAX {
+            None
+        } else if escaped {
+            let quoted = self.cursor.since(start);
+            unescaped(quoted).map(|_| Text::Escaped(quoted))
+        } else {
+            std::str::from_utf8(inside).ok().filter(|text| fits(text)).map(Text::Plain)
+        };
+        // Without a text its alternatives are wanted, wherever they stand.
+        if let Some(text) = text {
+            self.values.put(slot, text);
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, children: &[(Step, Node)], depth: u32) -> Result<(), Stop> {
+        if depth == DEPTH_MAX || !self.cursor.take(b'{')? {
+            return Err(Stop::Broken);
+        }
         let mut seen = 0_u32;
-        while let Some(child) = map.next_key_seed(KeyOf { children })? {
-            match child.and_then(|index| Some((index, children.get(index)?))) {
-                Some((index, (_, node))) if seen & (1 << index) == 0 => {
+        let mut more = !self.cursor.take(b'}')?;
+        while more {
+            let key = self.cursor.key()?;
+            match children.iter().position(|(step, _)| step.names(key)) {
+                Some(index) if seen & (1 << index) == 0 => {
                     seen |= 1 << index;
-                    self.child(node, |walk| map.next_value_seed(walk))?;
+                    self.value(&children[index].1, depth + 1)?;
                 }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+                _ => self.cursor.skip(depth + 1)?,
+            }
+            more = self.cursor.take(b',')?;
+            if !more && !self.cursor.take(b'}')? {
+                return Err(Stop::Broken);
             }
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'b>>(self, mut seq: A) -> Result<(), A::Error> {
-        for index in 0.. {
-            let step = Step::Index(index);
-            let child = self.node.children.iter().find(|(known, _)| *known == step);
-            let more = match child {
-                Some((_, node)) => {
-                    let walk = Walk { node, values: self.values };
-                    seq.next_element_seed(walk)?.is_some()
-                }
-                None => seq.next_element::<IgnoredAny>()?.is_some(),
-            };
-            if !more {
-                break;
+    fn array(&mut self, children: &[(Step, Node)], depth: u32) -> Result<(), Stop> {
+        if depth == DEPTH_MAX || !self.cursor.take(b'[')? {
+            return Err(Stop::Broken);
+        }
+        let mut more = !self.cursor.take(b']')?;
+        let mut index = 0;
+        while more {
+            match children.iter().find(|(step, _)| *step == Step::Index(index)) {
+                Some((_, node)) => self.value(node, depth + 1)?,
+                None => self.cursor.skip(depth + 1)?,
             }
-            self.stop_when_found()?;
+            index += 1;
+            more = self.cursor.take(b',')?;
+            if !more && !self.cursor.take(b']')? {
+                return Err(Stop::Broken);
+            }
         }
         Ok(())
     }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
 }
 
-/// Reads a key and says which child it names.
-struct KeyOf<'w> {
-    children: &'w [(Step, Node)],
-}
-
-impl<'b> DeserializeSeed<'b> for KeyOf<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'b>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeyOf<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        let names = |(step, _): &(Step, Node)| matches!(step, Step::Field(name) if **name == *key);
-        Ok(self.children.iter().position(names))
+impl Step {
+    /// Whether a key as written is this field's.
+    fn names(&self, key: Quoted<'_>) -> bool {
+        let Self::Field(name) = self else { return false };
+        if !key.escaped {
+            return key.inside == name.as_bytes();
+        }
+        let quoted = [&b"\""[..], key.inside, b"\""].concat();
+        serde_json::from_slice::<String>(&quoted).is_ok_and(|key| *key == **name)
     }
 }
 
