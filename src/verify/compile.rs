@@ -72,7 +72,7 @@ pub(super) fn needed(spec: &SchemeSpec, key: &str, name: &str) -> Result<Needed,
             format!("{name:?} is not the name of a header; use letters, digits and hyphens"),
         ),
     });
-    Ok(Needed { names: names.collect::<Result<_, _>>()? })
+    Ok(Needed::new(names.collect::<Result<_, _>>()?))
 }
 
 impl SchemeSpec {

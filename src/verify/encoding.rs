@@ -23,13 +23,21 @@ pub enum SignatureEncoding {
 }
 
 impl SignatureEncoding {
+    /// The length of the text for so many bytes.
+    pub(super) const fn text_bytes(self, count: usize) -> usize {
+        match self {
+            Self::Hex => count * 2,
+            Self::Base64 => count.div_ceil(3) * 4,
+        }
+    }
+
     /// Whether `text` is the one form of `out.len()` bytes; on success they stand in `out`.
     pub(super) fn decode_exact(self, text: &[u8], out: &mut [u8]) -> bool {
         match self {
             Self::Hex => decode_hex(text, out),
             Self::Base64 => {
                 let mut buffer = [0; SIGNATURE_BYTES_MAX + 8];
-                if text.len() != out.len().div_ceil(3) * 4 {
+                if text.len() != self.text_bytes(out.len()) {
                     return false;
                 }
                 let Ok(count) = STANDARD.decode_slice(text, &mut buffer) else { return false };

@@ -78,17 +78,16 @@ impl TimeRule {
 }
 
 impl Template {
-    /// Judges the head: every needed header once, a readable candidate, a time in tolerance.
+    /// Judges the head: every needed header once, a candidate of the right length, a time in
+    /// tolerance.
     pub(super) fn claim<'h>(
         &self,
         headers: &'h HeaderMap,
         now_ns: u64,
     ) -> Result<Signed<'h>, Reject> {
         let values = Values::read(&self.header, &self.others, headers)?;
-        let mut scratch = [0; SIGNATURE_BYTES_MAX];
-        let scratch = scratch.get_mut(..self.algorithm.signature_bytes()).unwrap_or_default();
-        let readable = |text: &[u8]| self.encoding.decode_exact(text, scratch);
-        let found = self.shape.find(values.signature, readable)?;
+        let length = self.encoding.text_bytes(self.algorithm.signature_bytes());
+        let found = self.shape.find(values.signature, |text| text.len() == length)?;
         let signed = Signed { values, found };
         if let Some(time) = &self.time {
             match time.from {

@@ -47,10 +47,13 @@ impl TimeUnit {
 
 /// Digits alone, at least one and at most `count_max`: no sign, space, fraction or exponent.
 pub(super) fn digits(text: &[u8], count_max: usize) -> Option<u64> {
-    if text.is_empty() || text.len() > count_max || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() || text.len() > count_max {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    text.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.is_ascii_digit().then_some(u64::from(byte & 0x0f))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// `2022-10-26T17:12:59.143628419Z`; the shape is checked here because parsers of dates are kind.
