@@ -48,50 +48,73 @@ pub struct FieldTooLong {
     pub bytes: usize,
 }
 
+/// Tag and length in front of a field.
+const FIELD_HEADER_BYTES: usize = 4;
+
 /// Writes a meta section into a buffer that is kept for the next one.
 #[derive(Clone, Debug, Default)]
 pub struct MetaWriter {
-    bytes: Vec<u8>,
+    buffer: Vec<u8>,
+    length: usize,
 }
 
 impl MetaWriter {
     /// An empty section with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { bytes: Vec::with_capacity(capacity) }
+        Self { buffer: vec![0; capacity], length: 0 }
     }
 
     /// Forgets the fields and keeps the buffer.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        self.length = 0;
     }
 
     /// Adds a field. On an error nothing is added.
     pub fn field(&mut self, tag: Tag, value: &[u8]) -> Result<(), FieldTooLong> {
-        let [tag_low, tag_high] = (tag as u16).to_le_bytes();
-        let [length_low, length_high] = length_of(value)?.to_le_bytes();
-        self.bytes.reserve(4 + value.len());
-        self.bytes.extend_from_slice(&[tag_low, tag_high, length_low, length_high]);
-        self.bytes.extend_from_slice(value);
-        Ok(())
+        self.add([(tag, value)])
     }
 
     /// Adds a request header with its value, byte-exact. On an error nothing is added.
     pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldTooLong> {
-        length_of(value)?;
-        self.field(Tag::HeaderName, name)?;
-        self.field(Tag::HeaderValue, value)
+        self.add([(Tag::HeaderName, name), (Tag::HeaderValue, value)])
     }
 
     /// Adds a request header whose value is a credential: only its digest is kept.
     pub fn header_digest(&mut self, name: &[u8], digest: &[u8]) -> Result<(), FieldTooLong> {
-        length_of(digest)?;
-        self.field(Tag::HeaderName, name)?;
-        self.field(Tag::HeaderDigest, digest)
+        self.add([(Tag::HeaderName, name), (Tag::HeaderDigest, digest)])
+    }
+
+    /// Adds all of these fields or none. Looks once whether they fit: a request has dozens.
+    fn add<const COUNT: usize>(
+        &mut self,
+        fields: [(Tag, &[u8]); COUNT],
+    ) -> Result<(), FieldTooLong> {
+        let mut end = self.length;
+        for (_, value) in fields {
+            end += FIELD_HEADER_BYTES + usize::from(length_of(value)?);
+        }
+        if end > self.buffer.len() {
+            self.buffer.resize(end.max(2 * self.buffer.len()), 0);
+        }
+        let mut place = self.buffer.get_mut(self.length..end).unwrap_or_default();
+        for (tag, value) in fields {
+            let [tag_low, tag_high] = (tag as u16).to_le_bytes();
+            let [length_low, length_high] = length_of(value)?.to_le_bytes();
+            let Some((header, rest)) = place.split_first_chunk_mut::<FIELD_HEADER_BYTES>() else {
+                break;
+            };
+            *header = [tag_low, tag_high, length_low, length_high];
+            let Some((room, rest)) = rest.split_at_mut_checked(value.len()) else { break };
+            room.copy_from_slice(value);
+            place = rest;
+        }
+        self.length = end;
+        Ok(())
     }
 
     /// The section written so far.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.buffer.get(..self.length).unwrap_or_default()
     }
 }
 
