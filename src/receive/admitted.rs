@@ -52,7 +52,8 @@ impl<'r> Admitted<'r> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (claim, mut share) = Reject::guard(|| admit_head(received, source, budget))?;
+        let declared = body.size_hint().exact();
+        let (claim, mut share) = Reject::guard(|| admit_head(received, declared, source, budget))?;
         let body = body::read(body, source.body_bytes_max, &mut share, received).await?;
         Ok(Self { received, source, claim, body, _share: share })
     }
@@ -83,9 +84,10 @@ impl<'r> Admitted<'r> {
     }
 }
 
-/// Everything that the head alone decides.
+/// Everything that the head alone decides; `declared` is the length of the body as it says.
 fn admit_head<'r>(
     received: &'r Received,
+    declared: Option<u64>,
     source: &Source,
     budget: &Rc<Budget>,
 ) -> Result<(Claim<'r>, Share), Reject> {
@@ -95,7 +97,6 @@ fn admit_head<'r>(
     }
     let framing = Framing::read(&head.headers);
     framing.check(head)?;
-    let declared = framing.declared_length()?;
     if declared.is_some_and(|bytes| bytes > source.body_bytes_max) {
         return Err(Reject::BodyTooLarge);
     }
@@ -162,7 +163,7 @@ impl<'h> Framing<'h> {
             return Err(Reject::HeadMalformed);
         }
         match (self.transfer_coding, self.length) {
-            (Once::Absent, _) => {}
+            (Once::Absent, Once::Absent | Once::One(_)) => {}
             (Once::One(coding), Once::Absent) if coding.eq_ignore_ascii_case(b"chunked") => {}
             _ => return Err(Reject::HeadMalformed),
         }
@@ -170,17 +171,6 @@ impl<'h> Framing<'h> {
             Once::Absent => Ok(()),
             Once::One(coding) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
             Once::One(_) | Once::Several => Err(Reject::ContentEncoding),
-        }
-    }
-
-    fn declared_length(&self) -> Result<Option<u64>, Reject> {
-        match self.length {
-            Once::Absent => Ok(None),
-            Once::One(length) => {
-                let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
-                length.map(Some).ok_or(Reject::HeadMalformed)
-            }
-            Once::Several => Err(Reject::HeadMalformed),
         }
     }
 
