@@ -25,6 +25,7 @@ mod keys;
 mod compile;
 mod template;
 pub(crate) mod jwt;
+mod answers;
 mod profile;
 mod sign;
 mod verified;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
+pub use self::answers::{Answers, Delivery, Patience};
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
 pub use self::profile::{Notes, Profile, preset, presets};
 pub use self::secret::{NamedSecret, SecretIndex, SecretText};

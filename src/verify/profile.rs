@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::answers::{Answers, Delivery};
 use super::spec::SchemeSpec;
 use crate::identify::IdentitySpec;
 use crate::limits;
@@ -44,6 +45,12 @@ pub struct Profile {
     pub scheme: SchemeSpec,
     /// Where an event's id, type, time and tenant are.
     pub identity: IdentitySpec,
+    /// What it must be answered.
+    #[serde(default)]
+    pub answers: Answers,
+    /// How it tries, and how long.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// What else its users should know.
     #[serde(default)]
     pub notes: Notes,

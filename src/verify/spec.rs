@@ -127,7 +127,7 @@ const fn five_minutes() -> Duration {
     Duration::from_secs(300)
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(|_| {
         serde::de::Error::custom(format!("{text:?} is not a duration; write it as \"300s\""))
