@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use forebay::identify::Rules;
 use forebay::verify::{
-    KeyEncoding, NamedSecret, Profile, SecretText, SignInput, Verifier, presets, sign,
+    KeyEncoding, NamedSecret, Profile, SecretText, Settings, SignInput, Verifier, presets, sign,
 };
 use http::{HeaderMap, HeaderValue};
 use ring::hmac;
@@ -44,7 +44,7 @@ fn signed(profile: &Profile, body: &[u8]) -> HeaderMap {
 }
 
 fn judge(verifier: &Verifier, headers: &HeaderMap, body: &[u8]) -> bool {
-    match verifier.claim(headers, NOW_NS) {
+    match verifier.claim(&headers.into(), NOW_NS) {
         Ok(claim) => verifier.check(&claim, body).is_ok(),
         Err(_) => false,
     }
@@ -70,7 +70,8 @@ fn verify(c: &mut Criterion) {
             b.iter(|| hmac::verify(&key, black_box(&body), tag.as_ref()));
         });
         for profile in presets() {
-            let verifier = Verifier::new(&profile.scheme, vec![secret(profile)], None);
+            let verifier =
+                Verifier::new(&profile.scheme, vec![secret(profile)], &Settings::default());
             let verifier = verifier.expect("presets compile");
             let mut headers = signed(profile, &body);
             assert!(judge(&verifier, &headers, &body));

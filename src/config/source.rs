@@ -14,7 +14,7 @@ use super::section::{Reading, Section, refuse_twins};
 use super::units;
 use crate::identify::{IdentitySpec, RuleText, Rules};
 use crate::limits;
-use crate::verify::{Profile, SpecError, Verifier};
+use crate::verify::{Profile, Settings, SpecError, Verifier};
 
 /// The longest path of a source.
 const PATH_BYTES_MAX: usize = 1024;
@@ -158,7 +158,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         check_against_lane(section, lane, (effective, body_bytes_max));
     }
     let (secrets, values) = secrets?;
-    let verifier = Verifier::new(&recipe.scheme, values, tolerance)
+    let verifier = Verifier::new(&recipe.scheme, values, &Settings { tolerance })
         .map_err(|error| report(section, &error))
         .ok()?;
     Some(Source {

@@ -101,7 +101,7 @@ fn admit_head<'r>(
         return Err(Reject::BodyTooLarge);
     }
     framing.check_media(source)?;
-    let claim = source.verifier.claim(&head.headers, *received_ns)?;
+    let claim = source.verifier.claim(&head.into(), *received_ns)?;
     Ok((claim, budget.share(declared.unwrap_or(0))?))
 }
 

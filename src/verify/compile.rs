@@ -1,13 +1,11 @@
 //! From a [`SchemeSpec`] to the compiled scheme, with every mistake named by its key.
 
-use std::time::Duration;
-
 use http::HeaderName;
 
 use super::head::{LABELS_MAX, Needed, OTHERS_MAX, Shape};
 use super::json::Paths;
 use super::jwt::Jwt;
-use super::spec::{Algorithm, Format, SchemeSpec, SpecError, TimeSpec};
+use super::spec::{Algorithm, Format, SchemeSpec, Settings, SpecError, TimeSpec};
 use super::template::{Part, Template, TimeFrom, TimeRule};
 use super::time::Tolerance;
 
@@ -25,13 +23,13 @@ fn wrong<T>(key: &str, message: impl Into<String>) -> Result<T, SpecError> {
 }
 
 impl Scheme {
-    /// Compiles the scheme as it stands, or the key pair's form of it. The `tolerance` of the
-    /// source is the most age it takes, and narrows the future if that is wider.
+    /// Compiles the scheme as it stands, or the key pair's form of it.
     pub(super) fn new(
         spec: &SchemeSpec,
         key_pair: bool,
-        tolerance: Option<Duration>,
+        settings: &Settings,
     ) -> Result<Self, SpecError> {
+        let tolerance = settings.tolerance;
         let time = spec.time.clone().map(|mut time| {
             if let Some(tolerance) = tolerance {
                 time.past = tolerance;

@@ -30,16 +30,16 @@ mod profile;
 mod sign;
 mod verified;
 
-use std::time::Duration;
-
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Method, request};
 
 pub use self::answers::{Answers, Delivery, Patience};
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
 pub use self::profile::{Notes, Profile, preset, presets};
 pub use self::secret::{NamedSecret, SecretIndex, SecretText};
 pub use self::sign::{SignInput, Signer, sign};
-pub use self::spec::{Algorithm, Format, JwtSpec, KeyPairSpec, SchemeSpec, SpecError, TimeSpec};
+pub use self::spec::{
+    Algorithm, Format, JwtSpec, KeyPairSpec, SchemeSpec, Settings, SpecError, TimeSpec,
+};
 pub use self::time::TimeUnit;
 pub use self::verified::Verified;
 
@@ -54,6 +54,31 @@ use crate::reject::Reject;
 pub struct Verifier {
     scheme: Scheme,
     secrets: Vec<Secret>,
+}
+
+/// What of a request's head a signature may be made over.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'h> {
+    /// How it was asked for.
+    pub method: &'h Method,
+    /// Path and query, as they stand in the request line.
+    pub target: &'h str,
+    /// The headers.
+    pub headers: &'h HeaderMap,
+}
+
+impl<'h> From<&'h request::Parts> for Head<'h> {
+    fn from(parts: &'h request::Parts) -> Self {
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        Self { method: &parts.method, target, headers: &parts.headers }
+    }
+}
+
+/// A POST to `/`, for schemes that do not sign where it went.
+impl<'h> From<&'h HeaderMap> for Head<'h> {
+    fn from(headers: &'h HeaderMap) -> Self {
+        Self { method: &Method::POST, target: "/", headers }
+    }
 }
 
 /// What a request's head claims about its signature; kept while the body arrives.
@@ -80,23 +105,22 @@ pub enum DigestOf {
 }
 
 impl Verifier {
-    /// Compiles a scheme and decodes the secrets. `tolerance` is the greatest age of a signed
-    /// time, in place of the scheme's own; it also bounds the future where it is the smaller.
+    /// Compiles a scheme for one source and decodes its secrets.
     pub fn new(
         spec: &SchemeSpec,
         secrets: Vec<NamedSecret>,
-        tolerance: Option<Duration>,
+        settings: &Settings,
     ) -> Result<Self, SpecError> {
         let (secrets, key_pair) = keys::load(spec, secrets)?;
-        Ok(Self { scheme: Scheme::new(spec, key_pair, tolerance)?, secrets })
+        Ok(Self { scheme: Scheme::new(spec, key_pair, settings)?, secrets })
     }
 
     /// Judges the head alone: every needed header exactly once and readable, a signed time in
     /// tolerance, and for a JWT the token itself.
-    pub fn claim<'h>(&self, headers: &'h HeaderMap, now_ns: u64) -> Result<Claim<'h>, Reject> {
+    pub fn claim<'h>(&self, head: &Head<'h>, now_ns: u64) -> Result<Claim<'h>, Reject> {
         let proof = match &self.scheme {
-            Scheme::Template(template) => Proof::Template(template.claim(headers, now_ns)?),
-            Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, headers, now_ns)?),
+            Scheme::Template(template) => Proof::Template(template.claim(head.headers, now_ns)?),
+            Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, head.headers, now_ns)?),
         };
         Ok(Claim { now_ns, proof })
     }

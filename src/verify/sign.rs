@@ -10,7 +10,7 @@ use super::jwt::Jwt;
 use super::keys::{self, Key, Secret};
 use super::profile::Profile;
 use super::secret::NamedSecret;
-use super::spec::SpecError;
+use super::spec::{Settings, SpecError};
 use super::template::{Part, Template, TimeFrom};
 use super::time::TimeUnit;
 use crate::identify::RuleText;
@@ -63,7 +63,7 @@ impl Signer {
         };
         let identity = &profile.identity;
         Ok(Self {
-            scheme: Scheme::new(&profile.scheme, key_pair, None)?,
+            scheme: Scheme::new(&profile.scheme, key_pair, &Settings::default())?,
             secret,
             id_headers: headers_of(identity.event_id.as_ref()),
             type_headers: headers_of(identity.event_type.as_ref()),

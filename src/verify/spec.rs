@@ -47,6 +47,14 @@ pub struct SchemeSpec {
     pub jwt: Option<JwtSpec>,
 }
 
+/// What a source says of itself that its scheme may need.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The greatest age of a signed time, in place of the scheme's own; it also bounds the future
+    /// where it is the smaller.
+    pub tolerance: Option<Duration>,
+}
+
 /// What makes a signature. A scheme has exactly one; it is never read from a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

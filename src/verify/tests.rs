@@ -24,7 +24,11 @@ fn secret(profile: &Profile) -> NamedSecret {
 }
 
 fn verifier(profile: &Profile) -> Verifier {
-    Verifier::new(&profile.scheme, vec![secret(profile)], None).expect("loads")
+    Verifier::new(&profile.scheme, vec![secret(profile)], &Settings::default()).expect("loads")
+}
+
+fn within(tolerance: Duration) -> Settings {
+    Settings { tolerance: Some(tolerance) }
 }
 
 fn input(now_ns: u64) -> SignInput<'static> {
@@ -36,7 +40,7 @@ fn signed(profile: &Profile, input: &SignInput<'_>) -> HeaderMap {
 }
 
 fn judge(verifier: &Verifier, headers: &HeaderMap, now_ns: u64) -> Result<SecretIndex, Reject> {
-    let claim = verifier.claim(headers, now_ns)?;
+    let claim = verifier.claim(&headers.into(), now_ns)?;
     verifier.check(&claim, input(now_ns).body)
 }
 
@@ -79,7 +83,7 @@ fn the_tolerance_of_a_source_replaces_the_schemes_own() {
     let stripe = preset("stripe").expect("a preset");
     let headers = signed(stripe, &input(NOW));
     let verdict = |tolerance, now_ns| {
-        let verifier = Verifier::new(&stripe.scheme, vec![secret(stripe)], Some(tolerance));
+        let verifier = Verifier::new(&stripe.scheme, vec![secret(stripe)], &within(tolerance));
         judge(&verifier.expect("loads"), &headers, now_ns).err()
     };
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
@@ -89,7 +93,7 @@ fn the_tolerance_of_a_source_replaces_the_schemes_own() {
     assert_eq!(verdict(hour, NOW - 301 * S), Some(Reject::Future), "an old time is not a new one");
     let github = preset("github").expect("a preset");
     let error =
-        Verifier::new(&github.scheme, vec![secret(github)], Some(hour)).expect_err("no time");
+        Verifier::new(&github.scheme, vec![secret(github)], &within(hour)).expect_err("no time");
     assert_eq!(error.key, "tolerance");
 }
 
@@ -109,7 +113,7 @@ fn the_head_of_another_request_makes_no_panic_and_no_acceptance() {
         presets().map(|profile| (verifier(profile), signed(profile, &input(NOW)))).collect();
     let claims: Vec<_> = heads
         .iter()
-        .map(|(verifier, headers)| verifier.claim(headers, NOW).expect("claims"))
+        .map(|(verifier, headers)| verifier.claim(&headers.into(), NOW).expect("claims"))
         .collect();
     for (at, (verifier, _)) in heads.iter().enumerate() {
         for (other, theirs) in claims.iter().enumerate() {
@@ -127,7 +131,7 @@ fn the_digest_but_for_the_time_is_the_same_for_every_attempt() {
     let verifier = verifier(zoom);
     let digests = |now_ns| {
         let headers = signed(zoom, &input(now_ns));
-        let claim = verifier.claim(&headers, now_ns).expect("claims");
+        let claim = verifier.claim(&(&headers).into(), now_ns).expect("claims");
         let of = |over| verifier.digest(over, &claim, b"body").expect("a digest");
         (of(DigestOf::Signed), of(DigestOf::SignedButTime))
     };
@@ -199,7 +203,7 @@ fn each_mistake_in_a_scheme_names_its_key_and_the_cure() {
     ] {
         let spec: SchemeSpec = toml::from_str(&text).expect(&text);
         let named = NamedSecret { name: "s".into(), value: SecretText::new("key"), key_id: None };
-        let error = Verifier::new(&spec, vec![named], None).expect_err(&text);
+        let error = Verifier::new(&spec, vec![named], &Settings::default()).expect_err(&text);
         assert_eq!(error.key, format!("scheme.{key}"), "{text}: {}", error.message);
         assert!(error.message.contains(cure), "{text}: {}", error.message);
     }
@@ -236,7 +240,7 @@ fn each_mistake_in_the_secrets_names_its_key_and_the_cure() {
         ("svix", vec![named("YQ==", None), named(whpk, None)], "secrets", "keep one kind"),
     ] {
         let profile = preset(name).expect("a preset");
-        let error = Verifier::new(&profile.scheme, secrets, None).expect_err(key);
+        let error = Verifier::new(&profile.scheme, secrets, &Settings::default()).expect_err(key);
         assert_eq!(error.key, key, "{}", error.message);
         assert!(error.message.contains(cure), "{key}: {}", error.message);
     }
@@ -346,7 +350,7 @@ proptest! {
             for (name, value) in names.iter().zip(&values) {
                 headers.insert(name, HeaderValue::from_bytes(value).expect("no control bytes"));
             }
-            if let Ok(claim) = verifier.claim(&headers, now_ns) {
+            if let Ok(claim) = verifier.claim(&(&headers).into(), now_ns) {
                 prop_assert!(verifier.check(&claim, &body).is_err());
             }
             let identity = rules.extract(&headers, &body);

@@ -109,7 +109,7 @@ impl Case {
             key_id: self.key_id.clone(),
         };
         let secrets = self.secrets.iter().enumerate().map(named).collect();
-        Verifier::new(&self.profile.scheme, secrets, None)
+        Verifier::new(&self.profile.scheme, secrets, &Settings::default())
     }
 
     fn judge(&self) -> Result<SecretIndex, Reject> {
@@ -117,7 +117,7 @@ impl Case {
     }
 
     fn judge_by(&self, verifier: &Verifier) -> Result<SecretIndex, Reject> {
-        let claim = verifier.claim(&self.headers, self.now_ns)?;
+        let claim = verifier.claim(&(&self.headers).into(), self.now_ns)?;
         verifier.check(&claim, &self.body)
     }
 
