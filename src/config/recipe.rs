@@ -100,10 +100,6 @@ pub(super) fn identity(
     section: &Section<'_>,
     mut spec: IdentitySpec,
 ) -> (Option<String>, IdentitySpec) {
-    if section.has("event_id") {
-        // What is known of the preset's id says nothing about another.
-        spec.event_id_shared = false;
-    }
     for (key, rule) in [
         ("event_id", &mut spec.event_id),
         ("event_type", &mut spec.event_type),

@@ -32,15 +32,15 @@ use crate::verify::{SchemeSpec, SpecError, jwt};
 /// Where an event's identity is, as written in configuration.
 ///
 /// A rule is `header:NAME`, `json:a.b[0].c` or `claim:NAME`; several with `|` between them mean
-/// the first that is there; a list means all of them, joined by `:`.
+/// the first that is there; a list means all of them, joined by `:`. In the list of an `event_id`
+/// may also stand `digest`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentitySpec {
-    /// The id of the event, the same in each of its deliveries.
+    /// The id of the event, the same in each of its deliveries. The part `digest` says that the
+    /// others do not tell events apart by themselves: the event key, though not the id, also holds
+    /// a digest of what was signed.
     pub event_id: Option<RuleText>,
-    /// The id does not tell events apart by itself; its key also holds a digest of the body.
-    #[serde(default)]
-    pub event_id_shared: bool,
     /// What happened.
     pub event_type: Option<RuleText>,
     /// When it happened, as the sender writes it.
@@ -53,7 +53,6 @@ pub struct IdentitySpec {
 #[derive(Clone, Debug)]
 pub struct Rules {
     event_id: Field,
-    event_id_shared: bool,
     event_type: Field,
     event_time: Field,
     tenant: Field,
@@ -94,9 +93,8 @@ impl Rules {
         let event_type = compiler.field("event_type", spec.event_type.as_ref())?;
         let event_time = compiler.field("event_time", spec.event_time.as_ref())?;
         let tenant = compiler.field("tenant", spec.tenant.as_ref())?;
-        let event_id_shared = spec.event_id_shared;
         let (paths, token) = compiler.finish()?;
-        Ok(Self { event_id, event_id_shared, event_type, event_time, tenant, paths, token })
+        Ok(Self { event_id, event_type, event_time, tenant, paths, token })
     }
 
     /// Reads a verified request.
@@ -120,7 +118,7 @@ impl Rules {
         let event_id = self.event_id.read(look);
         let kind = match &event_id {
             None => KeyKind::Signed,
-            Some(id) if self.event_id_shared || !id.signed => KeyKind::IdAndSigned,
+            Some(id) if self.event_id.shared() || !id.signed => KeyKind::IdAndSigned,
             Some(_) => KeyKind::Id,
         };
         Identity {

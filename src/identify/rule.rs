@@ -14,6 +14,9 @@ use crate::verify::{Format, SchemeSpec, SpecError};
 pub(super) const PARTS_MAX: usize = 6;
 const _: () = assert!(limits::IDENTITY_BYTES_MAX <= u16::MAX as usize, "ends are u16");
 
+/// The part of an id that stands for a digest of the signed bytes.
+const DIGEST: &str = "digest";
+
 /// A rule as written: one, or a list of parts to be joined.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
@@ -28,6 +31,7 @@ pub enum RuleText {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Field {
     parts: Vec<Vec<Source>>,
+    digest: bool,
 }
 
 /// One place to look.
@@ -56,6 +60,11 @@ pub(super) struct FoundText<'r> {
 }
 
 impl Field {
+    /// Whether what is found here does not tell events apart by itself.
+    pub(super) fn shared(&self) -> bool {
+        self.digest
+    }
+
     /// The paths without which this rule cannot be settled: those of each part's first
     /// alternative. The others are read on the way if the first is not there.
     pub(super) fn wanted(&self, headers: &HeaderMap) -> u32 {
@@ -124,13 +133,14 @@ impl<'s> Compiler<'s> {
             let message = format!("has {} parts; give 1 to {PARTS_MAX}", texts.len());
             return Err(SpecError::new(key, message));
         }
+        let digest = key == "event_id" && texts.iter().any(|text| text == DIGEST);
         let mut parts = Vec::with_capacity(texts.len());
-        for text in texts {
+        for text in texts.iter().filter(|text| !digest || *text != DIGEST) {
             let sources = text.split('|').map(|text| self.source(text.trim()));
             let sources = sources.collect::<Result<Vec<_>, String>>();
             parts.push(sources.map_err(|message| SpecError::new(key, message))?);
         }
-        Ok(Field { parts })
+        Ok(Field { parts, digest })
     }
 
     fn source(&mut self, text: &str) -> Result<Source, String> {

@@ -208,6 +208,25 @@ fn keys_hold_a_digest_unless_the_id_is_signed_and_tells_events_apart() {
 }
 
 #[test]
+fn a_digest_is_a_part_of_the_key_and_not_of_the_id() {
+    let headers = HeaderMap::new();
+    let key = |rule: &str, body: &'static str| {
+        let identity = id_rules(rule).extract(&headers, body.as_bytes());
+        (identity.key_kind(), identity.event_id.map(Cow::into_owned))
+    };
+    let body = r#"{"a":"x","b":"y"}"#;
+    let found = |kind, id: &str| (kind, Some(id.to_owned()));
+    assert_eq!(key(r#"["json:a"]"#, body), found(KeyKind::Id, "x"));
+    assert_eq!(key(r#"["json:a", "digest"]"#, body), found(KeyKind::IdAndSigned, "x"));
+    assert_eq!(key(r#"["digest", "json:a", "json:b"]"#, body), found(KeyKind::IdAndSigned, "x:y"));
+    assert_eq!(key(r#"["json:a", "digest"]"#, "{}"), (KeyKind::Signed, None));
+    assert_eq!(key("\"digest\"", body), (KeyKind::Signed, None));
+    let spec: IdentitySpec = toml::from_str("tenant = [\"digest\"]").expect("reads");
+    let error = Rules::new(&spec, scheme("slack")).expect_err("no digest of a tenant");
+    assert_eq!(error.key, "tenant");
+}
+
+#[test]
 fn a_key_that_needs_a_digest_is_not_made_without_one() {
     let headers = HeaderMap::new();
     let identity = id_rules("\"json:id\"").extract(&headers, b"no json");
