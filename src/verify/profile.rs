@@ -13,17 +13,37 @@ use crate::identify::IdentitySpec;
 use crate::limits;
 
 /// The data files, one a sender, in the order in which they are listed to people.
-const FILES: [&str; 10] = [
+const FILES: [&str; 30] = [
     include_str!("presets/livekit.toml"),
     include_str!("presets/twitch.toml"),
     include_str!("presets/mux.toml"),
     include_str!("presets/zoom.toml"),
+    include_str!("presets/agora.toml"),
+    include_str!("presets/cloudflare-stream.toml"),
     include_str!("presets/standard-webhooks.toml"),
     include_str!("presets/svix.toml"),
-    include_str!("presets/stripe.toml"),
-    include_str!("presets/github.toml"),
+    include_str!("presets/getstream.toml"),
+    include_str!("presets/sendbird.toml"),
+    include_str!("presets/daily.toml"),
+    include_str!("presets/discord.toml"),
+    include_str!("presets/jaas.toml"),
+    include_str!("presets/whereby.toml"),
+    include_str!("presets/livepeer.toml"),
+    include_str!("presets/api-video.toml"),
+    include_str!("presets/bunny-stream.toml"),
+    include_str!("presets/bitmovin.toml"),
+    include_str!("presets/telnyx.toml"),
+    include_str!("presets/meta.toml"),
     include_str!("presets/slack.toml"),
+    include_str!("presets/stripe.toml"),
     include_str!("presets/wave.toml"),
+    include_str!("presets/wavespeedai.toml"),
+    include_str!("presets/github.toml"),
+    include_str!("presets/intercom.toml"),
+    include_str!("presets/linear.toml"),
+    include_str!("presets/paddle.toml"),
+    include_str!("presets/shopify.toml"),
+    include_str!("presets/adyen-payload.toml"),
 ];
 
 /// Facts about one sender.
@@ -34,6 +54,9 @@ pub struct Profile {
     pub name: String,
     /// The name for people.
     pub title: String,
+    /// Where the sender tells these facts: its documentation and its own libraries.
+    #[serde(default)]
+    pub references: Vec<String>,
     /// The content types that the sender is known to use, kindly read.
     pub content_types: Vec<String>,
     /// The shortest key that the sender lets its users choose, if that is below our own bound.

@@ -14,13 +14,24 @@ use crate::limits;
 const S: u64 = 1_000_000_000;
 const NOW: u64 = 1_700_000_000 * S;
 
-fn secret(profile: &Profile) -> NamedSecret {
-    let value = match profile.scheme.key_encoding {
-        KeyEncoding::Whsec => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+/// A secret of the form that a preset takes.
+pub(crate) fn example_secret(profile: &Profile) -> &'static str {
+    match (profile.scheme.key_encoding, profile.scheme.algorithm) {
+        (KeyEncoding::Hex, _) => "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        (KeyEncoding::Base64, Algorithm::Ed25519) => "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+        (KeyEncoding::Whsec | KeyEncoding::Base64, _) => "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         _ => "a-secret-of-thirty-two-characters",
-    };
+    }
+}
+
+fn secret(profile: &Profile) -> NamedSecret {
     let key_id = profile.scheme.jwt.is_some().then(|| "APIkey".to_owned());
-    NamedSecret { name: "current".into(), value: SecretText::new(value), key_id }
+    NamedSecret { name: "current".into(), value: SecretText::new(example_secret(profile)), key_id }
+}
+
+/// The presets whose senders can be played: with a public key nobody can sign.
+fn signable() -> impl Iterator<Item = &'static Profile> {
+    presets().filter(|profile| profile.scheme.algorithm.mac().is_some())
 }
 
 fn verifier(profile: &Profile) -> Verifier {
@@ -32,7 +43,9 @@ fn within(tolerance: Duration) -> Settings {
 }
 
 fn input(now_ns: u64) -> SignInput<'static> {
-    SignInput { id: "id-1", now_ns, event_type: "x.y", body: br#"{"id":"id-1","type":"x.y"}"# }
+    // The times are for senders that sign none but in the body.
+    let body = br#"{"id":"id-1","type":"x.y","webhookTimestamp":1700000000000}"#;
+    SignInput { id: "id-1", now_ns, event_type: "x.y", body }
 }
 
 fn signed(profile: &Profile, input: &SignInput<'_>) -> HeaderMap {
@@ -46,13 +59,14 @@ fn judge(verifier: &Verifier, headers: &HeaderMap, now_ns: u64) -> Result<Secret
 
 #[test]
 fn what_a_preset_signs_it_accepts_and_names() {
-    for profile in presets() {
+    for profile in signable() {
         let name = &profile.name;
         let headers = signed(profile, &input(NOW));
         assert!(judge(&verifier(profile), &headers, NOW).is_ok(), "{name}");
         let rules = Rules::new(&profile.identity, &profile.scheme).expect("compiles");
         let identity = rules.extract(&headers, input(NOW).body);
-        if name != "zoom" && name != "slack" {
+        let rule = profile.identity.event_id.as_ref().map(|rule| format!("{rule:?}"));
+        if rule.is_some_and(|rule| rule.contains("json:id\"") || rule.contains("header:")) {
             assert_eq!(identity.event_id.as_deref(), Some("id-1"), "{name}");
         }
     }
@@ -60,7 +74,7 @@ fn what_a_preset_signs_it_accepts_and_names() {
 
 #[test]
 fn the_edges_of_each_presets_tolerance_are_inside() {
-    for profile in presets() {
+    for profile in signable() {
         let (past, future) = match (&profile.scheme.time, &profile.scheme.jwt) {
             (Some(time), _) => (time.past, time.future),
             // A token is made for five minutes.
@@ -110,7 +124,7 @@ fn no_secret_is_seen_in_a_debug_print() {
 #[test]
 fn the_head_of_another_request_makes_no_panic_and_no_acceptance() {
     let heads: Vec<_> =
-        presets().map(|profile| (verifier(profile), signed(profile, &input(NOW)))).collect();
+        signable().map(|profile| (verifier(profile), signed(profile, &input(NOW)))).collect();
     let claims: Vec<_> = heads
         .iter()
         .map(|(verifier, headers)| verifier.claim(&headers.into(), NOW).expect("claims"))
@@ -342,7 +356,7 @@ proptest! {
         body in prop::collection::vec(any::<u8>(), 0..300),
         now_ns in any::<u64>(),
     ) {
-        for profile in presets() {
+        for profile in signable() {
             let verifier = verifier(profile);
             let rules = Rules::new(&profile.identity, &profile.scheme).expect("compiles");
             let mut headers = signed(profile, &input(NOW));

@@ -17,8 +17,9 @@ use crate::identify::Rules;
 
 /// Headers that no signature covers and no check needs, so that a request is accepted without
 /// them. Content types are the admission's business.
-const UNSEEN: [&str; 14] = [
+const UNSEEN: &[&str] = &[
     "content-type",
+    "agora-signature",
     "linear-delivery",
     "linear-event",
     "user-agent",
@@ -30,9 +31,23 @@ const UNSEEN: [&str; 14] = [
     "twitch-eventsub-message-type",
     "twitch-eventsub-subscription-type",
     "twitch-eventsub-subscription-version",
+    "x-api-key",
+    "x-api-video-webhookid",
+    "x-shopify-api-version",
+    "x-shopify-shop-domain",
+    "x-shopify-topic",
+    "x-shopify-webhook-id",
     "x-wave-timestamp",
+    "x-webhook-attempt",
+    "x-webhook-id",
     "x-wave-event-id",
 ];
+
+/// Senders whose schemes are one: under one key, what one has signed the other accepts.
+const KIN: [&[&str]; 2] = [&["svix", "standard-webhooks"], &["github", "meta"]];
+
+/// Where the part of the signature header begins that the scheme looks at.
+const FROM: [(&str, &str); 1] = [("livepeer", "v1=")];
 
 #[derive(Deserialize)]
 struct File {
@@ -53,6 +68,8 @@ struct Vector {
     _policy: Option<String>,
     #[serde(rename = "unconfirmed")]
     _unconfirmed: Option<String>,
+    /// Why the whole server refuses it whatever its signature.
+    unsupported: Option<String>,
     expect: String,
     secrets: Vec<String>,
     key_id: Option<String>,
@@ -148,7 +165,8 @@ fn read_vectors() -> Vec<(&'static Profile, Vector)> {
             None => preset(name).expect("a file without a profile is a preset's"),
         };
         assert_eq!(profile.name, name);
-        vectors.extend(file.vector.into_iter().map(|vector| (profile, vector)));
+        let judged = file.vector.into_iter().filter(|vector| vector.unsupported.is_none());
+        vectors.extend(judged.map(|vector| (profile, vector)));
     }
     for profile in presets() {
         assert!(vectors.iter().any(|(with, _)| with.name == profile.name), "{}", profile.name);
@@ -268,8 +286,13 @@ fn a_changed_signature_is_refused() {
         let header = case.signature_header();
         let verifier = case.verifier().expect("loads");
         let value = case.headers[&header].as_bytes().to_vec();
+        let from = FROM.iter().find(|(sender, _)| *sender == case.profile.name);
+        let start = from.map_or(0, |(_, label)| {
+            let text = std::str::from_utf8(&value).expect("text");
+            text.find(label).expect("the label stands there")
+        });
         let (mut tried, mut refused) = (0, 0);
-        for at in 0..value.len() {
+        for at in start..value.len() {
             // Another digit, a low bit, and the other case.
             for other in
                 [if value[at] == b'0' { b'1' } else { b'0' }, value[at] ^ 1, value[at] ^ 32]
@@ -309,9 +332,8 @@ fn a_clock_beyond_the_tolerance_refuses() {
 fn a_request_of_one_sender_is_refused_by_every_other() {
     for (name, case) in accepted() {
         for other in presets() {
-            // The Svix names of the headers are aliases of the standard ones.
-            let kin = ["svix", "standard-webhooks"];
-            let related = kin.contains(&&*other.name) && kin.contains(&&*case.profile.name);
+            let among = |kin: &[&str], profile: &Profile| kin.contains(&&*profile.name);
+            let related = KIN.iter().any(|kin| among(kin, other) && among(kin, case.profile));
             if other.name == case.profile.name || related {
                 continue;
             }
