@@ -9,8 +9,15 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
-/// The longest signature of any supported algorithm (HMAC-SHA512 and ed25519).
-pub(super) const SIGNATURE_BYTES_MAX: usize = 64;
+/// The longest tag of a MAC, that of HMAC-SHA512.
+pub(super) const MAC_BYTES_MAX: usize = 64;
+/// The longest signature of a private key, that of RSA with 8192 bits.
+pub(super) const SIGNATURE_BYTES_MAX: usize = 1024;
+/// What a decoder of base64 asks for beyond what it writes.
+const SLACK: usize = 8;
+/// Room to decode a signature of any algorithm; MACs have less and never need it.
+pub(super) type SignatureBuffer = [u8; SIGNATURE_BYTES_MAX + SLACK];
+pub(super) const SIGNATURE_BUFFER: SignatureBuffer = [0; SIGNATURE_BYTES_MAX + SLACK];
 
 /// How a signature is written in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -31,12 +38,13 @@ impl SignatureEncoding {
         }
     }
 
-    /// Whether `text` is the one form of `out.len()` bytes; on success they stand in `out`.
+    /// Whether `text` is the one form of `out.len()` bytes, which are those of a MAC at most; on
+    /// success they stand in `out`.
     pub(super) fn decode_exact(self, text: &[u8], out: &mut [u8]) -> bool {
         match self {
             Self::Hex => decode_hex(text, out),
             Self::Base64 => {
-                let mut buffer = [0; SIGNATURE_BYTES_MAX + 8];
+                let mut buffer = [0; MAC_BYTES_MAX + SLACK];
                 if text.len() != self.text_bytes(out.len()) {
                     return false;
                 }
@@ -48,6 +56,18 @@ impl SignatureEncoding {
                 fits
             }
         }
+    }
+
+    /// The bytes of which `text` is the one form, if they are at most [`SIGNATURE_BYTES_MAX`].
+    pub(super) fn decode(self, text: &[u8], buffer: &mut SignatureBuffer) -> Option<usize> {
+        let count = match self {
+            Self::Hex => {
+                let count = text.len() / 2;
+                decode_hex(text, buffer.get_mut(..count)?).then_some(count)?
+            }
+            Self::Base64 => STANDARD.decode_slice(text, buffer).ok()?,
+        };
+        (count <= SIGNATURE_BYTES_MAX).then_some(count)
     }
 
     pub(super) fn encode(self, bytes: &[u8]) -> String {
@@ -73,6 +93,8 @@ pub enum KeyEncoding {
     Whsec,
     /// `whsec_` and text: only the prefix is taken off.
     WhsecRaw,
+    /// A public key as PEM, certificate, base64 of its DER, or JWK.
+    PublicKey,
 }
 
 impl KeyEncoding {
@@ -80,7 +102,8 @@ impl KeyEncoding {
     pub(super) fn decode(self, text: &str) -> Result<Vec<u8>, String> {
         let unprefixed = text.strip_prefix("whsec_").unwrap_or(text);
         match self {
-            Self::Utf8 => Ok(text.as_bytes().to_vec()),
+            // Of the wrappings `public` takes care.
+            Self::Utf8 | Self::PublicKey => Ok(text.as_bytes().to_vec()),
             Self::WhsecRaw => Ok(unprefixed.as_bytes().to_vec()),
             Self::Base64 => decode_key_base64(text),
             Self::Whsec => decode_key_base64(unprefixed),
@@ -192,11 +215,14 @@ mod tests {
     #[test]
     fn what_is_encoded_decodes() {
         for encoding in [SignatureEncoding::Hex, SignatureEncoding::Base64] {
-            for length in 0..=SIGNATURE_BYTES_MAX {
+            for length in 0..=MAC_BYTES_MAX {
                 let bytes: Vec<u8> = (0_u8..).take(length).map(|i| i.wrapping_mul(37)).collect();
                 let mut out = vec![0; length];
                 assert!(encoding.decode_exact(encoding.encode(&bytes).as_bytes(), &mut out));
                 assert_eq!(out, bytes);
+                let mut buffer = SIGNATURE_BUFFER;
+                let count = encoding.decode(encoding.encode(&bytes).as_bytes(), &mut buffer);
+                assert_eq!(count.map(|count| &buffer[..count]), Some(&bytes[..]));
             }
         }
     }

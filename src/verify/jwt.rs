@@ -72,7 +72,7 @@ impl Jwt {
             Algorithm::HmacSha256 => "HS256",
             Algorithm::HmacSha384 => "HS384",
             Algorithm::HmacSha512 => "HS512",
-            Algorithm::HmacSha1 | Algorithm::Ed25519 => {
+            _ => {
                 return wrong(
                     "algorithm",
                     "signs no JWT here; use hmac-sha256, -sha384 or -sha512",

@@ -3,16 +3,16 @@
 //! The kind of the configured secret decides the algorithm: a public key is never used as the key
 //! of a MAC, and a source never holds both kinds.
 
-use ring::hmac;
-use ring::signature::{self, UnparsedPublicKey};
+use std::ops::RangeInclusive;
 
-use super::encoding::KeyEncoding;
+use ring::hmac;
+use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+
+use super::encoding::{KeyEncoding, SIGNATURE_BYTES_MAX};
+use super::public::{self, Kind};
 use super::secret::NamedSecret;
 use super::spec::{Algorithm, SchemeSpec, SpecError};
 use crate::limits;
-
-/// The length of an ed25519 public key.
-const ED25519_KEY_BYTES: usize = 32;
 
 /// A key that can check signatures of its algorithm and of no other.
 #[derive(Clone, Debug)]
@@ -37,32 +37,56 @@ impl Algorithm {
             Self::HmacSha256 => Some(hmac::HMAC_SHA256),
             Self::HmacSha384 => Some(hmac::HMAC_SHA384),
             Self::HmacSha512 => Some(hmac::HMAC_SHA512),
-            Self::Ed25519 => None,
+            _ => None,
         }
     }
 
-    /// The length of its signatures.
-    pub(super) fn signature_bytes(self) -> usize {
-        match self {
-            Self::HmacSha1 => 20,
-            Self::HmacSha256 => 32,
-            Self::HmacSha384 => 48,
-            Self::HmacSha512 | Self::Ed25519 => 64,
+    /// What checks its signatures, if public keys do.
+    fn verification(self) -> Option<&'static dyn VerificationAlgorithm> {
+        Some(match self {
+            Self::HmacSha1 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => return None,
+            Self::Ed25519 => &signature::ED25519,
+            Self::RsaPkcs1Sha1 => &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
+            Self::RsaPkcs1Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+            Self::RsaPkcs1Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
+            Self::RsaPkcs1Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+            Self::RsaPssSha256 => &signature::RSA_PSS_2048_8192_SHA256,
+            Self::RsaPssSha384 => &signature::RSA_PSS_2048_8192_SHA384,
+            Self::RsaPssSha512 => &signature::RSA_PSS_2048_8192_SHA512,
+            Self::EcdsaP256Sha256 => &signature::ECDSA_P256_SHA256_ASN1,
+            Self::EcdsaP256Sha256Fixed => &signature::ECDSA_P256_SHA256_FIXED,
+            Self::EcdsaP384Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
+            Self::EcdsaP384Sha384Fixed => &signature::ECDSA_P384_SHA384_FIXED,
+        })
+    }
+
+    /// The length of its tags, if it is a MAC.
+    pub(super) fn tag_bytes(self) -> Option<usize> {
+        self.mac().map(|mac| mac.digest_algorithm().output_len())
+    }
+
+    /// How long its signatures are, at least and at most.
+    pub(super) fn signature_bytes(self) -> RangeInclusive<usize> {
+        match (self.tag_bytes(), self) {
+            (Some(bytes), _) => bytes..=bytes,
+            (_, Self::Ed25519 | Self::EcdsaP256Sha256Fixed) => 64..=64,
+            (_, Self::EcdsaP384Sha384Fixed) => 96..=96,
+            (_, Self::EcdsaP256Sha256) => 8..=72,
+            (_, Self::EcdsaP384Sha384) => 8..=104,
+            // As long as the key's modulus.
+            _ => 256..=SIGNATURE_BYTES_MAX,
         }
     }
 
     fn key(self, bytes: Vec<u8>) -> Result<Key, String> {
-        if let Some(algorithm) = self.mac() {
-            return Ok(Key::Mac(hmac::Key::new(algorithm, &bytes)));
+        match (self.mac(), self.verification(), Kind::of(self)) {
+            (Some(mac), ..) => Ok(Key::Mac(hmac::Key::new(mac, &bytes))),
+            (None, Some(algorithm), Some(kind)) => {
+                kind.check(&bytes)?;
+                Ok(Key::Public(UnparsedPublicKey::new(algorithm, bytes.into())))
+            }
+            _ => Err("has no use in this scheme; remove it".to_owned()),
         }
-        if bytes.len() != ED25519_KEY_BYTES {
-            return Err(format!(
-                "is {} bytes long and an ed25519 public key has {ED25519_KEY_BYTES}; \
-                 copy the sender's public key again",
-                bytes.len()
-            ));
-        }
-        Ok(Key::Public(UnparsedPublicKey::new(&signature::ED25519, bytes.into())))
     }
 }
 
@@ -72,6 +96,19 @@ struct Use<'t> {
     encoding: KeyEncoding,
     text: &'t str,
     key_pair: bool,
+}
+
+impl Use<'_> {
+    /// The bytes of the key.
+    fn decode(&self) -> Result<Vec<u8>, String> {
+        match (self.encoding, Kind::of(self.algorithm)) {
+            (KeyEncoding::PublicKey, Some(kind)) => public::unwrap(self.text, kind),
+            (KeyEncoding::PublicKey, None) => {
+                Err("would be a public key, and this scheme has none; set key_encoding".to_owned())
+            }
+            (encoding, _) => encoding.decode(self.text),
+        }
+    }
 }
 
 impl SchemeSpec {
@@ -87,8 +124,7 @@ impl SchemeSpec {
 
     /// The length of the key that a secret stands for, or why it stands for none.
     pub fn secret_bytes(&self, secret: &super::SecretText) -> Result<usize, String> {
-        let used = self.use_of(secret.expose_secret());
-        used.encoding.decode(used.text).map(|key| key.len())
+        self.use_of(secret.expose_secret()).decode().map(|key| key.len())
     }
 }
 
@@ -125,7 +161,7 @@ pub(super) fn load(
             }
             _ => {}
         }
-        let decoded = used.encoding.decode(used.text).and_then(|bytes| {
+        let decoded = used.decode().and_then(|bytes| {
             if bytes.is_empty() {
                 return Err("is empty; copy the secret from the sender".to_owned());
             }

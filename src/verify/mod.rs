@@ -21,6 +21,7 @@ mod encoding;
 mod time;
 mod head;
 pub(crate) mod json;
+mod public;
 mod keys;
 mod compile;
 mod template;

@@ -69,6 +69,28 @@ pub enum Algorithm {
     HmacSha512,
     /// Ed25519.
     Ed25519,
+    /// RSA with the padding of PKCS#1 v1.5 and SHA-1, only for senders that have nothing else.
+    RsaPkcs1Sha1,
+    /// RSA with the padding of PKCS#1 v1.5 and SHA-256.
+    RsaPkcs1Sha256,
+    /// RSA with the padding of PKCS#1 v1.5 and SHA-384.
+    RsaPkcs1Sha384,
+    /// RSA with the padding of PKCS#1 v1.5 and SHA-512.
+    RsaPkcs1Sha512,
+    /// RSA-PSS with SHA-256.
+    RsaPssSha256,
+    /// RSA-PSS with SHA-384.
+    RsaPssSha384,
+    /// RSA-PSS with SHA-512.
+    RsaPssSha512,
+    /// ECDSA over P-256 with SHA-256, the signature in DER.
+    EcdsaP256Sha256,
+    /// ECDSA over P-256 with SHA-256, the signature as two numbers of 32 bytes.
+    EcdsaP256Sha256Fixed,
+    /// ECDSA over P-384 with SHA-384, the signature in DER.
+    EcdsaP384Sha384,
+    /// ECDSA over P-384 with SHA-384, the signature as two numbers of 48 bytes.
+    EcdsaP384Sha384Fixed,
 }
 
 /// How signatures stand in their header.

@@ -10,7 +10,7 @@ use ring::{digest, hmac};
 use subtle::ConstantTimeEq as _;
 
 use super::DigestOf;
-use super::encoding::{SIGNATURE_BYTES_MAX, SignatureEncoding};
+use super::encoding::{MAC_BYTES_MAX, SIGNATURE_BUFFER, SignatureBuffer, SignatureEncoding};
 use super::head::{Found, Needed, Shape, Values};
 use super::json::{Paths, Slot};
 use super::keys::{Key, Secret};
@@ -86,8 +86,13 @@ impl Template {
         now_ns: u64,
     ) -> Result<Signed<'h>, Reject> {
         let values = Values::read(&self.header, &self.others, headers)?;
-        let length = self.encoding.text_bytes(self.algorithm.signature_bytes());
-        let found = self.shape.find(values.signature, |text| text.len() == length)?;
+        let found = match self.algorithm.tag_bytes() {
+            Some(bytes) => {
+                let length = self.encoding.text_bytes(bytes);
+                self.shape.find(values.signature, |text| text.len() == length)?
+            }
+            None => self.find_public(values.signature)?,
+        };
         let signed = Signed { values, found };
         if let Some(time) = &self.time {
             match time.from {
@@ -97,6 +102,19 @@ impl Template {
             }
         }
         Ok(signed)
+    }
+
+    /// The candidates of a public key, which are too long for the stack of every claim.
+    #[inline(never)]
+    fn find_public(&self, value: &[u8]) -> Result<Found, Reject> {
+        let mut buffer = SIGNATURE_BUFFER;
+        self.shape.find(value, |text| self.decode_public(text, &mut buffer).is_some())
+    }
+
+    /// A signature of a length that the algorithm makes.
+    fn decode_public<'b>(&self, text: &[u8], buffer: &'b mut SignatureBuffer) -> Option<&'b [u8]> {
+        let count = self.encoding.decode(text, buffer)?;
+        self.algorithm.signature_bytes().contains(&count).then(|| buffer.get(..count))?
     }
 
     /// Judges the body under the head that made `signed`.
@@ -134,7 +152,7 @@ impl Template {
             self.feed(signed, body, |_, bytes| mac.update(bytes))?;
             let tag = mac.sign();
             let tag = tag.as_ref();
-            let mut buffer = [0; SIGNATURE_BYTES_MAX];
+            let mut buffer = [0; MAC_BYTES_MAX];
             let candidate = buffer.get_mut(..tag.len()).unwrap_or_default();
             for text in signed.signatures() {
                 if self.encoding.decode_exact(text, candidate) && bool::from(tag.ct_eq(candidate)) {
@@ -156,13 +174,11 @@ impl Template {
         let pairs = signed.signatures().flat_map(|text| {
             secrets.iter().enumerate().map(move |(index, secret)| (text, index, secret))
         });
-        let mut buffer = [0; SIGNATURE_BYTES_MAX];
-        let candidate = buffer.get_mut(..self.algorithm.signature_bytes()).unwrap_or_default();
+        let mut buffer = SIGNATURE_BUFFER;
         for (text, index, secret) in pairs.take(PUBLIC_KEY_CHECKS_MAX) {
             let Key::Public(key) = &secret.key else { continue };
-            if self.encoding.decode_exact(text, candidate)
-                && key.verify(&message, candidate).is_ok()
-            {
+            let signature = self.decode_public(text, &mut buffer);
+            if signature.is_some_and(|signature| key.verify(&message, signature).is_ok()) {
                 return Ok(SecretIndex::new(index));
             }
         }
