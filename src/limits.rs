@@ -21,6 +21,8 @@ pub const SECRET_BYTES_MIN: usize = 16;
 /// The longest event id, event type, event time or tenant that a rule may extract; longer is
 /// treated as absent.
 pub const IDENTITY_BYTES_MAX: usize = 512;
+/// The most events in one request; a longer list is kept as one event.
+pub const ITEMS_MAX: usize = 16_384;
 /// The most sources in one configuration.
 pub const SOURCES_MAX: usize = 4096;
 /// The most lanes in one configuration.

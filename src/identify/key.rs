@@ -25,6 +25,7 @@ pub struct EventKey<'i> {
     id: &'i str,
     ends: &'i [u16],
     digest: Option<[u8; 32]>,
+    item: Option<[u8; 4]>,
 }
 
 impl Identity<'_> {
@@ -45,12 +46,15 @@ impl Identity<'_> {
             KeyKind::IdAndSigned => Some(digest(DigestOf::SignedButTime)?),
             KeyKind::Signed => Some(digest(DigestOf::Signed)?),
         };
+        // The digest is of the whole request: of a batch it also takes the number of the item.
+        let item = self.item.filter(|_| digest.is_some()).map(u32::to_le_bytes);
         let count = self.ends.iter().take_while(|end| **end != 0).count();
         Ok(EventKey {
             kind: [self.kind as u8],
             id: self.event_id.as_deref().unwrap_or_default(),
             ends: self.ends.get(..count).unwrap_or_default(),
             digest,
+            item,
         })
     }
 }
@@ -67,6 +71,7 @@ impl EventKey<'_> {
             part
         });
         let digest = self.digest.as_ref().map(|digest| &digest[..]);
-        std::iter::once(&self.kind[..]).chain(id).chain(digest)
+        let item = self.item.as_ref().map(|item| &item[..]);
+        std::iter::once(&self.kind[..]).chain(id).chain(digest).chain(item)
     }
 }

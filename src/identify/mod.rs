@@ -9,10 +9,14 @@
 //! digest of the signed bytes; otherwise from that digest alone. A wrong "seen before" would lose
 //! an event, so in doubt the key is the narrower one: two keys for one event cost a duplicate.
 //!
+//! A body that lists several events ([`IdentitySpec::items`]) is split into them, each with its own
+//! identity and its own bytes of the body; see [`Items`].
+//!
 //! This stage trusts that the request was verified; it does not hash the key and knows no source.
 
 mod key;
 mod rule;
+mod items;
 mod identified;
 
 use std::borrow::Cow;
@@ -21,22 +25,25 @@ use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
 pub use self::identified::Identified;
+pub use self::items::{Item, Items};
 pub use self::key::{EventKey, KeyKind};
 pub use self::rule::RuleText;
 
 use self::rule::{Field, Source};
 use crate::limits;
-use crate::verify::json::{Paths, Values};
+use crate::verify::json::{Paths, Slot, Values};
 use crate::verify::{SchemeSpec, SpecError, jwt};
 
 /// Where an event's identity is, as written in configuration.
 ///
 /// A rule is `header:NAME`, `json:a.b[0].c` or `claim:NAME`; several with `|` between them mean
-/// the first that is there; a list means all of them, joined by `:`. In the list of an `event_id`
+/// the first that is there; in a batch also `item:a.b`, a path inside one of its items. A list means all of them, joined by `:`. In the list of an `event_id`
 /// may also stand `digest`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentitySpec {
+    /// The body holds a list of events: `json:PATH` of the list, `json:` if it is the body itself.
+    pub items: Option<String>,
     /// The id of the event, the same in each of its deliveries. The part `digest` says that the
     /// others do not tell events apart by themselves: the event key, though not the id, also holds
     /// a digest of what was signed.
@@ -58,6 +65,7 @@ pub struct Rules {
     tenant: Field,
     paths: Paths,
     token: Option<Token>,
+    batch: Option<items::Batch>,
 }
 
 /// Where the token is whose claims are read.
@@ -80,6 +88,8 @@ pub struct Identity<'r> {
     /// Whose event it is.
     pub tenant: Option<Cow<'r, str>>,
     kind: KeyKind,
+    /// Which item of a batch it is of.
+    item: Option<u32>,
     /// Where the parts of a joined id end.
     ends: [u16; rule::PARTS_MAX],
 }
@@ -93,29 +103,53 @@ impl Rules {
         let event_type = compiler.field("event_type", spec.event_type.as_ref())?;
         let event_time = compiler.field("event_time", spec.event_time.as_ref())?;
         let tenant = compiler.field("tenant", spec.tenant.as_ref())?;
-        let (paths, token) = compiler.finish()?;
-        Ok(Self { event_id, event_type, event_time, tenant, paths, token })
+        let rule::Compiled { paths, token, batch } = compiler.finish(spec.items.as_deref())?;
+        Ok(Self { event_id, event_type, event_time, tenant, paths, token, batch })
     }
 
-    /// Reads a verified request.
+    /// Reads a verified request as one event.
     pub fn extract<'r>(&self, headers: &'r HeaderMap, body: &'r [u8]) -> Identity<'r> {
-        let fields = [&self.event_id, &self.event_type, &self.event_time, &self.tenant];
-        let wanted = fields.iter().fold(0, |wanted, field| wanted | field.wanted(headers));
+        let wanted = self.wanted(headers, Source::json);
         let values = if wanted == 0 { Values::none() } else { self.paths.read(body, wanted) };
-        let claims = self.token.as_ref().and_then(|token| {
-            let value = headers.get(&token.header)?;
-            jwt::claims_of(value.as_bytes(), &token.prefix)
-        });
-        let claim_values = match (&self.token, &claims) {
+        let claims = self.claims(headers);
+        let claim_values = self.claim_values(claims.as_deref());
+        self.identity(None, |source| match source {
+            Source::Header { name, .. } => header_text(headers, name).map(Cow::Borrowed),
+            Source::Json { slot, .. } => values.text(*slot),
+            Source::Claim(slot) => claim_values.text(*slot).map(|text| Cow::Owned(text.into())),
+            Source::Item { .. } => None,
+        })
+    }
+
+    fn fields(&self) -> [&Field; 4] {
+        [&self.event_id, &self.event_type, &self.event_time, &self.tenant]
+    }
+
+    /// The paths of one kind without which the rules cannot be settled.
+    fn wanted(&self, headers: &HeaderMap, kind: fn(&Source) -> Option<Slot>) -> u32 {
+        self.fields().iter().fold(0, |wanted, field| wanted | field.wanted(headers, kind))
+    }
+
+    /// The claims of the token, decoded, if a rule speaks of them.
+    fn claims(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
+        let token = self.token.as_ref()?;
+        jwt::claims_of(headers.get(&token.header)?.as_bytes(), &token.prefix)
+    }
+
+    fn claim_values<'c>(&self, claims: Option<&'c [u8]>) -> Values<'c> {
+        match (&self.token, claims) {
             (Some(token), Some(claims)) => token.paths.read(claims, u32::MAX),
             _ => Values::none(),
-        };
-        let look = |source: &Source| match source {
-            Source::Header { name, .. } => header_text(headers, name).map(Cow::Borrowed),
-            Source::Json(slot) => values.text(*slot),
-            Source::Claim(slot) => claim_values.text(*slot).map(|text| Cow::Owned(text.into())),
-        };
-        let event_id = self.event_id.read(look);
+        }
+    }
+
+    /// What the rules find where `look` looks.
+    fn identity<'r>(
+        &self,
+        item: Option<u32>,
+        look: impl Fn(&Source) -> Option<Cow<'r, str>>,
+    ) -> Identity<'r> {
+        let event_id = self.event_id.read(&look);
         let kind = match &event_id {
             None => KeyKind::Signed,
             Some(id) if self.event_id.shared() || !id.signed => KeyKind::IdAndSigned,
@@ -123,11 +157,12 @@ impl Rules {
         };
         Identity {
             kind,
+            item,
             ends: event_id.as_ref().map_or_else(Default::default, |id| id.ends),
             event_id: event_id.map(|id| id.text),
-            event_type: self.event_type.read(look).map(|found| found.text),
-            event_time: self.event_time.read(look).map(|found| found.text),
-            tenant: self.tenant.read(look).map(|found| found.text),
+            event_type: self.event_type.read(&look).map(|found| found.text),
+            event_time: self.event_time.read(&look).map(|found| found.text),
+            tenant: self.tenant.read(&look).map(|found| found.text),
         }
     }
 }

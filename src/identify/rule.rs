@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
+use super::items::Batch;
 use super::{Token, fits, header_text};
 use crate::limits;
 use crate::verify::json::{Paths, Slot};
@@ -38,17 +39,30 @@ pub(super) struct Field {
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     Header { name: HeaderName, signed: bool },
-    Json(Slot),
+    Json { slot: Slot, signed: bool },
+    Item { slot: Slot, signed: bool },
     Claim(Slot),
 }
 
 impl Source {
     fn signed(&self) -> bool {
         match self {
-            Self::Header { signed, .. } => *signed,
-            // Every scheme signs the body, itself or its digest, and a token its claims.
-            Self::Json(_) | Self::Claim(_) => true,
+            Self::Header { signed, .. } | Self::Json { signed, .. } | Self::Item { signed, .. } => {
+                *signed
+            }
+            // A token signs its claims.
+            Self::Claim(_) => true,
         }
+    }
+
+    /// The path into the body.
+    pub(super) fn json(&self) -> Option<Slot> {
+        if let Self::Json { slot, .. } = self { Some(*slot) } else { None }
+    }
+
+    /// The path into an item.
+    pub(super) fn item(&self) -> Option<Slot> {
+        if let Self::Item { slot, .. } = self { Some(*slot) } else { None }
     }
 }
 
@@ -65,20 +79,17 @@ impl Field {
         self.digest
     }
 
-    /// The paths without which this rule cannot be settled: those of each part's first
-    /// alternative. The others are read on the way if the first is not there.
-    pub(super) fn wanted(&self, headers: &HeaderMap) -> u32 {
+    /// The paths of one kind without which this rule cannot be settled: those of each part's
+    /// first alternative. The others are read on the way if the first is not there.
+    pub(super) fn wanted(&self, headers: &HeaderMap, kind: fn(&Source) -> Option<Slot>) -> u32 {
         let needed = |part: &Vec<Source>| {
-            let first = part.iter().enumerate().find_map(|(at, source)| match source {
-                Source::Json(slot) => Some((at, slot.bit())),
-                _ => None,
-            });
-            let Some((at, bit)) = first else { return 0 };
+            let first = part.iter().enumerate().find_map(|(at, source)| Some((at, kind(source)?)));
+            let Some((at, slot)) = first else { return 0 };
             let there = |source: &Source| match source {
                 Source::Header { name, .. } => header_text(headers, name).is_some_and(fits),
                 _ => false,
             };
-            if part.iter().take(at).any(there) { 0 } else { bit }
+            if part.iter().take(at).any(there) { 0 } else { slot.bit() }
         };
         self.parts.iter().fold(0, |wanted, part| wanted | needed(part))
     }
@@ -114,13 +125,21 @@ pub(super) struct Compiler<'s> {
     scheme: &'s SchemeSpec,
     signed: Vec<HeaderName>,
     paths: Paths,
+    items: Option<Paths>,
     claims: Option<Paths>,
+}
+
+/// What all rules together need.
+pub(super) struct Compiled {
+    pub(super) paths: Paths,
+    pub(super) token: Option<Token>,
+    pub(super) batch: Option<Batch>,
 }
 
 impl<'s> Compiler<'s> {
     pub(super) fn new(scheme: &'s SchemeSpec) -> Self {
         let signed = scheme.signed_headers();
-        Self { scheme, signed, paths: Paths::default(), claims: None }
+        Self { scheme, signed, paths: Paths::default(), items: None, claims: None }
     }
 
     pub(super) fn field(&mut self, key: &str, rule: Option<&RuleText>) -> Result<Field, SpecError> {
@@ -154,7 +173,11 @@ impl<'s> Compiler<'s> {
                 let signed = self.signed.contains(&name);
                 Ok(Source::Header { name, signed })
             }
-            Some(("json", path)) => Ok(Source::Json(self.paths.add(path)?)),
+            Some(("json", path)) => Ok(Source::Json { slot: self.paths.add(path)?, signed: true }),
+            Some(("item", path)) => {
+                let slot = self.items.get_or_insert_default().add(path)?;
+                Ok(Source::Item { slot, signed: true })
+            }
             Some(("claim", name)) if self.scheme.format == Format::Jwt => {
                 Ok(Source::Claim(self.claims.get_or_insert_default().add(name)?))
             }
@@ -169,16 +192,35 @@ impl<'s> Compiler<'s> {
         }
     }
 
-    pub(super) fn finish(self) -> Result<(Paths, Option<Token>), SpecError> {
-        let Some(paths) = self.claims else { return Ok((self.paths, None)) };
-        let Ok(header) = self.scheme.header.parse::<HeaderName>() else {
-            let message = format!(
-                "{:?} is not the name of a header; use letters, digits and hyphens",
-                self.scheme.header
-            );
-            return Err(SpecError::new("scheme.header", message));
+    /// `items` says where the list of a batch is.
+    pub(super) fn finish(mut self, items: Option<&str>) -> Result<Compiled, SpecError> {
+        let wrong = |message: &str| Err(SpecError::new("items", message));
+        let batch = match (items, self.items.take()) {
+            (None, None) => None,
+            (None, Some(_)) => {
+                return wrong("is missing, and a rule speaks of an item; say where the list is");
+            }
+            (Some(list), paths) => {
+                let Some(path) = list.strip_prefix("json:") else {
+                    return wrong("is no place of a list; write \"json:PATH\", or \"json:\"");
+                };
+                let list = Batch::new(path, paths.unwrap_or_default());
+                Some(list.map_err(|message| SpecError::new("items", message))?)
+            }
         };
-        let prefix = self.scheme.prefix.as_deref().unwrap_or_default().as_bytes().into();
-        Ok((self.paths, Some(Token { header, prefix, paths })))
+        let token = self.claims.take().map(|paths| token(self.scheme, paths)).transpose()?;
+        Ok(Compiled { paths: self.paths, token, batch })
     }
+}
+
+fn token(scheme: &SchemeSpec, paths: Paths) -> Result<Token, SpecError> {
+    let Ok(header) = scheme.header.parse::<HeaderName>() else {
+        let message = format!(
+            "{:?} is not the name of a header; use letters, digits and hyphens",
+            scheme.header
+        );
+        return Err(SpecError::new("scheme.header", message));
+    };
+    let prefix = scheme.prefix.as_deref().unwrap_or_default().as_bytes().into();
+    Ok(Token { header, prefix, paths })
 }

@@ -239,7 +239,7 @@ fn a_key_that_needs_a_digest_is_not_made_without_one() {
 fn a_rule_over_headers_alone_does_not_read_the_body() {
     let rules = id_rules("\"header:x-id | json:id\"");
     let mut headers = HeaderMap::new();
-    assert_ne!(rules.event_id.wanted(&headers), 0);
+    assert_ne!(rules.event_id.wanted(&headers, Source::json), 0);
     headers.append("x-id", "1".parse().expect("a value"));
-    assert_eq!(rules.event_id.wanted(&headers), 0);
+    assert_eq!(rules.event_id.wanted(&headers, Source::json), 0);
 }

@@ -116,13 +116,15 @@ pub(crate) struct Values<'b> {
     missing: u32,
 }
 
-/// The text of a value.
+/// What a value is as text.
 #[derive(Clone, Copy, Debug)]
 enum Text<'b> {
     /// As it stands: a string's inside, a number.
     Plain(&'b str),
     /// A string with escapes in it, quotes and all.
     Escaped(&'b [u8]),
+    /// An object or a list, which is no text.
+    Composite(&'b [u8]),
 }
 
 impl<'b> Values<'b> {
@@ -136,12 +138,24 @@ impl<'b> Values<'b> {
         match self.texts.get(usize::from(slot.0)).copied().flatten()? {
             Text::Plain(text) => Some(Cow::Borrowed(text)),
             Text::Escaped(quoted) => unescaped(quoted).map(Cow::Owned),
+            Text::Composite(_) => None,
+        }
+    }
+
+    /// The text of an object or a list, as it stands in the body.
+    pub(crate) fn composite(&self, slot: Slot) -> Option<&'b str> {
+        match self.texts.get(usize::from(slot.0)).copied().flatten()? {
+            Text::Composite(text) => std::str::from_utf8(text).ok(),
+            Text::Plain(_) | Text::Escaped(_) => None,
         }
     }
 
     fn put(&mut self, slot: Slot, text: Text<'b>) {
         if let Some(place) = self.texts.get_mut(usize::from(slot.0)) {
             *place = Some(text);
+        }
+        // Without a text its alternatives are wanted, wherever they stand.
+        if !matches!(text, Text::Composite(_)) {
             self.missing &= !slot.bit();
         }
     }
@@ -186,16 +200,25 @@ impl Walk<'_> {
             (_, slot) => {
                 let start = self.cursor.at();
                 self.cursor.skip(depth)?;
-                if let Some(slot) = slot
-                    && !matches!(first, b'{' | b'[' | b'n')
-                    && let Ok(text) = std::str::from_utf8(self.cursor.since(start))
-                    && fits(text)
-                {
-                    self.values.put(slot, Text::Plain(text));
+                if let Some(slot) = slot {
+                    self.keep(slot, first, start);
                 }
             }
         }
         if self.values.missing == 0 { Err(Stop::Found) } else { Ok(()) }
+    }
+
+    /// Keeps what was just stepped over, and is no string.
+    fn keep(&mut self, slot: Slot, first: u8, start: usize) {
+        let bytes = self.cursor.since(start);
+        let text = match first {
+            b'n' => None,
+            b'{' | b'[' => Some(Text::Composite(bytes)),
+            _ => std::str::from_utf8(bytes).ok().filter(|text| fits(text)).map(Text::Plain),
+        };
+        if let Some(text) = text {
+            self.values.put(slot, text);
+        }
     }
 
     fn string(&mut self, slot: Slot) -> Result<(), Stop> {
@@ -209,7 +232,6 @@ impl Walk<'_> {
         } else {
             std::str::from_utf8(inside).ok().filter(|text| fits(text)).map(Text::Plain)
         };
-        // Without a text its alternatives are wanted, wherever they stand.
         if let Some(text) = text {
             self.values.put(slot, text);
         }
