@@ -37,7 +37,7 @@ pub struct Answers {
     pub bad_signature_status: StatusCode,
     /// The status of a request without a signature; that of a bad one if not said.
     #[serde(deserialize_with = "some_refusal")]
-    pub unsigned_status: Option<StatusCode>,
+    unsigned_status: Option<StatusCode>,
     /// The status while signatures cannot be checked; 503 if not said, and never a 4xx, which
     /// many senders take as final.
     #[serde(deserialize_with = "failure")]
@@ -63,10 +63,15 @@ impl Default for Answers {
 }
 
 impl Answers {
+    /// The status of a request without a signature.
+    pub fn unsigned_status(&self) -> StatusCode {
+        self.unsigned_status.unwrap_or(self.bad_signature_status)
+    }
+
     /// The status of a refusal: the sender's own where it asks for one.
     pub fn status(&self, reject: Reject) -> StatusCode {
         match reject {
-            Reject::SignatureMissing => self.unsigned_status.unwrap_or(self.bad_signature_status),
+            Reject::SignatureMissing => self.unsigned_status(),
             Reject::SignatureMalformed | Reject::SignatureWrong => self.bad_signature_status,
             Reject::CannotVerify => self.cannot_verify_status,
             _ => reject.status(),

@@ -35,7 +35,7 @@ use http::{HeaderMap, HeaderName, Method, request};
 
 pub use self::answers::{Answers, Delivery, Patience};
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
-pub use self::profile::{Notes, Profile, preset, presets};
+pub use self::profile::{Family, Notes, Profile, preset, presets};
 pub use self::secret::{NamedSecret, SecretIndex, SecretText};
 pub use self::sign::{SignInput, Signer, sign};
 pub use self::spec::{

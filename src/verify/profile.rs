@@ -3,17 +3,18 @@
 //! A preset holds facts and no behaviour. What is not confirmed by the sender's own source or by
 //! a live capture says so in `unconfirmed`.
 
+use std::fmt;
 use std::sync::OnceLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::answers::{Answers, Delivery};
-use super::spec::SchemeSpec;
+use super::spec::{Format, SchemeSpec};
 use crate::identify::IdentitySpec;
 use crate::limits;
 
 /// The data files, one a sender, in the order in which they are listed to people.
-const FILES: [&str; 30] = [
+const FILES: [&str; 34] = [
     include_str!("presets/livekit.toml"),
     include_str!("presets/twitch.toml"),
     include_str!("presets/mux.toml"),
@@ -25,7 +26,10 @@ const FILES: [&str; 30] = [
     include_str!("presets/getstream.toml"),
     include_str!("presets/sendbird.toml"),
     include_str!("presets/daily.toml"),
+    include_str!("presets/kick.toml"),
     include_str!("presets/discord.toml"),
+    include_str!("presets/dyte.toml"),
+    include_str!("presets/videosdk.toml"),
     include_str!("presets/jaas.toml"),
     include_str!("presets/whereby.toml"),
     include_str!("presets/livepeer.toml"),
@@ -44,6 +48,7 @@ const FILES: [&str; 30] = [
     include_str!("presets/paddle.toml"),
     include_str!("presets/shopify.toml"),
     include_str!("presets/adyen-payload.toml"),
+    include_str!("presets/sendgrid.toml"),
 ];
 
 /// Facts about one sender.
@@ -77,6 +82,42 @@ pub struct Profile {
     /// What else its users should know.
     #[serde(default)]
     pub notes: Notes,
+    /// The data file itself.
+    #[serde(skip)]
+    pub text: &'static str,
+}
+
+/// What kind of proof a sender gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// A MAC with a shared secret over parts of the request.
+    Hmac,
+    /// A signature with the sender's private key over parts of the request.
+    PublicKey,
+    /// A JSON Web Token.
+    Jwt,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hmac => "hmac",
+            Self::PublicKey => "public-key",
+            Self::Jwt => "jwt",
+        })
+    }
+}
+
+impl Profile {
+    /// The kind of its scheme.
+    pub fn family(&self) -> Family {
+        match self.scheme.format {
+            Format::Jwt => Family::Jwt,
+            _ if self.scheme.algorithm.mac().is_some() => Family::Hmac,
+            _ => Family::PublicKey,
+        }
+    }
 }
 
 /// What the sender expects and does, in words.
@@ -107,6 +148,9 @@ pub fn preset(name: &str) -> Option<&'static Profile> {
 /// Every preset.
 pub fn presets() -> impl Iterator<Item = &'static Profile> {
     static PROFILES: OnceLock<Vec<Profile>> = OnceLock::new();
-    let read = |text: &&str| toml::from_str(text).expect("a test reads every compiled-in preset");
+    let read = |text: &&'static str| {
+        let read = toml::from_str(text).expect("a test reads every compiled-in preset");
+        Profile { text, ..read }
+    };
     PROFILES.get_or_init(|| FILES.iter().map(read).collect()).iter()
 }

@@ -17,6 +17,10 @@ const NOW: u64 = 1_700_000_000 * S;
 /// A secret of the form that a preset takes.
 pub(crate) fn example_secret(profile: &Profile) -> &'static str {
     match (profile.scheme.key_encoding, profile.scheme.algorithm) {
+        (KeyEncoding::PublicKey, Algorithm::EcdsaP256Sha256) => {
+            include_str!("../../tests/keys/p256-public.pem")
+        }
+        (KeyEncoding::PublicKey, _) => include_str!("../../tests/keys/rsa-public.pem"),
         (KeyEncoding::Hex, _) => "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
         (KeyEncoding::Base64, Algorithm::Ed25519) => "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
         (KeyEncoding::Whsec | KeyEncoding::Base64, _) => "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",

@@ -167,7 +167,7 @@ time = { from = "header:X-At", unit = "s" }
 #[test]
 fn every_preset_can_be_configured() {
     for preset in crate::verify::presets() {
-        let secret = crate::verify::tests::example_secret(preset);
+        let secret = crate::verify::tests::example_secret(preset).trim_end().replace('\n', "\\n");
         let key_id = if preset.name == "livekit" { ", key_id = \"k\"" } else { "" };
         let text = LEAST.replace("github", &preset.name);
         let text = text.replace(&format!("\"{CANARY}\""), &format!("\"{secret}\"{key_id}"));
