@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod providers;
 mod row;
 mod serve;
 mod tail;
@@ -16,6 +17,8 @@ use clap::{Parser, Subcommand};
 
 /// It failed, and trying again later may succeed (`EX_TEMPFAIL` of sysexits).
 const EXIT_TEMPORARY: u8 = 75;
+/// The arguments ask for something that is not there, as clap's own usage errors.
+const EXIT_USAGE: u8 = 2;
 
 /// Receives webhooks at the edge and never loses one that it has acknowledged.
 #[derive(Debug, Parser)]
@@ -33,6 +36,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Read events out of the log, from this or any other process
     Tail(tail::TailArgs),
+    /// List the senders that are built in, or tell all about one
+    Providers(providers::ProvidersArgs),
     /// Start a receiver on an embedded configuration and send it a short signed burst
     Demo(demo::DemoArgs),
 }
@@ -43,6 +48,7 @@ pub fn run() -> ExitCode {
         Verb::Serve(args) => serve::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Tail(args) => tail::run(&args),
+        Verb::Providers(args) => providers::run(&args),
         Verb::Demo(args) => demo::run(&args),
     }
 }

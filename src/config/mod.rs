@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::error::{ConfigError, ToldProblem};
 pub use self::lane::LaneConfig;
+pub(crate) use self::near::nearest;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
 pub use self::source::Source;

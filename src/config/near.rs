@@ -1,7 +1,7 @@
 //! "Did you mean": the known word that a mistyped one was most likely meant to be.
 
 /// The candidate that is nearest to `word`, if one is near enough to be a slip of the finger.
-pub(super) fn nearest<'c>(
+pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
