@@ -109,12 +109,13 @@ impl Writer {
         }
         meta.field(Tag::Secret, verified.secret_name().as_bytes())?;
         meta.field(Tag::Method, head.method.as_str().as_bytes())?;
-        if let Some(target) = head.uri.path_and_query() {
-            meta.field(Tag::Target, target.as_str().as_bytes())?;
-        }
+        let target = head.uri.path_and_query().filter(|_| !source.verifier.credential_in_query());
+        let target = target.map_or(head.uri.path(), |target| target.as_str());
+        meta.field(Tag::Target, target.as_bytes())?;
         meta.field(Tag::Peer, received.connection.peer().as_bytes())?;
         for (name, value) in &head.headers {
-            let credential = CREDENTIAL_HEADERS.contains(name) && !source.verifier.reads(name);
+            let credential = source.verifier.is_credential(name)
+                || CREDENTIAL_HEADERS.contains(name) && !source.verifier.reads(name);
             if credential {
                 meta.header_digest(
                     name.as_str().as_bytes(),

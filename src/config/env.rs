@@ -256,7 +256,7 @@ fn toml_value(form: Form, text: &str) -> String {
             let items: Vec<String> = text.split(',').map(|item| quoted(item.trim())).collect();
             return format!("[{}]", items.join(", "));
         }
-        Form::Texts | Form::Table => true,
+        Form::Texts | Form::Table | Form::Truth => true,
         Form::Text | Form::Choice(_) | Form::Span(..) | Form::Size(..) => false,
     };
     // A literal of several lines would break the rule of one line a variable.

@@ -27,6 +27,8 @@ pub(super) enum Form {
     Rule,
     /// A table with keys of its own.
     Table,
+    /// Yes or no.
+    Truth,
 }
 
 /// One key.
@@ -201,6 +203,12 @@ pub(super) const KEYS: &[Key] = &[
         "How far a signed timestamp may be off. Default: the preset's.",
     ),
     key(
+        "source.unsafe_no_auth",
+        Form::Truth,
+        "false",
+        "Takes whatever arrives, unverified; only with `scheme = { algorithm = \"none\" }`.",
+    ),
+    key(
         "source.body_max",
         Form::Size(1, crate::limits::BODY_BYTES_LIMIT),
         "",
@@ -247,6 +255,7 @@ impl Form {
             Self::Texts => "a list of texts, such as [\"application/json\"]".to_owned(),
             Self::Rule => "a rule, such as \"json:data.id\" or \"header:x-event-id\"".to_owned(),
             Self::Table => "a table".to_owned(),
+            Self::Truth => "true or false, without quotes".to_owned(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::env::ORIGINS;
 use super::section::{Reading, Section, refuse_twins};
 use crate::limits;
-use crate::verify::{NamedSecret, SchemeSpec, SecretText};
+use crate::verify::{Algorithm, NamedSecret, SchemeSpec, SecretText};
 
 /// The largest file that a secret is read from: keys are small, and a mistaken path may not be.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -44,6 +44,9 @@ pub(super) fn read_all(
     bytes_min: usize,
 ) -> Option<(Vec<SecretConfig>, Vec<NamedSecret>)> {
     const CURE: &str = "write secrets = [{ name = \"main\", env = \"MY_SECRET\" }]";
+    if scheme.is_some_and(|scheme| scheme.algorithm == Algorithm::None) && !source.has("secrets") {
+        return Some((Vec::new(), Vec::new()));
+    }
     let values = source.tables("secrets", CURE);
     if values.is_empty() {
         if source.value("secrets").is_none_or(|list| list.get_ref().is_array()) {

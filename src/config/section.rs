@@ -243,6 +243,16 @@ impl<'t> Section<'t> {
         None
     }
 
+    /// Yes or no; no if nothing is said.
+    pub(super) fn truth(&self, key: &str) -> Option<bool> {
+        let Some(value) = self.table.get(key) else { return Some(false) };
+        let truth = value.get_ref().as_bool();
+        if truth.is_none() {
+            self.misfit(key, Form::Truth, &format!("it is {}", a(value.get_ref().type_str())));
+        }
+        truth
+    }
+
     pub(super) fn address(&self, key: &str) -> Option<SocketAddr> {
         let text = self.text_or_default(key)?;
         let address = text.parse().ok();

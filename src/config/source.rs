@@ -158,7 +158,8 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         check_against_lane(section, lane, (effective, body_bytes_max));
     }
     let (secrets, values) = secrets?;
-    let verifier = Verifier::new(&recipe.scheme, values, &Settings { tolerance })
+    let settings = Settings { tolerance, unsafe_no_auth: section.truth("unsafe_no_auth")? };
+    let verifier = Verifier::new(&recipe.scheme, values, &settings)
         .map_err(|error| report(section, &error))
         .ok()?;
     Some(Source {

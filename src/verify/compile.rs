@@ -8,6 +8,7 @@ use super::jwt::Jwt;
 use super::spec::{Algorithm, Format, SchemeSpec, Settings, SpecError, TimeSpec};
 use super::template::{Part, Template, TimeFrom, TimeRule};
 use super::time::Tolerance;
+use super::token::{Place, Token};
 
 /// A compiled scheme.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub(super) enum Scheme {
     Template(Box<Template>),
     /// A JSON Web Token with a digest of the body.
     Jwt(Box<Jwt>),
+    /// A token, or a name with a password.
+    Token(Box<Token>),
+    /// Nothing is verified.
+    Open,
 }
 
 fn wrong<T>(key: &str, message: impl Into<String>) -> Result<T, SpecError> {
@@ -47,6 +52,26 @@ impl Scheme {
             algorithm = pair.algorithm;
             label = Some(&pair.label);
         }
+        let open = spec.algorithm == Algorithm::None;
+        match (open, settings.unsafe_no_auth) {
+            (true, true) => return Ok(Self::Open),
+            (true, false) => {
+                let message = "verifies nothing: anyone could send anything; choose another one, \
+                               or say unsafe_no_auth = true in the source";
+                return wrong("algorithm", message);
+            }
+            (false, true) => {
+                let message = "stands beside a scheme that verifies; remove the key";
+                return Err(SpecError::new("unsafe_no_auth", message));
+            }
+            (false, false) => {}
+        }
+        if let Algorithm::Token | Algorithm::Basic = algorithm {
+            return token(spec).map(|token| Self::Token(Box::new(token)));
+        }
+        if spec.query.is_some() {
+            return wrong("query", "belongs to algorithm = \"token\"; use `header` or remove it");
+        }
         if spec.format == Format::Jwt {
             return Jwt::new(spec).map(|jwt| Self::Jwt(Box::new(jwt)));
         }
@@ -57,6 +82,37 @@ impl Scheme {
         let template = builder.template(algorithm, label, time.as_ref())?;
         Ok(Self::Template(Box::new(template)))
     }
+}
+
+/// The scheme of a sender that signs nothing.
+fn token(spec: &SchemeSpec) -> Result<Token, SpecError> {
+    let unused = [
+        ("format", spec.format != Format::Plain),
+        ("separator", spec.separator.is_some()),
+        ("label", spec.label.is_some()),
+        ("signed", !spec.signed.is_empty()),
+        ("signature_encoding", spec.signature_encoding.is_some()),
+        ("time", spec.time.is_some()),
+        ("key_pair", spec.key_pair.is_some()),
+        ("jwt", spec.jwt.is_some()),
+    ];
+    if let Some((key, _)) = unused.iter().find(|(_, set)| *set) {
+        return wrong(key, "means nothing where nothing is signed; remove it");
+    }
+    let basic = spec.algorithm == Algorithm::Basic;
+    let header = if basic && spec.header.is_empty() { "authorization" } else { &*spec.header };
+    let prefix = spec.prefix.as_deref().unwrap_or(if basic { "Basic " } else { "" });
+    let place = match &spec.query {
+        Some(_) if basic || !header.is_empty() || spec.prefix.is_some() => {
+            return wrong("query", "stands beside a header or prefix; keep one of them");
+        }
+        Some(name) => Place::Query(name.as_bytes().into()),
+        None => {
+            let header = needed(spec, "header", header)?;
+            Place::Header { header, prefix: prefix.as_bytes().into() }
+        }
+    };
+    Ok(Token { place, basic })
 }
 
 /// The header under its name and its aliases.

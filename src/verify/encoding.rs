@@ -131,6 +131,11 @@ fn decode_key_base64(text: &str) -> Result<Vec<u8>, String> {
         .map_err(|_| "is not base64; copy it again from the sender".to_owned())
 }
 
+/// Base64 of any length: padded, no stray bits.
+pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
 /// Base64url as JWTs use it: no padding, no stray bits.
 pub(super) fn decode_base64url(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()

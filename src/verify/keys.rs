@@ -12,6 +12,7 @@ use super::encoding::{KeyEncoding, SIGNATURE_BYTES_MAX};
 use super::public::{self, Kind};
 use super::secret::NamedSecret;
 use super::spec::{Algorithm, SchemeSpec, SpecError};
+use super::token;
 use crate::limits;
 
 /// A key that can check signatures of its algorithm and of no other.
@@ -19,6 +20,8 @@ use crate::limits;
 pub(super) enum Key {
     Mac(hmac::Key),
     Public(UnparsedPublicKey<Box<[u8]>>),
+    /// What is sent is the secret itself.
+    Token(token::Digest),
 }
 
 /// A live secret.
@@ -44,7 +47,6 @@ impl Algorithm {
     /// What checks its signatures, if public keys do.
     fn verification(self) -> Option<&'static dyn VerificationAlgorithm> {
         Some(match self {
-            Self::HmacSha1 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => return None,
             Self::Ed25519 => &signature::ED25519,
             Self::RsaPkcs1Sha1 => &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
             Self::RsaPkcs1Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
@@ -57,6 +59,7 @@ impl Algorithm {
             Self::EcdsaP256Sha256Fixed => &signature::ECDSA_P256_SHA256_FIXED,
             Self::EcdsaP384Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
             Self::EcdsaP384Sha384Fixed => &signature::ECDSA_P384_SHA384_FIXED,
+            _ => return None,
         })
     }
 
@@ -85,7 +88,10 @@ impl Algorithm {
                 kind.check(&bytes)?;
                 Ok(Key::Public(UnparsedPublicKey::new(algorithm, bytes.into())))
             }
-            _ => Err("has no use in this scheme; remove it".to_owned()),
+            _ if self == Self::Basic && !bytes.contains(&b':') => {
+                Err("has no colon; write NAME:PASSWORD".to_owned())
+            }
+            _ => Ok(Key::Token(token::Digest::of(&bytes))),
         }
     }
 }
@@ -133,6 +139,13 @@ pub(super) fn load(
     spec: &SchemeSpec,
     secrets: Vec<NamedSecret>,
 ) -> Result<(Vec<Secret>, bool), SpecError> {
+    if spec.algorithm == Algorithm::None {
+        if secrets.is_empty() {
+            return Ok((Vec::new(), false));
+        }
+        let message = "mean nothing to a scheme that verifies nothing; remove them";
+        return Err(SpecError::new("secrets", message));
+    }
     if secrets.is_empty() {
         return Err(SpecError::new("secrets", "is empty; give at least one secret"));
     }

@@ -26,12 +26,15 @@ mod keys;
 mod compile;
 mod template;
 pub(crate) mod jwt;
+mod query;
+mod token;
 mod answers;
 mod profile;
 mod sign;
 mod verified;
 
 use http::{HeaderMap, HeaderName, Method, request};
+use ring::digest;
 
 pub use self::answers::{Answers, Delivery, Patience};
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
@@ -48,6 +51,7 @@ use self::compile::Scheme;
 use self::jwt::Token;
 use self::keys::Secret;
 use self::template::Signed;
+use self::token::Place;
 use crate::reject::Reject;
 
 /// A source's scheme and its live secrets.
@@ -93,6 +97,8 @@ pub struct Claim<'h> {
 enum Proof<'h> {
     Template(Signed<'h>),
     Jwt(Token<'h>),
+    /// Nothing is left to judge; what is not verified has no secret.
+    Done(SecretIndex),
 }
 
 /// Over which bytes a digest for the event key is taken.
@@ -122,6 +128,8 @@ impl Verifier {
         let proof = match &self.scheme {
             Scheme::Template(template) => Proof::Template(template.claim(head.headers, now_ns)?),
             Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, head.headers, now_ns)?),
+            Scheme::Token(token) => Proof::Done(token.claim(&self.secrets, head)?),
+            Scheme::Open => Proof::Done(SecretIndex::NONE),
         };
         Ok(Claim { now_ns, proof })
     }
@@ -133,13 +141,15 @@ impl Verifier {
                 template.check(&self.secrets, signed, body, claim.now_ns)
             }
             (Scheme::Jwt(_), Proof::Jwt(token)) => jwt::Jwt::check(token, body),
+            (Scheme::Token(_) | Scheme::Open, Proof::Done(secret)) => Ok(*secret),
             // The claim is another verifier's.
             _ => Err(Reject::CannotVerify),
         }
     }
 
     /// SHA-256 over the signed bytes of a request that was checked, for keys of events without an
-    /// id of their own. Fails only if the claim is another verifier's.
+    /// id of their own; where nothing is signed, over the body. Fails only if the claim is another
+    /// verifier's.
     pub fn digest(
         &self,
         over: DigestOf,
@@ -151,6 +161,9 @@ impl Verifier {
                 template.digest(over, signed, body)?
             }
             (Scheme::Jwt(_), Proof::Jwt(token)) => token.digest(),
+            (Scheme::Token(_) | Scheme::Open, Proof::Done(_)) => {
+                digest::digest(&digest::SHA256, body)
+            }
             _ => return Err(Reject::CannotVerify),
         };
         digest.as_ref().try_into().or(Err(Reject::CannotVerify))
@@ -165,7 +178,19 @@ impl Verifier {
                 headers.any(|header| header.names.contains(name))
             }
             Scheme::Jwt(jwt) => jwt.header.names.contains(name),
+            Scheme::Token(_) | Scheme::Open => false,
         }
+    }
+
+    /// Whether this header holds the secret itself, so that its value must never be kept.
+    pub fn is_credential(&self, name: &HeaderName) -> bool {
+        let Scheme::Token(token) = &self.scheme else { return false };
+        matches!(&token.place, Place::Header { header, .. } if header.names.contains(name))
+    }
+
+    /// Whether the query holds the secret itself, so that it must never be kept.
+    pub fn credential_in_query(&self) -> bool {
+        matches!(&self.scheme, Scheme::Token(token) if matches!(token.place, Place::Query(_)))
     }
 
     /// The name of a secret of this verifier.

@@ -55,7 +55,10 @@ impl Kind {
             Algorithm::HmacSha1
             | Algorithm::HmacSha256
             | Algorithm::HmacSha384
-            | Algorithm::HmacSha512 => None,
+            | Algorithm::HmacSha512
+            | Algorithm::Token
+            | Algorithm::Basic
+            | Algorithm::None => None,
         }
     }
 

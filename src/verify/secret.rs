@@ -55,6 +55,9 @@ pub struct NamedSecret {
 pub struct SecretIndex(u8);
 
 impl SecretIndex {
+    /// None of them: the scheme verifies nothing.
+    pub(super) const NONE: Self = Self(u8::MAX);
+
     pub(super) fn new(index: usize) -> Self {
         // SECRETS_MAX keeps it far below 255; a source with more does not load.
         Self(u8::try_from(index).unwrap_or(u8::MAX))

@@ -4,15 +4,16 @@ use http::{HeaderName, HeaderValue};
 use ring::{digest, hmac};
 
 use super::compile::Scheme;
-use super::encoding::encode_base64url;
+use super::encoding::{SignatureEncoding, encode_base64url};
 use super::head::Shape;
 use super::jwt::Jwt;
-use super::keys::{self, Key, Secret};
+use super::keys::{self, Key};
 use super::profile::Profile;
-use super::secret::NamedSecret;
-use super::spec::{Settings, SpecError};
+use super::secret::{NamedSecret, SecretText};
+use super::spec::{Algorithm, Settings, SpecError};
 use super::template::{Part, Template, TimeFrom};
 use super::time::TimeUnit;
+use super::token::{Place, Token};
 use crate::identify::RuleText;
 
 /// How long a token is good for, as `LiveKit` makes them.
@@ -35,10 +36,21 @@ pub struct SignInput<'i> {
 #[derive(Clone, Debug)]
 pub struct Signer {
     scheme: Scheme,
-    secret: Secret,
+    key: SigningKey,
+    key_id: Option<String>,
     id_headers: Vec<HeaderName>,
     type_headers: Vec<HeaderName>,
     content_type: Option<HeaderValue>,
+}
+
+/// What signs.
+#[derive(Clone, Debug)]
+enum SigningKey {
+    Mac(hmac::Key),
+    /// The secret itself is sent.
+    Text(SecretText),
+    /// There is nothing to sign with.
+    Nothing,
 }
 
 /// The headers of one request, content type included.
@@ -53,18 +65,28 @@ pub fn sign(
 impl Signer {
     /// Prepares to sign; a public key cannot.
     pub fn new(profile: &Profile, secret: NamedSecret) -> Result<Self, SpecError> {
-        let (mut secrets, key_pair) = keys::load(&profile.scheme, vec![secret])?;
-        let secret = secrets.pop().filter(|secret| matches!(secret.key, Key::Mac(_)));
-        let Some(secret) = secret else {
-            return Err(SpecError::new(
-                "secrets[0].value",
-                "is a public key, which signs nothing; give a shared secret",
-            ));
+        let spec = &profile.scheme;
+        let open = spec.algorithm == Algorithm::None;
+        let (text, key_id) = (secret.value.clone(), secret.key_id.clone());
+        let (mut secrets, key_pair) =
+            keys::load(spec, if open { Vec::new() } else { vec![secret] })?;
+        let key = match secrets.pop().map(|secret| secret.key) {
+            None => SigningKey::Nothing,
+            Some(Key::Mac(key)) => SigningKey::Mac(key),
+            Some(Key::Token(_)) => SigningKey::Text(text),
+            Some(Key::Public(_)) => {
+                return Err(SpecError::new(
+                    "secrets[0].value",
+                    "is a public key, which signs nothing; give a shared secret",
+                ));
+            }
         };
+        let settings = Settings { unsafe_no_auth: open, ..Settings::default() };
         let identity = &profile.identity;
         Ok(Self {
-            scheme: Scheme::new(&profile.scheme, key_pair, &Settings::default())?,
-            secret,
+            scheme: Scheme::new(spec, key_pair, &settings)?,
+            key,
+            key_id,
             id_headers: headers_of(identity.event_id.as_ref()),
             type_headers: headers_of(identity.event_type.as_ref()),
             content_type: profile.content_types.first().and_then(|text| text.parse().ok()),
@@ -73,18 +95,23 @@ impl Signer {
 
     /// The headers of one request, content type included.
     pub fn sign(&self, input: &SignInput<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, SpecError> {
-        let Key::Mac(key) = &self.secret.key else { return Ok(Vec::new()) };
         let mut headers = Vec::with_capacity(6);
         let given = [(&self.id_headers, input.id), (&self.type_headers, input.event_type)];
         for (name, text) in given.iter().filter_map(|(names, text)| Some((names.first()?, text))) {
             headers.push((name.clone(), value(name, text)?));
         }
-        match &self.scheme {
-            Scheme::Template(template) => add_template(template, key, input, &mut headers)?,
-            Scheme::Jwt(jwt) => {
-                let token = token(jwt, key, self.secret.key_id.as_deref(), input);
+        match (&self.scheme, &self.key) {
+            (Scheme::Template(template), SigningKey::Mac(key)) => {
+                add_template(template, key, input, &mut headers)?;
+            }
+            (Scheme::Jwt(jwt), SigningKey::Mac(key)) => {
+                let token = token(jwt, key, self.key_id.as_deref(), input);
                 push(&mut headers, jwt.header.names.first(), &token)?;
             }
+            (Scheme::Token(token), SigningKey::Text(text)) => {
+                add_token(token, text.expose_secret(), &mut headers)?;
+            }
+            _ => {}
         }
         if let Some(content_type) = &self.content_type {
             headers.push((http::header::CONTENT_TYPE, content_type.clone()));
@@ -123,6 +150,21 @@ fn add_template(
     }
     let signature = template.encoding.encode(mac.sign().as_ref());
     push(headers, template.header.names.first(), &shaped(&template.shape, &now, &signature))
+}
+
+/// Adds the secret itself, where a header carries it.
+fn add_token(
+    token: &Token,
+    text: &str,
+    headers: &mut Vec<(HeaderName, HeaderValue)>,
+) -> Result<(), SpecError> {
+    let Place::Header { header, prefix } = &token.place else { return Ok(()) };
+    let text = if token.basic {
+        SignatureEncoding::Base64.encode(text.as_bytes())
+    } else {
+        text.to_owned()
+    };
+    push(headers, header.names.first(), &(String::from_utf8_lossy(prefix).into_owned() + &text))
 }
 
 /// The signature as it stands in its header.

@@ -17,12 +17,15 @@ use super::time::TimeUnit;
 pub struct SchemeSpec {
     /// What makes the signature.
     pub algorithm: Algorithm,
-    /// The header that holds it.
+    /// The header that holds it. Only where it stands elsewhere may this be left out.
+    #[serde(default)]
     pub header: String,
+    /// `token`: the parameter of the query that holds it, in place of `header`.
+    pub query: Option<String>,
     /// How it stands in that header.
     #[serde(default)]
     pub format: Format,
-    /// `plain` and `jwt`: the text before the signature, such as `sha256=`.
+    /// `plain` and `jwt`: the text before the signature or token, such as `sha256=`.
     pub prefix: Option<String>,
     /// `kvlist`: what stands between the entries; a comma if not said.
     pub separator: Option<char>,
@@ -53,6 +56,8 @@ pub struct Settings {
     /// The greatest age of a signed time, in place of the scheme's own; it also bounds the future
     /// where it is the smaller.
     pub tolerance: Option<Duration>,
+    /// The source takes whatever arrives; only with a scheme that verifies nothing.
+    pub unsafe_no_auth: bool,
 }
 
 /// What makes a signature. A scheme has exactly one; it is never read from a request.
@@ -91,6 +96,13 @@ pub enum Algorithm {
     EcdsaP384Sha384,
     /// ECDSA over P-384 with SHA-384, the signature as two numbers of 48 bytes.
     EcdsaP384Sha384Fixed,
+    /// No signature: the secret itself, in a header or in the query.
+    Token,
+    /// No signature: a name and a password as HTTP's basic authentication sends them. The secret
+    /// is `NAME:PASSWORD`.
+    Basic,
+    /// Nothing at all. Only for a source that says `unsafe_no_auth = true`.
+    None,
 }
 
 /// How signatures stand in their header.
