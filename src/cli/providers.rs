@@ -55,7 +55,7 @@ fn unknown(name: &str) -> ExitCode {
 
 /// One line a sender.
 fn list_text() -> String {
-    let mut text = format!("{:<22}{:<12}{:<11}{}\n", "PRESET", "FAMILY", "TRIES FOR", "SENDER");
+    let mut text = format!("{:<26}{:<12}{:<11}{}\n", "PRESET", "FAMILY", "TRIES FOR", "SENDER");
     let mut guessed = false;
     for profile in verify::presets() {
         let horizon = profile.delivery.horizon.map_or_else(|| "-".to_owned(), duration_text);
@@ -63,7 +63,7 @@ fn list_text() -> String {
         let mark = if profile.unconfirmed.is_some() { " (unconfirmed)" } else { "" };
         guessed |= profile.unconfirmed.is_some();
         // Writing to a String cannot fail.
-        _ = writeln!(text, "{:<22}{family:<12}{horizon:<11}{}{mark}", profile.name, profile.title);
+        _ = writeln!(text, "{:<26}{family:<12}{horizon:<11}{}{mark}", profile.name, profile.title);
     }
     text.push_str(
         "\nPatience: how long a sender tries again. `forebay providers NAME` says all.\n",

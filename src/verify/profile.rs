@@ -9,18 +9,19 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Answers, Delivery};
-use super::spec::{Format, SchemeSpec};
+use super::spec::{Algorithm, Format, SchemeSpec};
 use crate::identify::IdentitySpec;
 use crate::limits;
 
 /// The data files, one a sender, in the order in which they are listed to people.
-const FILES: [&str; 34] = [
+const FILES: [&str; 39] = [
     include_str!("presets/livekit.toml"),
     include_str!("presets/twitch.toml"),
     include_str!("presets/mux.toml"),
     include_str!("presets/zoom.toml"),
     include_str!("presets/agora.toml"),
     include_str!("presets/cloudflare-stream.toml"),
+    include_str!("presets/cloudflare-notifications.toml"),
     include_str!("presets/standard-webhooks.toml"),
     include_str!("presets/svix.toml"),
     include_str!("presets/getstream.toml"),
@@ -49,6 +50,10 @@ const FILES: [&str; 34] = [
     include_str!("presets/shopify.toml"),
     include_str!("presets/adyen-payload.toml"),
     include_str!("presets/sendgrid.toml"),
+    include_str!("presets/100ms.toml"),
+    include_str!("presets/ringcentral.toml"),
+    include_str!("presets/bandwidth.toml"),
+    include_str!("presets/cloudevents.toml"),
 ];
 
 /// Facts about one sender.
@@ -97,6 +102,12 @@ pub enum Family {
     PublicKey,
     /// A JSON Web Token.
     Jwt,
+    /// No signature: the secret itself.
+    Token,
+    /// No signature: a name and a password.
+    Basic,
+    /// Nothing at all.
+    None,
 }
 
 impl fmt::Display for Family {
@@ -105,6 +116,9 @@ impl fmt::Display for Family {
             Self::Hmac => "hmac",
             Self::PublicKey => "public-key",
             Self::Jwt => "jwt",
+            Self::Token => "token",
+            Self::Basic => "basic",
+            Self::None => "none",
         })
     }
 }
@@ -112,9 +126,12 @@ impl fmt::Display for Family {
 impl Profile {
     /// The kind of its scheme.
     pub fn family(&self) -> Family {
-        match self.scheme.format {
-            Format::Jwt => Family::Jwt,
-            _ if self.scheme.algorithm.mac().is_some() => Family::Hmac,
+        match (self.scheme.format, self.scheme.algorithm) {
+            (Format::Jwt, _) => Family::Jwt,
+            (_, Algorithm::Token) => Family::Token,
+            (_, Algorithm::Basic) => Family::Basic,
+            (_, Algorithm::None) => Family::None,
+            (_, algorithm) if algorithm.mac().is_some() => Family::Hmac,
             _ => Family::PublicKey,
         }
     }

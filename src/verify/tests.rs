@@ -20,6 +20,7 @@ pub(crate) fn example_secret(profile: &Profile) -> &'static str {
         (KeyEncoding::PublicKey, Algorithm::EcdsaP256Sha256) => {
             include_str!("../../tests/keys/p256-public.pem")
         }
+        (_, Algorithm::Basic) => "user:a-password-of-some-length",
         (KeyEncoding::PublicKey, _) => include_str!("../../tests/keys/rsa-public.pem"),
         (KeyEncoding::Hex, _) => "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
         (KeyEncoding::Base64, Algorithm::Ed25519) => "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
