@@ -10,7 +10,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use forebay_log::{AppendError, Clock, LaneState};
 use http::Request;
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
 use crate::ack::{Acked, Waits};
@@ -20,11 +19,11 @@ use crate::identify::Identified;
 use crate::limits::ACK_WAIT_MAX;
 use crate::observe::{Outcome, ReceiverCounters, SourceCounters};
 use crate::receive::{
-    Admitted, Answer, Budget, Connection, Handler, Received, Route, Routes, refused,
+    Admitted, Answer, Budget, Connection, Handler, Received, Route, Routes, accepted, refused,
 };
 use crate::reject::Reject;
 use crate::runtime;
-use crate::verify::Verified;
+use crate::verify::{Answers, Verified};
 
 /// How long a delivery waits before it looks again whether its twin is through: the runtime's
 /// shortest wait, for what takes microseconds unless a thread is taken off its core.
@@ -90,6 +89,8 @@ pub struct Line {
     pub counters: Arc<ReceiverCounters>,
     /// What is counted of requests that no source has a path for.
     pub unknown: Arc<SourceCounters>,
+    /// How requests are answered that no source has a path for.
+    pub answers: Answers,
     /// The time by which keys expire.
     pub steady: Steady,
     /// The time.
@@ -161,9 +162,12 @@ impl Line {
         // A block and not an async fn, whose future would hold its arguments twice.
         async move {
             let routes = self.current();
-            let (counters, outcome) = match routes.0.find(received.head.uri.path()) {
-                Some(route) => (&route.counters, self.acknowledge(&received, body, route).await),
-                None => (&self.unknown, Err(Reject::UnknownPath)),
+            let (counters, answers, outcome) = match routes.0.find(received.head.uri.path()) {
+                Some(route) => {
+                    let outcome = self.acknowledge(&received, body, route).await;
+                    (&route.counters, &route.source.answers, outcome)
+                }
+                None => (&self.unknown, &self.answers, Err(Reject::UnknownPath)),
             };
             match outcome {
                 Ok((Acked { .. }, outcome)) => {
@@ -171,12 +175,12 @@ impl Line {
                     counters.count(self.receiver, outcome);
                     self.counters.acked(now.saturating_duration_since(received.started));
                     received.connection.writing(false);
-                    Answer::new(Full::default())
+                    accepted(answers, received.head.headers)
                 }
                 Err(reject) => {
                     counters.count(self.receiver, Outcome::Rejected(reject));
                     received.connection.writing(reject.before_body());
-                    refused(reject)
+                    refused(reject, answers)
                 }
             }
         }

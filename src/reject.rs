@@ -5,6 +5,7 @@
 //! sender's fault; what this machine cannot do now is a 503.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -197,10 +198,10 @@ impl Reject {
         )
     }
 
-    /// Seconds after which the sender may try again, where it is this machine's fault.
-    pub const fn retry_after_secs(self) -> Option<u64> {
+    /// How long the sender may wait before it tries again, where it is this machine's fault.
+    pub const fn retry_after(self) -> Option<Duration> {
         match self.told().0 {
-            StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER.as_secs()),
+            StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
             _ => None,
         }
     }

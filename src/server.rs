@@ -25,6 +25,7 @@ use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
 use crate::receive::{Budget, Deadlines, Receiver, Routes};
 use crate::runtime::{self, Driver, Listener};
+use crate::verify::Answers;
 
 /// How often the dedupe tables get their next block ready.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
@@ -153,6 +154,7 @@ impl Opened {
             receiver,
             counters: self.counters(receiver),
             unknown: Arc::clone(self.metrics.unknown()),
+            answers: Answers::default(),
             steady: self.steady,
             clock: self.clock.clone(),
         }

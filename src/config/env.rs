@@ -145,7 +145,7 @@ fn known(file: &Table<'_>) -> Known {
         let parts: Vec<&str> = key.path.split('.').collect();
         match parts.as_slice() {
             // Renaming is not overriding, and a table has keys of its own.
-            [.., "name"] | ["source", "scheme"] => {}
+            [.., "name"] | ["source", "scheme" | "answers"] => {}
             [list @ ("lane" | "source"), rest @ ..] => {
                 for (name, table) in names(file, list) {
                     let start = Start::default().key(list).named(name);

@@ -1,6 +1,6 @@
 //! What a source's requests look like: by a preset, or by a scheme and rules of its own.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 
 use super::error::Problem;
@@ -9,7 +9,7 @@ use super::section::Section;
 use super::source::words;
 use crate::identify::{IdentitySpec, RuleText};
 use crate::limits;
-use crate::verify::{self, Profile, SchemeSpec};
+use crate::verify::{self, Answers, Profile, SchemeSpec};
 
 /// What a source without a preset takes.
 const CONTENT_TYPE: &str = "application/json";
@@ -65,7 +65,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Recipe> {
             })
         }
         (false, true) => Some(Recipe {
-            scheme: scheme(section)?,
+            scheme: table(section, "scheme")?,
             identity: IdentitySpec::default(),
             content_types: vec![CONTENT_TYPE.to_owned()],
             secret_bytes_min: limits::SECRET_BYTES_MIN,
@@ -74,23 +74,31 @@ pub(super) fn read(section: &Section<'_>) -> Option<Recipe> {
     }
 }
 
-/// The scheme, in a form of its own; serde's error is shown at the place inside it.
-fn scheme(section: &Section<'_>) -> Option<SchemeSpec> {
-    let value = section.value("scheme")?;
-    let error = match SchemeSpec::deserialize(ValueDeserializer::from(value.clone())) {
-        Ok(scheme) => return Some(scheme),
+/// What the sender is answered: as the source says, else its preset, else as most senders take.
+pub(super) fn answers(section: &Section<'_>, preset: Option<&Profile>) -> Option<Answers> {
+    if section.has("answers") {
+        return table(section, "answers");
+    }
+    Some(preset.map_or_else(Answers::default, |profile| profile.answers.clone()))
+}
+
+/// A table in a form of its own; serde's error is shown at the place inside it.
+fn table<T: DeserializeOwned>(section: &Section<'_>, key: &str) -> Option<T> {
+    let value = section.value(key)?;
+    let error = match T::deserialize(ValueDeserializer::from(value.clone())) {
+        Ok(table) => return Some(table),
         Err(error) => error,
     };
-    let place = error.span().unwrap_or_else(|| section.place("scheme"));
+    let place = error.span().unwrap_or_else(|| section.place(key));
     // "unknown field `x`, expected one of `a`, `b`": the known words stand between the ticks.
     let (what, known) = error.message().split_once(", expected").unwrap_or((error.message(), ""));
     let mistyped = what.split('`').nth(1).unwrap_or_default();
     let cure = match nearest(mistyped, known.split('`').skip(1).step_by(2)) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "see the README for the keys of a scheme".to_owned(),
+        None if known.is_empty() => format!("see the README for the keys of `{key}`"),
         None => format!("expected{known}"),
     };
-    let title = format!("`source.scheme` does not fit: {what}");
+    let title = format!("`{}` does not fit: {what}", section.path_of(key));
     section.reading.problems.push(Problem::new(title, cure).at(place, ""));
     None
 }

@@ -165,6 +165,12 @@ pub(super) const KEYS: &[Key] = &[
     key("source.preset", Form::Text, "", "A provider that is built in; this or `source.scheme`."),
     key("source.scheme", Form::Table, "", "How signatures are made, where no preset fits."),
     key(
+        "source.answers",
+        Form::Table,
+        "",
+        "What the sender is answered, in place of the preset's answers; the keys stand below.",
+    ),
+    key(
         "source.secrets.name",
         Form::Text,
         "",

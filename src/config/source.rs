@@ -14,7 +14,7 @@ use super::section::{Reading, Section, refuse_twins};
 use super::units;
 use crate::identify::{IdentitySpec, RuleText, Rules};
 use crate::limits;
-use crate::verify::{Profile, Settings, SpecError, Verifier};
+use crate::verify::{Answers, Profile, Settings, SpecError, Verifier};
 
 /// The longest path of a source.
 const PATH_BYTES_MAX: usize = 1024;
@@ -32,6 +32,8 @@ pub struct Source {
     pub environment: String,
     /// The tenant, where it is the same for every event.
     pub tenant: Option<String>,
+    /// What it is answered.
+    pub answers: Answers,
     /// Checks its signatures.
     pub verifier: Verifier,
     /// Finds the id, type, time and tenant of its events.
@@ -148,6 +150,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
     };
     let secrets = secret::read_all(section, scheme, secret_bytes_min);
     let recipe = recipe?;
+    let answers = recipe::answers(section, recipe.preset);
     let content_types = recipe::content_types(section, recipe.content_types);
     let (tenant, identity_spec) = recipe::identity(section, recipe.identity);
     let identity =
@@ -168,6 +171,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         lane: lane?,
         environment: environment?.to_owned(),
         tenant,
+        answers: answers?,
         verifier,
         identity: identity?,
         identity_spec,

@@ -13,6 +13,6 @@ mod serve;
 pub use admitted::{Admitted, Received};
 pub use body::Budget;
 pub use connection::{Connection, Connections, Deadlines, Entered};
-pub use problem::refused;
+pub use problem::{accepted, refused};
 pub use routes::{Route, Routes};
 pub use serve::{Answer, Handler, Receiver};

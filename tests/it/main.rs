@@ -17,6 +17,7 @@
 mod support;
 
 mod admin;
+mod answers;
 mod config;
 mod demo;
 mod kill;

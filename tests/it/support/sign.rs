@@ -44,18 +44,23 @@ pub(crate) fn standard_at(id: &str, body: &[u8], seconds: i64, secret: &str) -> 
         .body(body)
 }
 
+/// HMAC-SHA256 in lower-case hex.
+pub(crate) fn hex_mac(secret: &str, bytes: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let mut text = String::new();
+    for byte in hmac::sign(&key, bytes).as_ref() {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
+}
+
 /// A GitHub request to `/github`: no time in it, and an id outside of the signature.
 pub(crate) fn github(delivery: &str, body: &[u8]) -> Request {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, GITHUB_SECRET.as_bytes());
-    let mut signature = "sha256=".to_owned();
-    for byte in hmac::sign(&key, body).as_ref() {
-        write!(signature, "{byte:02x}").unwrap();
-    }
     Request::post("/github")
         .header("content-type", "application/json")
         .header("x-github-event", "push")
         .header("x-github-delivery", delivery)
-        .header("x-hub-signature-256", signature)
+        .header("x-hub-signature-256", format!("sha256={}", hex_mac(GITHUB_SECRET, body)))
         .body(body)
 }
 
