@@ -15,6 +15,7 @@ pub mod config;
 pub mod limits;
 pub mod receive;
 pub mod verify;
+pub mod handshake;
 pub mod identify;
 pub mod dedupe;
 pub mod append;

@@ -23,6 +23,12 @@ pub const SECRET_BYTES_MIN: usize = 16;
 pub const IDENTITY_BYTES_MAX: usize = 512;
 /// The most events in one request; a longer list is kept as one event.
 pub const ITEMS_MAX: usize = 16_384;
+/// The largest body that may be a handshake; such a one is taken whatever the load.
+pub const HANDSHAKE_BYTES_MAX: u64 = 4096;
+/// The longest challenge that is given back.
+pub const CHALLENGE_BYTES_MAX: usize = 512;
+/// The longest token of which a handshake's MAC is made.
+pub const MAC_TOKEN_BYTES_MAX: usize = 128;
 /// The most sources in one configuration.
 pub const SOURCES_MAX: usize = 4096;
 /// The most lanes in one configuration.
@@ -33,4 +39,5 @@ pub const ACK_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 const _: () = assert!(HEAD_BYTES_MAX >= 8192, "hyper's buffer cannot be smaller");
+const _: () = assert!(CHALLENGE_BYTES_MAX <= IDENTITY_BYTES_MAX, "no longer text is read");
 const _: () = assert!(IDENTITY_BYTES_MAX < HEAD_BYTES_MAX);

@@ -19,7 +19,8 @@ use crate::identify::Identified;
 use crate::limits::ACK_WAIT_MAX;
 use crate::observe::{Outcome, ReceiverCounters, SourceCounters};
 use crate::receive::{
-    Admitted, Answer, Budget, Connection, Handler, Received, Route, Routes, accepted, refused,
+    Admission, Admitted, Answer, Budget, Connection, Handler, Received, Route, Routes, accepted,
+    refused,
 };
 use crate::reject::Reject;
 use crate::runtime;
@@ -104,18 +105,22 @@ impl Line {
         received: &Received,
         body: B,
         route: &Route,
-    ) -> Result<(Acked, Outcome), Reject>
+    ) -> Result<Ended, Reject>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let Route { source, counters } = route;
         let seat = &self.seats[source.lane];
-        let admitted = Admitted::admit(received, body, source, &self.budget).await?;
+        let admitted = match Admitted::admit(received, body, source, &self.budget).await? {
+            Admission::Request(admitted) => admitted,
+            Admission::Handshake(answer) => return Ok(Ended::Handshake(answer)),
+        };
         counters.received(self.receiver, admitted.body().len() as u64);
         let mut waited = Duration::ZERO;
         let (appended, outcome) = loop {
             let wait = match Reject::guard(|| self.keep(&admitted, seat))? {
                 Kept::Done(appended, outcome) => break (appended, outcome),
+                Kept::Handshake(answer) => return Ok(Ended::Handshake(answer)),
                 Kept::TwinInside => TWIN_WAIT,
                 Kept::NoSegment => SEGMENT_WAIT,
             };
@@ -125,12 +130,16 @@ impl Line {
             }
             runtime::sleep(wait).await;
         };
-        Ok((seat.waits.acked(appended, received.started).await?, outcome))
+        Ok(Ended::Acked(seat.waits.acked(appended, received.started).await?, outcome))
     }
 
     /// The stages that never wait.
     fn keep(&self, admitted: &Admitted<'_>, seat: &Seat) -> Result<Kept, Reject> {
         let verified = Verified::verify(admitted)?;
+        if let Some(answer) = admitted.source().handshakes.signed(&verified)? {
+            return Ok(Kept::Handshake(answer));
+        }
+        admitted.within_budget()?;
         let identified = Identified::identify(verified);
         let Lane { table, log, .. } = &*seat.lane;
         match Delivery::dedupe(identified, table, &self.fingerprinter, self.steady)? {
@@ -170,12 +179,17 @@ impl Line {
                 None => (&self.unknown, &self.answers, Err(Reject::UnknownPath)),
             };
             match outcome {
-                Ok((Acked { .. }, outcome)) => {
+                Ok(Ended::Acked(Acked { .. }, outcome)) => {
                     let now = self.clock.monotonic();
                     counters.count(self.receiver, outcome);
                     self.counters.acked(now.saturating_duration_since(received.started));
                     received.connection.writing(false);
                     accepted(answers, received.head.headers)
+                }
+                Ok(Ended::Handshake(answer)) => {
+                    counters.count(self.receiver, Outcome::Handshake);
+                    received.connection.writing(false);
+                    answer
                 }
                 Err(reject) => {
                     counters.count(self.receiver, Outcome::Rejected(reject));
@@ -197,8 +211,18 @@ impl Line {
     }
 }
 
+/// How a request ended that was not refused.
+enum Ended {
+    /// Its event is kept.
+    Acked(Acked, Outcome),
+    /// It was a handshake.
+    Handshake(Answer),
+}
+
 /// What became of an admitted request without waiting.
 enum Kept {
+    /// It was a handshake, which leaves nothing.
+    Handshake(Answer),
     /// It is in the log.
     Done(Appended, Outcome),
     /// A twin of it is between reservation and append, and its outcome decides.

@@ -47,6 +47,12 @@ pub enum Reject {
     Future,
     /// The signature cannot be checked at this moment.
     CannotVerify,
+    /// A handshake without the token, from another origin, or to another address than is taken.
+    HandshakeRefused,
+    /// A handshake about a topic that the source does not want.
+    HandshakeTopic,
+    /// A handshake whose challenge is absent, too long, or of characters that are not given back.
+    HandshakeMalformed,
     /// The receiver holds as many body bytes as it may.
     BudgetSpent,
     /// The dedupe table is full: to accept would be to forget.
@@ -63,107 +69,111 @@ pub enum Reject {
     Panicked,
 }
 
+/// Every reason in the order of the line: its status, its label in metrics, its sentence.
+const TOLD: [(Reject, StatusCode, &str, &str); 26] = {
+    use Reject as R;
+    use StatusCode as S;
+    [
+        (R::UnknownPath, S::NOT_FOUND, "unknown_path", "no source has this path"),
+        (R::MethodNotAllowed, S::METHOD_NOT_ALLOWED, "method_not_allowed", "send webhooks by POST"),
+        (R::HeadMalformed, S::BAD_REQUEST, "head_malformed", "the request head breaks HTTP/1.1"),
+        (
+            R::BodyTooLarge,
+            S::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "the body is larger than this source takes",
+        ),
+        (
+            R::MediaType,
+            S::UNSUPPORTED_MEDIA_TYPE,
+            "media_type",
+            "this source does not take the content type",
+        ),
+        (
+            R::ContentEncoding,
+            S::UNSUPPORTED_MEDIA_TYPE,
+            "content_encoding",
+            "send the body uncompressed",
+        ),
+        (R::BodyBroken, S::BAD_REQUEST, "body_broken", "the body ended or broke early"),
+        (R::BodyTimeout, S::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time"),
+        (
+            R::SignatureMissing,
+            S::UNAUTHORIZED,
+            "signature_missing",
+            "a header that the signature needs is absent",
+        ),
+        (
+            R::SignatureDoubled,
+            S::BAD_REQUEST,
+            "signature_doubled",
+            "a header that the signature needs stands twice",
+        ),
+        (
+            R::SignatureMalformed,
+            S::UNAUTHORIZED,
+            "signature_malformed",
+            "the signature cannot be read",
+        ),
+        (R::SignatureWrong, S::UNAUTHORIZED, "signature_wrong", "the signature does not match"),
+        (
+            R::TimestampMalformed,
+            S::BAD_REQUEST,
+            "timestamp_malformed",
+            "the timestamp cannot be read",
+        ),
+        (R::Stale, S::BAD_REQUEST, "stale", "the timestamp is too far in the past"),
+        (R::Future, S::BAD_REQUEST, "future", "the timestamp is too far in the future"),
+        (
+            R::CannotVerify,
+            S::SERVICE_UNAVAILABLE,
+            "cannot_verify",
+            "the signature cannot be checked now",
+        ),
+        (
+            R::HandshakeRefused,
+            S::FORBIDDEN,
+            "handshake_refused",
+            "this source does not agree to the handshake",
+        ),
+        (
+            R::HandshakeTopic,
+            S::NOT_FOUND,
+            "handshake_topic",
+            "this source does not agree to the topic",
+        ),
+        (
+            R::HandshakeMalformed,
+            S::BAD_REQUEST,
+            "handshake_malformed",
+            "the challenge cannot be given back",
+        ),
+        (R::BudgetSpent, S::SERVICE_UNAVAILABLE, "budget_spent", "too many bodies are in flight"),
+        (R::DedupeFull, S::SERVICE_UNAVAILABLE, "dedupe_full", "no room to remember another event"),
+        (R::LogFull, S::SERVICE_UNAVAILABLE, "log_full", "the log can take no more for now"),
+        (R::LogFailed, S::SERVICE_UNAVAILABLE, "log_failed", "the log cannot keep its word"),
+        (
+            R::AckTimeout,
+            S::SERVICE_UNAVAILABLE,
+            "ack_timeout",
+            "the event is not yet safely stored",
+        ),
+        (R::Draining, S::SERVICE_UNAVAILABLE, "draining", "this receiver is shutting down"),
+        (R::Panicked, S::INTERNAL_SERVER_ERROR, "panicked", "this request failed"),
+    ]
+};
+
 impl Reject {
     /// Every reason, in the order of the line.
-    pub const ALL: [Self; 23] = [
-        Self::UnknownPath,
-        Self::MethodNotAllowed,
-        Self::HeadMalformed,
-        Self::BodyTooLarge,
-        Self::MediaType,
-        Self::ContentEncoding,
-        Self::BodyBroken,
-        Self::BodyTimeout,
-        Self::SignatureMissing,
-        Self::SignatureDoubled,
-        Self::SignatureMalformed,
-        Self::SignatureWrong,
-        Self::TimestampMalformed,
-        Self::Stale,
-        Self::Future,
-        Self::CannotVerify,
-        Self::BudgetSpent,
-        Self::DedupeFull,
-        Self::LogFull,
-        Self::LogFailed,
-        Self::AckTimeout,
-        Self::Draining,
-        Self::Panicked,
-    ];
-
-    /// The status, the label in metrics and the sentence for people.
-    const fn told(self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::UnknownPath => (S::NOT_FOUND, "unknown_path", "no source has this path"),
-            Self::MethodNotAllowed => {
-                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "send webhooks by POST")
-            }
-            Self::HeadMalformed => {
-                (S::BAD_REQUEST, "head_malformed", "the request head breaks HTTP/1.1")
-            }
-            Self::BodyTooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                "the body is larger than this source takes",
-            ),
-            Self::MediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "media_type",
-                "this source does not take the content type",
-            ),
-            Self::ContentEncoding => {
-                (S::UNSUPPORTED_MEDIA_TYPE, "content_encoding", "send the body uncompressed")
-            }
-            Self::BodyBroken => (S::BAD_REQUEST, "body_broken", "the body ended or broke early"),
-            Self::BodyTimeout => {
-                (S::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time")
-            }
-            Self::SignatureMissing => (
-                S::UNAUTHORIZED,
-                "signature_missing",
-                "a header that the signature needs is absent",
-            ),
-            Self::SignatureDoubled => (
-                S::BAD_REQUEST,
-                "signature_doubled",
-                "a header that the signature needs stands twice",
-            ),
-            Self::SignatureMalformed => {
-                (S::UNAUTHORIZED, "signature_malformed", "the signature cannot be read")
-            }
-            Self::SignatureWrong => {
-                (S::UNAUTHORIZED, "signature_wrong", "the signature does not match")
-            }
-            Self::TimestampMalformed => {
-                (S::BAD_REQUEST, "timestamp_malformed", "the timestamp cannot be read")
-            }
-            Self::Stale => (S::BAD_REQUEST, "stale", "the timestamp is too far in the past"),
-            Self::Future => (S::BAD_REQUEST, "future", "the timestamp is too far in the future"),
-            Self::CannotVerify => {
-                (S::SERVICE_UNAVAILABLE, "cannot_verify", "the signature cannot be checked now")
-            }
-            Self::BudgetSpent => {
-                (S::SERVICE_UNAVAILABLE, "budget_spent", "too many bodies are in flight")
-            }
-            Self::DedupeFull => {
-                (S::SERVICE_UNAVAILABLE, "dedupe_full", "no room to remember another event")
-            }
-            Self::LogFull => {
-                (S::SERVICE_UNAVAILABLE, "log_full", "the log can take no more for now")
-            }
-            Self::LogFailed => {
-                (S::SERVICE_UNAVAILABLE, "log_failed", "the log cannot keep its word")
-            }
-            Self::AckTimeout => {
-                (S::SERVICE_UNAVAILABLE, "ack_timeout", "the event is not yet safely stored")
-            }
-            Self::Draining => {
-                (S::SERVICE_UNAVAILABLE, "draining", "this receiver is shutting down")
-            }
-            Self::Panicked => (S::INTERNAL_SERVER_ERROR, "panicked", "this request failed"),
+    pub const ALL: [Self; TOLD.len()] = {
+        let mut all = [Self::UnknownPath; TOLD.len()];
+        let mut index = 0;
+        while index < all.len() {
+            all[index] = TOLD[index].0;
+            index += 1;
         }
-    }
+        all
+    };
 
     /// Runs a part of the line that does not wait. A panic in it is a bug of ours: it costs the
     /// request that met it, and nobody else's.
@@ -173,17 +183,17 @@ impl Reject {
 
     /// The status of the answer.
     pub const fn status(self) -> StatusCode {
-        self.told().0
+        TOLD[self as usize].1
     }
 
     /// The label in metrics and logs.
     pub const fn label(self) -> &'static str {
-        self.told().1
+        TOLD[self as usize].2
     }
 
     /// What the sender did or what it may try, for the problem body.
     pub const fn detail(self) -> &'static str {
-        self.told().2
+        TOLD[self as usize].3
     }
 
     /// Whether it is told while the body may still be on its way.
@@ -200,7 +210,7 @@ impl Reject {
 
     /// How long the sender may wait before it tries again, where it is this machine's fault.
     pub const fn retry_after(self) -> Option<Duration> {
-        match self.told().0 {
+        match TOLD[self as usize].1 {
             StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
             _ => None,
         }
@@ -210,6 +220,15 @@ impl Reject {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_row() {
+        for (index, reject) in Reject::ALL.into_iter().enumerate() {
+            assert_eq!(reject as usize, index, "{reject:?} stands elsewhere in the enum");
+        }
+        // Forgotten in the table, the last reason would have no row.
+        assert_eq!(Reject::ALL.last(), Some(&Reject::Panicked));
+    }
 
     #[test]
     fn a_panic_costs_its_own_request_and_closes_its_connection() {

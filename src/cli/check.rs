@@ -123,6 +123,7 @@ fn source_json(config: &Config, source: &Source) -> Value {
         ),
         "content_types": source.content_types,
         "body_max": size_text(source.body_bytes_max),
+        "handshakes": source.handshakes.names().collect::<Vec<_>>(),
         "tolerance": source.tolerance.map(duration_text),
         "secrets": source.secrets.iter().map(secret_json).collect::<Vec<_>>(),
     })
@@ -239,6 +240,10 @@ fn source_text(text: &mut Facts, config: &Config, source: &Source) {
             RuleText::One(rule) => text.fact(key, rule),
             RuleText::Joined(rules) => text.fact(key, &rules.join(" and ")),
         }
+    }
+    let handshakes: Vec<&str> = source.handshakes.names().collect();
+    if !handshakes.is_empty() {
+        text.fact("handshakes", &handshakes.join(", "));
     }
     let types = source.content_types.join(", ");
     text.fact("takes", &format!("{types}; at most {}", size_text(source.body_bytes_max)));

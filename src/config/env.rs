@@ -34,6 +34,9 @@ const RESERVED: [&str; 2] = ["FOREBAY_LOG", "FOREBAY_CONFIG"];
 /// Where a secret comes from: one of these, so setting one displaces the others.
 pub(super) const ORIGINS: [&str; 3] = ["value", "env", "file"];
 
+/// Keys of a source that hold a secret of another kind.
+const TOKENS: [&str; 1] = ["verify_token"];
+
 /// One step from a table to the value that a variable means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
@@ -145,7 +148,7 @@ fn known(file: &Table<'_>) -> Known {
         let parts: Vec<&str> = key.path.split('.').collect();
         match parts.as_slice() {
             // Renaming is not overriding, and a table has keys of its own.
-            [.., "name"] | ["source", "scheme" | "answers"] => {}
+            [.., "name"] | ["source", "scheme" | "answers" | "handshakes"] => {}
             [list @ ("lane" | "source"), rest @ ..] => {
                 for (name, table) in names(file, list) {
                     let start = Start::default().key(list).named(name);
@@ -241,10 +244,12 @@ fn open_ended(file: &Table<'_>, variable: &str) -> Option<(Vec<Step>, Form)> {
 
 /// The variables that secrets are read from, which may be called anything.
 fn named_by_secrets<'t>(file: &'t Table<'_>) -> BTreeSet<&'t str> {
-    names(file, "source")
-        .flat_map(|(_, source)| names(source, "secrets"))
-        .filter_map(|(_, secret)| secret.get("env")?.get_ref().as_str())
-        .collect()
+    let of_secrets =
+        names(file, "source").flat_map(|(_, source)| names(source, "secrets")).map(|(_, of)| of);
+    let of_tokens = names(file, "source").flat_map(|(_, source)| {
+        TOKENS.into_iter().filter_map(|key| source.get(key)?.get_ref().as_table())
+    });
+    of_secrets.chain(of_tokens).filter_map(|table| table.get("env")?.get_ref().as_str()).collect()
 }
 
 /// The variable's text as TOML. What does not fit its form stays text, which the reader refuses.

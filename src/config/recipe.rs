@@ -5,11 +5,13 @@ use toml::de::ValueDeserializer;
 
 use super::error::Problem;
 use super::near::nearest;
+use super::secret;
 use super::section::Section;
 use super::source::words;
+use crate::handshake::{HandshakeSpec, Terms};
 use crate::identify::{IdentitySpec, RuleText};
 use crate::limits;
-use crate::verify::{self, Answers, Profile, SchemeSpec};
+use crate::verify::{self, Answers, Profile, SchemeSpec, SecretText};
 
 /// What a source without a preset takes.
 const CONTENT_TYPE: &str = "application/json";
@@ -80,6 +82,29 @@ pub(super) fn answers(section: &Section<'_>, preset: Option<&Profile>) -> Option
         return table(section, "answers");
     }
     Some(preset.map_or_else(Answers::default, |profile| profile.answers.clone()))
+}
+
+/// The handshakes of the source, else of its preset, and what the source says about them.
+pub(super) fn handshakes(
+    section: &Section<'_>,
+    recipe: &Recipe,
+) -> Option<(Vec<HandshakeSpec>, Terms)> {
+    let token = if section.has("verify_token") {
+        Some(secret::read_token(section, "source.verify_token", "verify_token")?)
+    } else {
+        None
+    };
+    let list = |key| -> Vec<String> {
+        section.texts(key).unwrap_or_default().into_iter().map(str::to_owned).collect()
+    };
+    let (topics, origins) = (list("topics"), list("origins"));
+    let specs = if section.has("handshakes") {
+        table(section, "handshakes")?
+    } else {
+        recipe.preset.map_or_else(Vec::new, |profile| profile.handshakes.clone())
+    };
+    let token = token.as_ref().map(SecretText::expose_secret);
+    Some((specs, Terms::new(token, topics, origins)))
 }
 
 /// A table in a form of its own; serde's error is shown at the place inside it.

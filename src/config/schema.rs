@@ -171,6 +171,37 @@ pub(super) const KEYS: &[Key] = &[
         "What the sender is answered, in place of the preset's answers; the keys stand below.",
     ),
     key(
+        "source.handshakes",
+        Form::Table,
+        "",
+        "What the sender asks between its events, in place of the preset's list; see below.",
+    ),
+    key(
+        "source.verify_token.value",
+        Form::Text,
+        "",
+        "The token that the sender shows when it asks whether the URL is yours (Meta); better `env` or `file`.",
+    ),
+    key(
+        "source.verify_token.env",
+        Form::Text,
+        "",
+        "The environment variable that holds the token.",
+    ),
+    key("source.verify_token.file", Form::Text, "", "The file that holds the token."),
+    key(
+        "source.topics",
+        Form::Texts,
+        "",
+        "Topics that a subscription is agreed to for (WebSub, SNS).",
+    ),
+    key(
+        "source.origins",
+        Form::Texts,
+        "",
+        "Origins that may ask whether they may send (CloudEvents).",
+    ),
+    key(
         "source.secrets.name",
         Form::Text,
         "",

@@ -123,6 +123,25 @@ pub(super) fn parted(message: &str) -> (&str, &str) {
     message.split_once("; ").unwrap_or((message, "see the README for what this key takes"))
 }
 
+/// A secret of a source that stands under a key of its own, and is no key of signatures.
+pub(super) fn read_token(
+    source: &Section<'_>,
+    path: &'static str,
+    key: &str,
+) -> Option<SecretText> {
+    let section = Section::open(source.reading, path, source.value(key)?)?;
+    let (key, _, text) = origin(&section)?;
+    let plain = text.len() >= limits::SECRET_BYTES_MIN && text.trim() == text;
+    if !plain {
+        let cure = format!(
+            "write at least {} bytes that cannot be guessed, such as `openssl rand -hex 16` makes",
+            limits::SECRET_BYTES_MIN
+        );
+        section.refuse(key, "holds too short a token, or white space around it", cure);
+    }
+    plain.then(|| SecretText::new(text))
+}
+
 /// The one key that says where the secret is, and what stands there.
 fn origin(section: &Section<'_>) -> Option<(&'static str, Origin, String)> {
     let keys: Vec<&'static str> = ORIGINS.into_iter().filter(|key| section.has(key)).collect();

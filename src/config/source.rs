@@ -12,6 +12,7 @@ use super::recipe;
 use super::secret::{self, SecretConfig};
 use super::section::{Reading, Section, refuse_twins};
 use super::units;
+use crate::handshake::Handshakes;
 use crate::identify::{IdentitySpec, RuleText, Rules};
 use crate::limits;
 use crate::verify::{Answers, Profile, Settings, SpecError, Verifier};
@@ -32,6 +33,8 @@ pub struct Source {
     pub environment: String,
     /// The tenant, where it is the same for every event.
     pub tenant: Option<String>,
+    /// What it asks before or between its events.
+    pub handshakes: Handshakes,
     /// What it is answered.
     pub answers: Answers,
     /// Checks its signatures.
@@ -150,6 +153,9 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
     };
     let secrets = secret::read_all(section, scheme, secret_bytes_min);
     let recipe = recipe?;
+    let handshakes = recipe::handshakes(section, &recipe)
+        .map(|(specs, terms)| Handshakes::new(&specs, &recipe.scheme, terms))
+        .and_then(|handshakes| handshakes.map_err(|error| report(section, &error)).ok());
     let answers = recipe::answers(section, recipe.preset);
     let content_types = recipe::content_types(section, recipe.content_types);
     let (tenant, identity_spec) = recipe::identity(section, recipe.identity);
@@ -171,6 +177,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         lane: lane?,
         environment: environment?.to_owned(),
         tenant,
+        handshakes: handshakes?,
         answers: answers?,
         verifier,
         identity: identity?,

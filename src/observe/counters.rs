@@ -42,18 +42,21 @@ pub enum Outcome {
     Accepted,
     /// A later delivery of a known event, acknowledged.
     Duplicate,
+    /// A handshake, answered.
+    Handshake,
     /// Turned away.
     Rejected(Reject),
 }
 
 impl Outcome {
-    const COUNT: usize = 2 + Reject::ALL.len();
+    const COUNT: usize = 3 + Reject::ALL.len();
 
     /// The value of the label `outcome`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Duplicate => "duplicate",
+            Self::Handshake => "handshake",
             Self::Rejected(reject) => reject.label(),
         }
     }
@@ -63,14 +66,15 @@ impl Outcome {
         match self {
             Self::Accepted => 0,
             Self::Duplicate => 1,
-            Self::Rejected(reject) => 2 + reject as usize,
+            Self::Handshake => 2,
+            Self::Rejected(reject) => 3 + reject as usize,
         }
     }
 
     /// Every outcome.
     pub fn all() -> impl Iterator<Item = Self> {
         let rejected = Reject::ALL.into_iter().map(Self::Rejected);
-        [Self::Accepted, Self::Duplicate].into_iter().chain(rejected)
+        [Self::Accepted, Self::Duplicate, Self::Handshake].into_iter().chain(rejected)
     }
 }
 

@@ -14,6 +14,7 @@ use hyper::body::Body;
 
 use super::body::{self, Budget, Share};
 use super::connection::Connection;
+use super::serve::Answer;
 use crate::config::Source;
 use crate::reject::Reject;
 use crate::verify::Claim;
@@ -38,7 +39,17 @@ pub struct Admitted<'r> {
     source: &'r Source,
     claim: Claim<'r>,
     body: Bytes,
+    over_budget: bool,
     _share: Share,
+}
+
+/// What an admitted request turns out to be.
+#[derive(Debug)]
+pub enum Admission<'r> {
+    /// A request to verify.
+    Request(Admitted<'r>),
+    /// A handshake that nobody signs, with its answer.
+    Handshake(Answer),
 }
 
 impl<'r> Admitted<'r> {
@@ -48,14 +59,31 @@ impl<'r> Admitted<'r> {
         body: B,
         source: &'r Source,
         budget: &Rc<Budget>,
-    ) -> Result<Self, Reject>
+    ) -> Result<Admission<'r>, Reject>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let declared = body.size_hint().exact();
-        let (claim, mut share) = Reject::guard(|| admit_head(received, declared, source, budget))?;
+        let head = Reject::guard(|| admit_head(received, declared, source, budget))?;
+        let (claim, mut share, over_budget) = match head {
+            Head::Claim { claim, share, over_budget } => (Some(claim), share, over_budget),
+            Head::Unsigned(share) => (None, share, false),
+            Head::Handshake(answer) => return Ok(Admission::Handshake(answer)),
+        };
         let body = body::read(body, source.body_bytes_max, &mut share, received).await?;
-        Ok(Self { received, source, claim, body, _share: share })
+        let Some(claim) = claim else {
+            let answer = Reject::guard(|| {
+                let answer = source.handshakes.unsigned(&received.head, &body);
+                answer.unwrap_or(Err(Reject::SignatureMissing))
+            });
+            return answer.map(Admission::Handshake);
+        };
+        Ok(Admission::Request(Self { received, source, claim, body, over_budget, _share: share }))
+    }
+
+    /// Whether the receiver has room for an event; a handshake needs none.
+    pub fn within_budget(&self) -> Result<(), Reject> {
+        if self.over_budget { Err(Reject::BudgetSpent) } else { Ok(()) }
     }
 
     /// The source that it is for.
@@ -84,25 +112,55 @@ impl<'r> Admitted<'r> {
     }
 }
 
+/// What a head alone says.
+enum Head<'r> {
+    /// A request that claims to be signed.
+    Claim { claim: Claim<'r>, share: Share, over_budget: bool },
+    /// A request without a signature, of a source that has handshakes without one.
+    Unsigned(Share),
+    /// A handshake without a body.
+    Handshake(Answer),
+}
+
 /// Everything that the head alone decides; `declared` is the length of the body as it says.
 fn admit_head<'r>(
     received: &'r Received,
     declared: Option<u64>,
     source: &Source,
     budget: &Rc<Budget>,
-) -> Result<(Claim<'r>, Share), Reject> {
+) -> Result<Head<'r>, Reject> {
     let Received { head, received_ns, .. } = received;
+    let framing = Framing::read(&head.headers);
+    framing.check(head)?;
+    if declared == Some(0)
+        && let Some(answer) = source.handshakes.at_head(head)
+    {
+        return answer.map(Head::Handshake);
+    }
     if head.method != Method::POST {
         return Err(Reject::MethodNotAllowed);
     }
-    let framing = Framing::read(&head.headers);
-    framing.check(head)?;
     if declared.is_some_and(|bytes| bytes > source.body_bytes_max) {
         return Err(Reject::BodyTooLarge);
     }
     framing.check_media(source)?;
-    let claim = source.verifier.claim(&head.into(), *received_ns)?;
-    Ok((claim, budget.share(declared.unwrap_or(0))?))
+    let handshakes = &source.handshakes;
+    let bytes = declared.unwrap_or(0);
+    let claim = match source.verifier.claim(&head.into(), *received_ns) {
+        Err(Reject::SignatureMissing)
+            if declared.is_some_and(|n| handshakes.may_be_unsigned(n)) =>
+        {
+            return Ok(Head::Unsigned(budget.overdraw(bytes)));
+        }
+        claim => claim?,
+    };
+    match budget.share(bytes) {
+        Ok(share) => Ok(Head::Claim { claim, share, over_budget: false }),
+        Err(_) if declared.is_some_and(|bytes| handshakes.may_be(bytes)) => {
+            Ok(Head::Claim { claim, share: budget.overdraw(bytes), over_budget: true })
+        }
+        Err(spent) => Err(spent),
+    }
 }
 
 /// The headers that say what a request is, gathered in one pass.

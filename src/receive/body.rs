@@ -33,6 +33,12 @@ impl Budget {
         self.held.get()
     }
 
+    /// Takes `bytes` whether they are there or not.
+    pub(super) fn overdraw(self: &Rc<Self>, bytes: u64) -> Share {
+        self.held.set(self.held.get().saturating_add(bytes));
+        Share { budget: Rc::clone(self), bytes }
+    }
+
     /// Takes `bytes` until the share is dropped.
     pub fn share(self: &Rc<Self>, bytes: u64) -> Result<Share, Reject> {
         let mut share = Share { budget: Rc::clone(self), bytes: 0 };
@@ -52,7 +58,7 @@ impl Share {
     fn grow_to(&mut self, bytes: u64) -> Result<(), Reject> {
         let more = bytes.saturating_sub(self.bytes);
         let held = self.budget.held.get().saturating_add(more);
-        if held > self.budget.bytes_max {
+        if more > 0 && held > self.budget.bytes_max {
             return Err(Reject::BudgetSpent);
         }
         self.budget.held.set(held);

@@ -10,7 +10,7 @@ mod problem;
 mod routes;
 mod serve;
 
-pub use admitted::{Admitted, Received};
+pub use admitted::{Admission, Admitted, Received};
 pub use body::Budget;
 pub use connection::{Connection, Connections, Deadlines, Entered};
 pub use problem::{accepted, refused};

@@ -70,7 +70,7 @@ impl SignatureEncoding {
         (count <= SIGNATURE_BYTES_MAX).then_some(count)
     }
 
-    pub(super) fn encode(self, bytes: &[u8]) -> String {
+    pub(crate) fn encode(self, bytes: &[u8]) -> String {
         match self {
             Self::Hex => encode_hex(bytes),
             Self::Base64 => STANDARD.encode(bytes),

@@ -34,7 +34,7 @@ mod sign;
 mod verified;
 
 use http::{HeaderMap, HeaderName, Method, request};
-use ring::digest;
+use ring::{digest, hmac};
 
 pub use self::answers::{Answers, Delivery, Patience};
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
@@ -49,7 +49,7 @@ pub use self::verified::Verified;
 
 use self::compile::Scheme;
 use self::jwt::Token;
-use self::keys::Secret;
+use self::keys::{Key, Secret};
 use self::template::Signed;
 use self::token::Place;
 use crate::reject::Reject;
@@ -191,6 +191,14 @@ impl Verifier {
     /// Whether the query holds the secret itself, so that it must never be kept.
     pub fn credential_in_query(&self) -> bool {
         matches!(&self.scheme, Scheme::Token(token) if matches!(token.place, Place::Query(_)))
+    }
+
+    /// The MAC of `text` under one of the secrets; none if that is no key of a MAC.
+    fn mac(&self, index: SecretIndex, text: &[u8]) -> Option<hmac::Tag> {
+        match &self.secrets.get(index.as_usize())?.key {
+            Key::Mac(key) => Some(hmac::sign(key, text)),
+            Key::Public(_) | Key::Token(_) => None,
+        }
     }
 
     /// The name of a secret of this verifier.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Answers, Delivery};
 use super::spec::{Algorithm, Format, SchemeSpec};
+use crate::handshake::HandshakeSpec;
 use crate::identify::IdentitySpec;
 use crate::limits;
 
@@ -84,6 +85,9 @@ pub struct Profile {
     /// How it tries, and how long.
     #[serde(default)]
     pub delivery: Delivery,
+    /// What it asks before or between its events.
+    #[serde(default, rename = "handshake")]
+    pub handshakes: Vec<HandshakeSpec>,
     /// What else its users should know.
     #[serde(default)]
     pub notes: Notes,

@@ -1,5 +1,7 @@
 //! Admitted -> Verified: the only place that makes a [`Verified`].
 
+use ring::hmac;
+
 use super::SecretIndex;
 use crate::receive::Admitted;
 use crate::reject::Reject;
@@ -22,6 +24,12 @@ impl<'r> Verified<'r> {
     /// The request.
     pub fn admitted(&self) -> &'r Admitted<'r> {
         self.admitted
+    }
+
+    /// The MAC of `text` under the secret that matched; none if that is a public key. For
+    /// handshakes alone, which see to it that no such MAC is a signature.
+    pub(crate) fn mac(&self, text: &[u8]) -> Option<hmac::Tag> {
+        self.admitted.source().verifier.mac(self.secret, text)
     }
 
     /// The name of the secret that matched.

@@ -20,6 +20,7 @@ mod admin;
 mod answers;
 mod config;
 mod demo;
+mod handshakes;
 mod kill;
 mod line;
 mod refused;
