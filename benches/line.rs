@@ -90,7 +90,13 @@ fn requests(next: &mut u64) -> Bytes {
         );
         let body = format!("{}\"}}}}", &body[..BODY_BYTES - 3]);
         let now_ns = Clock::System.wall_ns();
-        let input = SignInput { id: &id, now_ns, event_type: "push", body: body.as_bytes() };
+        let input = SignInput {
+            id: &id,
+            now_ns,
+            event_type: "push",
+            target: "/bench",
+            body: body.as_bytes(),
+        };
         wire.push_str("POST /bench HTTP/1.1\r\nhost: forebay\r\nuser-agent: Standard-Webhooks\r\n");
         wire.push_str("accept: */*\r\n");
         for (name, value) in signer.sign(&input).expect("it can sign") {

@@ -46,7 +46,8 @@ fn secret(profile: &Profile) -> NamedSecret {
 }
 
 fn signed(profile: &Profile, body: &[u8]) -> HeaderMap {
-    let input = SignInput { id: "evt_1", now_ns: NOW_NS, event_type: "room_started", body };
+    let input =
+        SignInput { id: "evt_1", now_ns: NOW_NS, event_type: "room_started", target: "/", body };
     sign(profile, secret(profile), &input).expect("presets sign").into_iter().collect()
 }
 

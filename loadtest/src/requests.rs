@@ -58,7 +58,13 @@ impl Signer {
     pub(crate) fn write(&self, into: &mut Vec<u8>, number: u64, now_ns: u64) -> io::Result<()> {
         let id = format!("msg_{:x}_{number}", self.run);
         let body = self.body(&id);
-        let input = SignInput { id: &id, now_ns, event_type: EVENT_TYPE, body: body.as_bytes() };
+        let input = SignInput {
+            id: &id,
+            now_ns,
+            event_type: EVENT_TYPE,
+            target: PATH,
+            body: body.as_bytes(),
+        };
         let headers = self.inner.sign(&input).map_err(io::Error::other)?;
         let head = format!(
             "POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: forebay-loadtest\r\n\

@@ -238,8 +238,13 @@ impl Sender {
     }
 
     fn headers(&self, sent: &Sent, body: &[u8]) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
-        let input =
-            SignInput { id: &sent.id, now_ns: sent.time_ns, event_type: sent.event_type, body };
+        let input = SignInput {
+            id: &sent.id,
+            now_ns: sent.time_ns,
+            event_type: sent.event_type,
+            target: "/",
+            body,
+        };
         let profile = verify::preset(PRESET).ok_or("the demo's preset is missing")?;
         Ok(verify::sign(profile, self.secret.clone(), &input)?)
     }

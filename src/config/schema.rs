@@ -240,6 +240,18 @@ pub(super) const KEYS: &[Key] = &[
         "How far a signed timestamp may be off. Default: the preset's.",
     ),
     key(
+        "source.public_url",
+        Form::Text,
+        "",
+        "This receiver's URL as its senders call it, up to the path, where they sign it: `https://hooks.example.com`.",
+    ),
+    key(
+        "source.params",
+        Form::Table,
+        "",
+        "What a scheme needs to know of the account at the sender, by the names in its `param:`.",
+    ),
+    key(
         "source.unsafe_no_auth",
         Form::Truth,
         "false",

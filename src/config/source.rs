@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::Deserialize;
+use toml::de::ValueDeserializer;
+
 use super::error::Problem;
 use super::lane::ReadLane;
 use super::near::nearest;
@@ -167,7 +170,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         check_against_lane(section, lane, (effective, body_bytes_max));
     }
     let (secrets, values) = secrets?;
-    let settings = Settings { tolerance, unsafe_no_auth: section.truth("unsafe_no_auth")? };
+    let settings = settings(section, tolerance)?;
     let verifier = Verifier::new(&recipe.scheme, values, &settings)
         .map_err(|error| report(section, &error))
         .ok()?;
@@ -188,6 +191,25 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         secrets,
         tolerance: effective,
     })
+}
+
+/// What the source says that its scheme may need.
+fn settings(section: &Section<'_>, tolerance: Option<Duration>) -> Option<Settings> {
+    let public_url = section.text("public_url").map(str::to_owned);
+    if section.has("public_url") && public_url.is_none() {
+        return None;
+    }
+    let mut params = BTreeMap::new();
+    if let Some(value) = section.value("params") {
+        let read = Deserialize::deserialize(ValueDeserializer::from(value.clone()));
+        if read.is_err() {
+            let cure = "write params = { NAME = \"TEXT\" }";
+            section.refuse("params", "is no table of texts", cure);
+        }
+        params = read.ok()?;
+    }
+    let unsafe_no_auth = section.truth("unsafe_no_auth")?;
+    Some(Settings { tolerance, public_url, params, unsafe_no_auth })
 }
 
 /// A path as it arrives in a request line: it is compared byte by byte.

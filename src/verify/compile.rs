@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 
+use super::compose::{Base, Composed};
 use super::head::{LABELS_MAX, Needed, OTHERS_MAX, Shape};
 use super::json::Paths;
 use super::jwt::Jwt;
@@ -78,10 +79,32 @@ impl Scheme {
         if spec.jwt.is_some() {
             return wrong("jwt", "belongs to format = \"jwt\"; set that or remove the table");
         }
-        let mut builder = Builder { spec, others: Vec::new(), labels: Vec::new() };
+        let mut builder = Builder { spec, settings, others: Vec::new(), labels: Vec::new() };
         let template = builder.template(algorithm, label, time.as_ref())?;
         Ok(Self::Template(Box::new(template)))
     }
+}
+
+/// The public URL, for a scheme that signs it.
+fn base(settings: &Settings) -> Result<Base, SpecError> {
+    let refused = |message| Err(SpecError::new("public_url", message));
+    let Some(url) = &settings.public_url else {
+        return refused(
+            "is missing, and this sender signs the URL that it calls; write the address that it \
+             was given, up to the path: \"https://hooks.example.com\"",
+        );
+    };
+    let wrong = "is no base of a URL; write it as \"https://hooks.example.com\", without a query";
+    Base::new(url).map_or_else(|| refused(wrong), Ok)
+}
+
+/// What the source says under this name.
+fn param<'s>(settings: &'s Settings, name: &str) -> Result<&'s [u8], SpecError> {
+    let text = settings.params.get(name).filter(|text| !text.is_empty());
+    text.map(String::as_bytes).ok_or_else(|| {
+        let message = "is missing; copy it from the account at the sender";
+        SpecError::new(format!("params.{name}"), message)
+    })
 }
 
 /// The scheme of a sender that signs nothing.
@@ -140,6 +163,7 @@ impl SchemeSpec {
 
 struct Builder<'s> {
     spec: &'s SchemeSpec,
+    settings: &'s Settings,
     others: Vec<Needed>,
     labels: Vec<Box<[u8]>>,
 }
@@ -163,6 +187,8 @@ impl Builder<'_> {
             header: needed(spec, "header", &spec.header)?,
             shape: self.shape(label)?,
             others: std::mem::take(&mut self.others),
+            composed: parts.iter().any(|part| matches!(part, Part::Composed(_))),
+            base: self.base(&parts)?,
             parts,
             time,
         };
@@ -177,23 +203,38 @@ impl Builder<'_> {
             parts.push(match text.split_once(':') {
                 None if text == "body" => Part::Body,
                 Some(("literal", literal)) => Part::Literal(literal.as_bytes().into()),
+                Some(("param", name)) => Part::Literal(param(self.settings, name)?.into()),
                 Some(("header", name)) => Part::Header(self.other(&key, name)?),
                 Some(("kv", label)) => Part::Label(self.label(&key, label)?),
                 _ => {
-                    let message = format!(
-                        "{text:?} is not a part; write \"literal:TEXT\", \"header:NAME\", \
-                         \"kv:LABEL\" or \"body\""
-                    );
-                    return wrong(&key, message);
+                    let Some(composed) = Composed::named(text) else {
+                        let message = format!(
+                            "{text:?} is not a part; write \"literal:TEXT\", \"header:NAME\", \
+                             \"kv:LABEL\", \"body\" or another one of the README"
+                        );
+                        return wrong(&key, message);
+                    };
+                    Part::Composed(composed)
                 }
             });
         }
-        if !parts.contains(&Part::Body) {
+        let covers_body = |part: &Part| match part {
+            Part::Composed(composed) => composed.covers_body(),
+            part => *part == Part::Body,
+        };
+        if !parts.iter().any(covers_body) {
             let message = "has no \"body\": without it anyone could put another body under a \
                            valid signature; add it";
             return wrong("signed", message);
         }
         Ok(parts)
+    }
+
+    /// The public URL, where it is signed.
+    fn base(&self, parts: &[Part]) -> Result<Option<Base>, SpecError> {
+        let needs_url =
+            |part: &Part| matches!(part, Part::Composed(composed) if composed.needs_url());
+        if parts.iter().any(needs_url) { base(self.settings).map(Some) } else { Ok(None) }
     }
 
     fn time(&mut self, time: &TimeSpec) -> Result<TimeRule, SpecError> {
@@ -228,7 +269,7 @@ impl Builder<'_> {
             return wrong("prefix", "belongs to format = \"plain\" or \"jwt\"; remove it");
         }
         let label = match (label, spec.format) {
-            (Some(_), Format::Plain) => {
+            (Some(_), Format::Plain | Format::CommaList) => {
                 return wrong("label", "belongs to a list format; use `prefix` or remove it");
             }
             (None | Some(""), Format::KvList | Format::SpaceList) => {
@@ -246,6 +287,7 @@ impl Builder<'_> {
                 Ok(Shape::KvList { separator, label, labels })
             }
             Format::SpaceList => Ok(Shape::SpaceList { label }),
+            Format::CommaList => Ok(Shape::CommaList),
             Format::Plain | Format::Jwt => {
                 let prefix = spec.prefix.as_deref().unwrap_or_default().as_bytes().into();
                 Ok(Shape::Plain { prefix })

@@ -169,6 +169,8 @@ pub(super) enum Shape {
     KvList { separator: u8, label: Box<[u8]>, labels: Vec<Box<[u8]>> },
     /// `v1,.. v1a,..`: versioned entries between spaces.
     SpaceList { label: Box<[u8]> },
+    /// Signatures between commas.
+    CommaList,
 }
 
 impl Shape {
@@ -204,6 +206,11 @@ impl Shape {
                 }
                 if found.labels.iter().flatten().count() < labels.len() {
                     return Err(Reject::SignatureMalformed);
+                }
+            }
+            Self::CommaList => {
+                for entry in entries(value, b',') {
+                    keep(&mut found, value, entry, &mut readable);
                 }
             }
             Self::SpaceList { label } => {

@@ -24,6 +24,17 @@ pub(super) enum Key {
     Token(token::Digest),
 }
 
+impl Key {
+    /// Whether it made this signature over the whole message; in constant time for a MAC.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Mac(key) => hmac::verify(key, message, signature).is_ok(),
+            Self::Public(key) => key.verify(message, signature).is_ok(),
+            Self::Token(_) => false,
+        }
+    }
+}
+
 /// A live secret.
 #[derive(Clone, Debug)]
 pub(super) struct Secret {
@@ -130,7 +141,12 @@ impl SchemeSpec {
 
     /// The length of the key that a secret stands for, or why it stands for none.
     pub fn secret_bytes(&self, secret: &super::SecretText) -> Result<usize, String> {
-        self.use_of(secret.expose_secret()).decode().map(|key| key.len())
+        self.key_of(secret).map(|key| key.len())
+    }
+
+    /// The bytes of the key that a secret stands for, or why it stands for none.
+    pub(super) fn key_of(&self, secret: &super::SecretText) -> Result<Vec<u8>, String> {
+        self.use_of(secret.expose_secret()).decode()
     }
 }
 

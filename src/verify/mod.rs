@@ -21,15 +21,17 @@ mod encoding;
 mod time;
 mod head;
 pub(crate) mod json;
+mod query;
 mod public;
+mod token;
 mod keys;
+mod compose;
 mod compile;
 mod template;
 pub(crate) mod jwt;
-mod query;
-mod token;
 mod answers;
 mod profile;
+mod private;
 mod sign;
 mod verified;
 
@@ -40,7 +42,7 @@ pub use self::answers::{Answers, Delivery, Patience};
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
 pub use self::profile::{Family, Notes, Profile, preset, presets};
 pub use self::secret::{NamedSecret, SecretIndex, SecretText};
-pub use self::sign::{SignInput, Signer, sign};
+pub use self::sign::{SignInput, SignedRequest, Signer, sign};
 pub use self::spec::{
     Algorithm, Format, JwtSpec, KeyPairSpec, SchemeSpec, Settings, SpecError, TimeSpec,
 };
@@ -126,7 +128,7 @@ impl Verifier {
     /// tolerance, and for a JWT the token itself.
     pub fn claim<'h>(&self, head: &Head<'h>, now_ns: u64) -> Result<Claim<'h>, Reject> {
         let proof = match &self.scheme {
-            Scheme::Template(template) => Proof::Template(template.claim(head.headers, now_ns)?),
+            Scheme::Template(template) => Proof::Template(template.claim(head, now_ns)?),
             Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, head.headers, now_ns)?),
             Scheme::Token(token) => Proof::Done(token.claim(&self.secrets, head)?),
             Scheme::Open => Proof::Done(SecretIndex::NONE),

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, percent_encode};
 
 use crate::reject::Reject;
 
@@ -37,6 +37,14 @@ pub(super) fn only<'q>(target: &'q str, name: &[u8]) -> Result<Cow<'q, [u8]>, Re
         None if value.is_empty() => Err(Reject::SignatureMissing),
         None => Ok(value),
     }
+}
+
+/// Puts one more parameter behind a target.
+pub(super) fn add(target: &mut String, name: &[u8], value: &[u8]) {
+    target.push(if target.contains('?') { '&' } else { '?' });
+    target.extend(percent_encode(name, NON_ALPHANUMERIC));
+    target.push('=');
+    target.extend(percent_encode(value, NON_ALPHANUMERIC));
 }
 
 fn decoded(text: &[u8]) -> Cow<'_, [u8]> {

@@ -34,7 +34,9 @@ pub struct SchemeSpec {
     /// Other names of headers that `header` and `signed` speak of.
     #[serde(default)]
     pub aliases: BTreeMap<String, Vec<String>>,
-    /// The parts of the signed bytes, in order: `literal:TEXT`, `header:NAME`, `kv:LABEL`, `body`.
+    /// The parts of the signed bytes, in order: `literal:TEXT`, `param:NAME`, `header:NAME`,
+    /// `kv:LABEL`, `body`, `body:sha256`, `body:crc32`, `query`, `url`, `url:twilio`,
+    /// `url:plivo-v3`.
     #[serde(default)]
     pub signed: Vec<String>,
     /// How the signature is written; a JWT has its own way.
@@ -56,6 +58,11 @@ pub struct Settings {
     /// The greatest age of a signed time, in place of the scheme's own; it also bounds the future
     /// where it is the smaller.
     pub tolerance: Option<Duration>,
+    /// The URL of this receiver as the senders call it, up to where the path of a source begins:
+    /// `https://hooks.example.com`. Some senders sign it.
+    pub public_url: Option<String>,
+    /// What else the scheme has to know of the account at the sender, by the names in `param:`.
+    pub params: BTreeMap<String, String>,
     /// The source takes whatever arrives; only with a scheme that verifies nothing.
     pub unsafe_no_auth: bool,
 }
@@ -116,6 +123,8 @@ pub enum Format {
     KvList,
     /// Versioned entries between spaces: `v1,.. v1,..`.
     SpaceList,
+    /// Signatures between commas.
+    CommaList,
     /// A JSON Web Token whose claims hold a digest of the body.
     Jwt,
 }

@@ -5,11 +5,10 @@
 //! time, decoded, and only at their full length. `ring` compares in constant time only over one
 //! contiguous message, hence `subtle`.
 
-use http::HeaderMap;
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq as _;
 
-use super::DigestOf;
+use super::compose::{Asked, Base, Composed};
 use super::encoding::{MAC_BYTES_MAX, SIGNATURE_BUFFER, SignatureBuffer, SignatureEncoding};
 use super::head::{Found, Needed, Shape, Values};
 use super::json::{Paths, Slot};
@@ -17,6 +16,7 @@ use super::keys::{Key, Secret};
 use super::secret::SecretIndex;
 use super::spec::Algorithm;
 use super::time::{TimeUnit, Tolerance};
+use super::{DigestOf, Head};
 use crate::limits;
 use crate::reject::Reject;
 
@@ -34,6 +34,9 @@ pub(super) struct Template {
     /// Headers that are signed or hold the time.
     pub(super) others: Vec<Needed>,
     pub(super) parts: Vec<Part>,
+    /// Whether a part has to be made first.
+    pub(super) composed: bool,
+    pub(super) base: Option<Base>,
     pub(super) time: Option<TimeRule>,
 }
 
@@ -44,6 +47,7 @@ pub(super) enum Part {
     Header(usize),
     Label(usize),
     Body,
+    Composed(Composed),
 }
 
 /// Where the signed time is, and how near to now it must be.
@@ -80,12 +84,8 @@ impl TimeRule {
 impl Template {
     /// Judges the head: every needed header once, a candidate of the right length, a time in
     /// tolerance.
-    pub(super) fn claim<'h>(
-        &self,
-        headers: &'h HeaderMap,
-        now_ns: u64,
-    ) -> Result<Signed<'h>, Reject> {
-        let values = Values::read(&self.header, &self.others, headers)?;
+    pub(super) fn claim<'h>(&self, head: &Head<'h>, now_ns: u64) -> Result<Signed<'h>, Reject> {
+        let values = Values::read(&self.header, &self.others, head.headers)?;
         let found = match self.algorithm.tag_bytes() {
             Some(bytes) => {
                 let length = self.encoding.text_bytes(bytes);
@@ -93,7 +93,8 @@ impl Template {
             }
             None => self.find_public(values.signature)?,
         };
-        let signed = Signed { values, found };
+        let asked = self.composed.then(|| Box::new(Asked::new(head)));
+        let signed = Signed { values, found, asked };
         if let Some(time) = &self.time {
             match time.from {
                 TimeFrom::Header(index) => time.check(values.other(index)?, now_ns)?,
@@ -126,8 +127,8 @@ impl Template {
         now_ns: u64,
     ) -> Result<SecretIndex, Reject> {
         let secret = match self.algorithm.mac() {
-            Some(_) => self.check_mac(secrets, signed, body)?,
-            None => self.check_public(secrets, signed, body)?,
+            Some(_) if !self.composed => self.check_mac(secrets, signed, body)?,
+            _ => self.check_whole(secrets, signed, body)?,
         };
         // A time inside the body is believed only now that the body is.
         if let Some(time) = &self.time
@@ -163,26 +164,54 @@ impl Template {
         Err(Reject::SignatureWrong)
     }
 
-    fn check_public(
+    /// Checks what cannot be fed to a MAC piece by piece.
+    fn check_whole(
         &self,
         secrets: &[Secret],
         signed: &Signed<'_>,
         body: &[u8],
     ) -> Result<SecretIndex, Reject> {
-        let mut message = Vec::with_capacity(body.len() + 256);
-        self.feed(signed, body, |_, bytes| message.extend_from_slice(bytes))?;
-        let pairs = signed.signatures().flat_map(|text| {
-            secrets.iter().enumerate().map(move |(index, secret)| (text, index, secret))
-        });
+        let messages = self.messages(signed, body, |_| true)?;
         let mut buffer = SIGNATURE_BUFFER;
-        for (text, index, secret) in pairs.take(PUBLIC_KEY_CHECKS_MAX) {
-            let Key::Public(key) = &secret.key else { continue };
-            let signature = self.decode_public(text, &mut buffer);
-            if signature.is_some_and(|signature| key.verify(&message, signature).is_ok()) {
-                return Ok(SecretIndex::new(index));
+        let mut checks_left = PUBLIC_KEY_CHECKS_MAX;
+        for text in signed.signatures() {
+            let Some(signature) = self.decode_public(text, &mut buffer) else { continue };
+            for (index, secret) in secrets.iter().enumerate() {
+                for message in &messages {
+                    checks_left = checks_left.checked_sub(1).ok_or(Reject::SignatureWrong)?;
+                    if secret.key.verifies(message, signature) {
+                        return Ok(SecretIndex::new(index));
+                    }
+                }
             }
         }
         Err(Reject::SignatureWrong)
+    }
+
+    /// Every text that may have been signed, the likeliest first, of the parts that are wanted.
+    fn messages(
+        &self,
+        signed: &Signed<'_>,
+        body: &[u8],
+        wanted: impl Fn(&Part) -> bool,
+    ) -> Result<Vec<Vec<u8>>, Reject> {
+        let mut messages = vec![Vec::with_capacity(body.len() + 256)];
+        for part in self.parts.iter().filter(|part| wanted(part)) {
+            let Part::Composed(composed) = part else {
+                let bytes = signed.bytes_of(part, body)?;
+                for message in &mut messages {
+                    message.extend_from_slice(bytes);
+                }
+                continue;
+            };
+            let asked = signed.asked.as_deref().ok_or(Reject::CannotVerify)?;
+            let texts = composed.texts(self.base.as_ref(), *asked, body)?;
+            let longer = |text: &Vec<u8>| {
+                messages.iter().map(|message| [&message[..], text].concat()).collect::<Vec<_>>()
+            };
+            messages = texts.iter().flat_map(longer).collect();
+        }
+        Ok(messages)
     }
 
     /// Hands out the signed bytes, part by part. Fails only if `signed` was made by another
@@ -194,13 +223,7 @@ impl Template {
         mut each: impl FnMut(&Part, &[u8]),
     ) -> Result<(), Reject> {
         for part in &self.parts {
-            let bytes = match part {
-                Part::Literal(text) => text,
-                Part::Header(index) => signed.values.other(*index)?,
-                Part::Label(index) => signed.label(*index)?,
-                Part::Body => body,
-            };
-            each(part, bytes);
+            each(part, signed.bytes_of(part, body)?);
         }
         Ok(())
     }
@@ -212,10 +235,17 @@ impl Template {
         signed: &Signed<'_>,
         body: &[u8],
     ) -> Result<digest::Digest, Reject> {
+        let wanted = |part: &Part| {
+            over == DigestOf::Signed || !self.time.as_ref().is_some_and(|time| time.is(part))
+        };
+        if self.composed {
+            let messages = self.messages(signed, body, wanted)?;
+            let first = messages.first().ok_or(Reject::CannotVerify)?;
+            return Ok(digest::digest(&digest::SHA256, first));
+        }
         let mut sha256 = digest::Context::new(&digest::SHA256);
         self.feed(signed, body, |part, bytes| {
-            let time = self.time.as_ref().is_some_and(|time| time.is(part));
-            if over == DigestOf::Signed || !time {
+            if wanted(part) {
                 sha256.update(bytes);
             }
         })?;
@@ -228,9 +258,22 @@ impl Template {
 pub(super) struct Signed<'h> {
     values: Values<'h>,
     found: Found,
+    /// Only for schemes that need it, so that the others do not carry it.
+    asked: Option<Box<Asked<'h>>>,
 }
 
 impl<'h> Signed<'h> {
+    /// A part that stands in the request as it is.
+    fn bytes_of<'p>(&'p self, part: &'p Part, body: &'p [u8]) -> Result<&'p [u8], Reject> {
+        Ok(match part {
+            Part::Literal(text) => text,
+            Part::Header(index) => self.values.other(*index)?,
+            Part::Label(index) => self.label(*index)?,
+            Part::Body => body,
+            Part::Composed(_) => return Err(Reject::CannotVerify),
+        })
+    }
+
     fn signatures(&self) -> impl Iterator<Item = &'h [u8]> {
         let value = self.values.signature;
         self.found.signatures().iter().map(move |span| span.of(value).unwrap_or_default())

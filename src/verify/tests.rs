@@ -50,7 +50,7 @@ fn within(tolerance: Duration) -> Settings {
 fn input(now_ns: u64) -> SignInput<'static> {
     // The times are for senders that sign none but in the body.
     let body = br#"{"id":"id-1","type":"x.y","webhookTimestamp":1700000000000}"#;
-    SignInput { id: "id-1", now_ns, event_type: "x.y", body }
+    SignInput { id: "id-1", now_ns, event_type: "x.y", target: "/", body }
 }
 
 fn signed(profile: &Profile, input: &SignInput<'_>) -> HeaderMap {
@@ -188,7 +188,8 @@ fn each_mistake_in_a_scheme_names_its_key_and_the_cure() {
     let swap = |from: &str, to: &str| GOOD.replace(from, to);
     for (text, key, cure) in [
         (swap("[\"body\"]", "[]"), "signed", "add it"),
-        (swap("[\"body\"]", "[\"body\", \"url\"]"), "signed[1]", "write \"literal:TEXT\""),
+        (swap("[\"body\"]", "[\"body\", \"urn\"]"), "signed[1]", "write \"literal:TEXT\""),
+        (swap("[\"body\"]", "[\"url\"]"), "signed", "another body"),
         (swap("[\"body\"]", "[\"header:a b\", \"body\"]"), "signed[0]", "use letters"),
         (swap("[\"body\"]", "[\"kv:t\", \"body\"]"), "signed[0]", "set format = \"kvlist\""),
         (swap("x-sig", ""), "header", "use letters"),
