@@ -28,6 +28,12 @@ impl Appended {
     pub fn end(&self) -> u64 {
         self.end
     }
+
+    /// Of two events of one request the one that is safe last.
+    #[must_use]
+    pub fn or_later(self, other: Self) -> Self {
+        if other.end > self.end { other } else { self }
+    }
 }
 
 /// A receiver's way into one lane's log.
@@ -47,7 +53,7 @@ impl Writer {
 
     /// Appends an event. If the log refuses, its key is free again.
     pub fn append(&self, unique: Unique<'_>) -> Result<Appended, AppendError> {
-        let body = unique.identified().verified().admitted().body();
+        let body = unique.identified().body();
         let end = self.record(Kind::Event, unique.key(), unique.identified(), body)?;
         unique.appended(end);
         Ok(Appended { end })

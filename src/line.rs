@@ -117,8 +117,9 @@ impl Line {
         };
         counters.received(self.receiver, admitted.body().len() as u64);
         let mut waited = Duration::ZERO;
+        let mut batch = Batch::default();
         let (appended, outcome) = loop {
-            let wait = match Reject::guard(|| self.keep(&admitted, seat))? {
+            let wait = match Reject::guard(|| self.keep(&admitted, seat, &mut batch))? {
                 Kept::Done(appended, outcome) => break (appended, outcome),
                 Kept::Handshake(answer) => return Ok(Ended::Handshake(answer)),
                 Kept::TwinInside => TWIN_WAIT,
@@ -134,13 +135,29 @@ impl Line {
     }
 
     /// The stages that never wait.
-    fn keep(&self, admitted: &Admitted<'_>, seat: &Seat) -> Result<Kept, Reject> {
+    fn keep(
+        &self,
+        admitted: &Admitted<'_>,
+        seat: &Seat,
+        batch: &mut Batch,
+    ) -> Result<Kept, Reject> {
         let verified = Verified::verify(admitted)?;
         if let Some(answer) = admitted.source().handshakes.signed(&verified)? {
             return Ok(Kept::Handshake(answer));
         }
         admitted.within_budget()?;
-        let identified = Identified::identify(verified);
+        for identified in Identified::identify(verified).skip(batch.kept) {
+            match self.keep_event(identified, seat)? {
+                Kept::Done(appended, outcome) => batch.add(appended, outcome),
+                later => return Ok(later),
+            }
+        }
+        // A request carries at least one event.
+        let (appended, outcome) = batch.last.take().ok_or(Reject::Panicked)?;
+        Ok(Kept::Done(appended, outcome))
+    }
+
+    fn keep_event(&self, identified: Identified<'_>, seat: &Seat) -> Result<Kept, Reject> {
         let Lane { table, log, .. } = &*seat.lane;
         match Delivery::dedupe(identified, table, &self.fingerprinter, self.steady)? {
             Delivery::Unique(unique) => match seat.writer.append(unique) {
@@ -217,6 +234,26 @@ enum Ended {
     Acked(Acked, Outcome),
     /// It was a handshake.
     Handshake(Answer),
+}
+
+/// How far the events of one request have come: all are kept before any is acknowledged. If one
+/// is refused, those before it are duplicates when the sender tries again.
+#[derive(Default)]
+struct Batch {
+    kept: usize,
+    last: Option<(Appended, Outcome)>,
+}
+
+impl Batch {
+    /// One more is kept; a request with anything new in it counts as new.
+    fn add(&mut self, appended: Appended, outcome: Outcome) {
+        self.kept += 1;
+        self.last = Some(match self.last.take() {
+            None => (appended, outcome),
+            Some((before, Outcome::Accepted)) => (before.or_later(appended), Outcome::Accepted),
+            Some((before, _)) => (before.or_later(appended), outcome),
+        });
+    }
 }
 
 /// What became of an admitted request without waiting.

@@ -1,23 +1,45 @@
 //! Verified -> Identified: the only place that makes an [`Identified`].
 
-use super::{EventKey, Identity};
-use crate::reject::Reject;
-use crate::verify::Verified;
+use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
 
-/// A verified request of which we know which event it carries.
+use super::{EventKey, Identity, Item};
+use crate::reject::Reject;
+use crate::verify::{DigestOf, Verified};
+
+/// A verified request, or an item of its batch, of which we know which event it carries.
 #[derive(Debug)]
 pub struct Identified<'v> {
     verified: Verified<'v>,
     identity: Identity<'v>,
+    item: Option<(Range<usize>, Rc<Digests>)>,
+}
+
+/// The digests of a batch's request, each made once: every item's key may need them.
+#[derive(Debug, Default)]
+struct Digests {
+    signed: Cell<Option<[u8; 32]>>,
+    but_time: Cell<Option<[u8; 32]>>,
 }
 
 impl<'v> Identified<'v> {
-    /// Reads the identity by the source's rules.
-    pub fn identify(verified: Verified<'v>) -> Self {
+    /// Reads the identity by the source's rules, of each event that the request carries.
+    pub fn identify(verified: Verified<'v>) -> impl Iterator<Item = Self> {
         let admitted = verified.admitted();
         let rules = &admitted.source().identity;
-        let identity = rules.extract(admitted.headers(), admitted.body());
-        Self { verified, identity }
+        let items = rules.items(admitted.headers(), admitted.body());
+        let single = items.is_none().then(|| {
+            let identity = rules.extract(admitted.headers(), admitted.body());
+            Self { verified, identity, item: None }
+        });
+        let digests = Rc::<Digests>::default();
+        let item = move |Item { bytes, identity }| Self {
+            verified,
+            identity,
+            item: Some((bytes, Rc::clone(&digests))),
+        };
+        single.into_iter().chain(items.into_iter().flatten().map(item))
     }
 
     /// The request.
@@ -30,11 +52,32 @@ impl<'v> Identified<'v> {
         &self.identity
     }
 
+    /// The bytes of the event: the body, or its part of a batch's body.
+    pub fn body(&self) -> &'v [u8] {
+        let body = self.verified.admitted().body();
+        match &self.item {
+            Some((bytes, _)) => body.get(bytes.clone()).unwrap_or_default(),
+            None => body,
+        }
+    }
+
     /// The event key; what was signed is digested only if the id alone does not make it.
     pub fn key(&self) -> Result<EventKey<'_>, Reject> {
+        self.identity.key(|over| {
+            let Some((_, digests)) = &self.item else { return self.digest(over) };
+            let known = match over {
+                DigestOf::Signed => &digests.signed,
+                DigestOf::SignedButTime => &digests.but_time,
+            };
+            let digest = known.get().map_or_else(|| self.digest(over), Ok)?;
+            known.set(Some(digest));
+            Ok(digest)
+        })
+    }
+
+    fn digest(&self, over: DigestOf) -> Result<[u8; 32], Reject> {
         let admitted = self.verified.admitted();
-        let verifier = &admitted.source().verifier;
-        self.identity.key(|over| verifier.digest(over, admitted.claim(), admitted.body()))
+        admitted.source().verifier.digest(over, admitted.claim(), admitted.body())
     }
 
     /// Whose event it is: as the source says, else as the event does.

@@ -7,7 +7,7 @@ use crate::receive::Admitted;
 use crate::reject::Reject;
 
 /// A request that one of its source's secrets has signed.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Verified<'r> {
     admitted: &'r Admitted<'r>,
     secret: SecretIndex,
