@@ -59,6 +59,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether its events may come by GET, without a body.
+    pub fn takes_get(&self) -> bool {
+        self.preset.is_some_and(|preset| preset.events_by_get)
+    }
+
     /// The rules that find the parts of an event's identity, by key, as written.
     pub fn rules(&self) -> impl Iterator<Item = (&'static str, &RuleText)> {
         let IdentitySpec { event_id, event_type, event_time, tenant, .. } = &self.identity_spec;

@@ -97,6 +97,8 @@ impl<'r> Iterator for Items<'r> {
             Source::Header { name, .. } => header_text(self.headers, name).map(Cow::Borrowed),
             Source::Json { slot, .. } => self.shared.text(*slot),
             Source::Item { slot, .. } => values.text(*slot),
+            // What holds a list is no form.
+            Source::Form { .. } => None,
             Source::Claim(slot) => claims.text(*slot).map(|text| Cow::Owned(text.into())),
         });
         self.index += 1;

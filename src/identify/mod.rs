@@ -36,7 +36,7 @@ use crate::verify::{SchemeSpec, SpecError, jwt};
 
 /// Where an event's identity is, as written in configuration.
 ///
-/// A rule is `header:NAME`, `json:a.b[0].c` or `claim:NAME`; several with `|` between them mean
+/// A rule is `header:NAME`, `json:a.b[0].c`, `form:NAME` or `claim:NAME`; several with `|` between them mean
 /// the first that is there; in a batch also `item:a.b`, a path inside one of its items. A list means all of them, joined by `:`. In the list of an `event_id`
 /// may also stand `digest`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -117,6 +117,7 @@ impl Rules {
             Source::Header { name, .. } => header_text(headers, name).map(Cow::Borrowed),
             Source::Json { slot, .. } => values.text(*slot),
             Source::Claim(slot) => claim_values.text(*slot).map(|text| Cow::Owned(text.into())),
+            Source::Form { name, .. } => form_text(body, name),
             Source::Item { .. } => None,
         })
     }
@@ -175,6 +176,13 @@ fn header_text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str>
         return None;
     }
     std::str::from_utf8(value.as_bytes()).ok()
+}
+
+/// The value of a field of a form that stands once; of two values neither is believed.
+fn form_text<'b>(body: &'b [u8], name: &str) -> Option<Cow<'b, str>> {
+    let mut values = form_urlencoded::parse(body).filter(|(known, _)| known == name);
+    let (_, value) = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 /// Whether a text may stand in an identity.

@@ -41,15 +41,17 @@ pub(super) enum Source {
     Header { name: HeaderName, signed: bool },
     Json { slot: Slot, signed: bool },
     Item { slot: Slot, signed: bool },
+    Form { name: Box<str>, signed: bool },
     Claim(Slot),
 }
 
 impl Source {
     fn signed(&self) -> bool {
         match self {
-            Self::Header { signed, .. } | Self::Json { signed, .. } | Self::Item { signed, .. } => {
-                *signed
-            }
+            Self::Header { signed, .. }
+            | Self::Json { signed, .. }
+            | Self::Item { signed, .. }
+            | Self::Form { signed, .. } => *signed,
             // A token signs its claims.
             Self::Claim(_) => true,
         }
@@ -178,6 +180,9 @@ impl<'s> Compiler<'s> {
                 let slot = self.items.get_or_insert_default().add(path)?;
                 Ok(Source::Item { slot, signed: true })
             }
+            Some(("form", name)) if !name.is_empty() => {
+                Ok(Source::Form { name: name.into(), signed: true })
+            }
             Some(("claim", name)) if self.scheme.format == Format::Jwt => {
                 Ok(Source::Claim(self.claims.get_or_insert_default().add(name)?))
             }
@@ -186,8 +191,8 @@ impl<'s> Compiler<'s> {
                     .to_owned())
             }
             _ => Err(format!(
-                "{text:?} is not a rule; write \"header:NAME\", \"json:data.items[0].id\" or \
-                 \"claim:NAME\""
+                "{text:?} is not a rule; write \"header:NAME\", \"json:data.items[0].id\", \
+                 \"form:NAME\" or \"claim:NAME\""
             )),
         }
     }

@@ -56,6 +56,19 @@ fn what_is_no_text_is_nothing() {
 }
 
 #[test]
+fn a_field_of_a_form_is_decoded_and_stands_once() {
+    let form = |name: &str, body: &str| id_of(&format!("\"form:{name}\""), body);
+    let body = "CallSid=CA1&To=%2B1+2&a=1&a=2&empty=&%63=x";
+    assert_eq!(form("CallSid", body).as_deref(), Some("CA1"));
+    assert_eq!(form("To", body).as_deref(), Some("+1 2"));
+    assert_eq!(form("c", body).as_deref(), Some("x"));
+    for nothing in ["a", "empty", "callsid", "d"] {
+        assert_eq!(form(nothing, body), None, "{nothing}");
+    }
+    assert_eq!(id_of("[\"form:CallSid\", \"form:c\"]", body).as_deref(), Some("CA1:x"));
+}
+
+#[test]
 fn paths_go_into_objects_and_arrays() {
     let body = r#"{"a":{"b":[{"c":"0"},{"c":"1"}],"b.":2},"d":[["x","y"]]}"#;
     assert_eq!(json("a.b[1].c", body).as_deref(), Some("1"));

@@ -137,13 +137,16 @@ fn admit_head<'r>(
     {
         return answer.map(Head::Handshake);
     }
-    if head.method != Method::POST {
+    let by_get = head.method == Method::GET && source.takes_get() && framing.has_no_body(declared);
+    if head.method != Method::POST && !by_get {
         return Err(Reject::MethodNotAllowed);
     }
     if declared.is_some_and(|bytes| bytes > source.body_bytes_max) {
         return Err(Reject::BodyTooLarge);
     }
-    framing.check_media(source)?;
+    if !by_get {
+        framing.check_media(source)?;
+    }
     let handshakes = &source.handshakes;
     let bytes = declared.unwrap_or(0);
     let claim = match source.verifier.claim(&head.into(), *received_ns) {

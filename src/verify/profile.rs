@@ -15,7 +15,7 @@ use crate::identify::IdentitySpec;
 use crate::limits;
 
 /// The data files, one a sender, in the order in which they are listed to people.
-const FILES: [&str; 39] = [
+const FILES: [&str; 45] = [
     include_str!("presets/livekit.toml"),
     include_str!("presets/twitch.toml"),
     include_str!("presets/mux.toml"),
@@ -25,6 +25,9 @@ const FILES: [&str; 39] = [
     include_str!("presets/cloudflare-notifications.toml"),
     include_str!("presets/standard-webhooks.toml"),
     include_str!("presets/svix.toml"),
+    include_str!("presets/twilio.toml"),
+    include_str!("presets/signalwire.toml"),
+    include_str!("presets/signalwire-compatibility.toml"),
     include_str!("presets/getstream.toml"),
     include_str!("presets/sendbird.toml"),
     include_str!("presets/daily.toml"),
@@ -39,6 +42,8 @@ const FILES: [&str; 39] = [
     include_str!("presets/bunny-stream.toml"),
     include_str!("presets/bitmovin.toml"),
     include_str!("presets/telnyx.toml"),
+    include_str!("presets/plivo.toml"),
+    include_str!("presets/messagebird-legacy.toml"),
     include_str!("presets/meta.toml"),
     include_str!("presets/slack.toml"),
     include_str!("presets/stripe.toml"),
@@ -51,6 +56,7 @@ const FILES: [&str; 39] = [
     include_str!("presets/shopify.toml"),
     include_str!("presets/adyen-payload.toml"),
     include_str!("presets/sendgrid.toml"),
+    include_str!("presets/paypal.toml"),
     include_str!("presets/100ms.toml"),
     include_str!("presets/ringcentral.toml"),
     include_str!("presets/bandwidth.toml"),
@@ -70,6 +76,9 @@ pub struct Profile {
     pub references: Vec<String>,
     /// The content types that the sender is known to use, kindly read.
     pub content_types: Vec<String>,
+    /// Events may come by GET too, everything in the query, which the signature then covers.
+    #[serde(default)]
+    pub events_by_get: bool,
     /// The shortest key that the sender lets its users choose, if that is below our own bound.
     #[serde(default = "secret_bytes_min")]
     pub secret_bytes_min: usize,

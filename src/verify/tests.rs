@@ -34,13 +34,24 @@ fn secret(profile: &Profile) -> NamedSecret {
     NamedSecret { name: "current".into(), value: SecretText::new(example_secret(profile)), key_id }
 }
 
-/// The presets whose senders can be played: with a public key nobody can sign.
+/// The presets whose senders can be played with headers alone: with a public key nobody can sign,
+/// and what signs a form or a URL changes both.
 fn signable() -> impl Iterator<Item = &'static Profile> {
-    presets().filter(|profile| profile.scheme.algorithm.mac().is_some())
+    let of_url = |scheme: &SchemeSpec| scheme.signed.iter().any(|part| part.starts_with("url:"));
+    presets()
+        .filter(move |profile| profile.scheme.algorithm.mac().is_some() && !of_url(&profile.scheme))
+}
+
+fn settings() -> Settings {
+    Settings {
+        public_url: Some("https://hooks.example".to_owned()),
+        params: [("webhook_id".to_owned(), "WH-1".to_owned())].into(),
+        ..Settings::default()
+    }
 }
 
 fn verifier(profile: &Profile) -> Verifier {
-    Verifier::new(&profile.scheme, vec![secret(profile)], &Settings::default()).expect("loads")
+    Verifier::new(&profile.scheme, vec![secret(profile)], &settings()).expect("loads")
 }
 
 fn within(tolerance: Duration) -> Settings {
@@ -54,11 +65,13 @@ fn input(now_ns: u64) -> SignInput<'static> {
 }
 
 fn signed(profile: &Profile, input: &SignInput<'_>) -> HeaderMap {
-    sign(profile, secret(profile), input).expect("signs").into_iter().collect()
+    let signer = Signer::for_source(profile, secret(profile), &settings()).expect("can sign");
+    signer.sign(input).expect("signs").into_iter().collect()
 }
 
 fn judge(verifier: &Verifier, headers: &HeaderMap, now_ns: u64) -> Result<SecretIndex, Reject> {
-    let claim = verifier.claim(&headers.into(), now_ns)?;
+    let head = Head { method: &Method::POST, target: "/", headers };
+    let claim = verifier.claim(&head, now_ns)?;
     verifier.check(&claim, input(now_ns).body)
 }
 

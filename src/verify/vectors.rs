@@ -52,7 +52,8 @@ const UNSEEN: &[&str] = &[
 ];
 
 /// Senders whose schemes are one: under one key, what one has signed the other accepts.
-const KIN: [&[&str]; 2] = [&["svix", "standard-webhooks"], &["github", "meta"]];
+const KIN: [&[&str]; 3] =
+    [&["svix", "standard-webhooks"], &["github", "meta"], &["twilio", "signalwire-compatibility"]];
 
 /// Where the part of the signature header begins that the scheme looks at.
 const FROM: [(&str, &str); 2] = [("livepeer", "v1="), ("bandwidth", " ")];

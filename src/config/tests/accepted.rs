@@ -171,7 +171,9 @@ fn every_preset_can_be_configured() {
         let key_id = if preset.name == "livekit" { ", key_id = \"k\"" } else { "" };
         let text = LEAST.replace("github", &preset.name);
         let text = text.replace(&format!("\"{CANARY}\""), &format!("\"{secret}\"{key_id}"));
-        let config = good(&text, &[]);
+        let account =
+            "public_url = \"https://hooks.example.com\"\nparams = { webhook_id = \"w\" }\n";
+        let config = good(&format!("{text}\n{account}"), &[]);
         assert_eq!(config.sources[0].preset.unwrap().name, preset.name);
     }
 }
