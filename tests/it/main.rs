@@ -17,6 +17,7 @@
 mod support;
 
 mod admin;
+mod batches;
 mod answers;
 mod config;
 mod demo;
@@ -29,3 +30,4 @@ mod sdk;
 mod secrets;
 mod shutdown;
 mod tail;
+mod vectors;

@@ -4,7 +4,7 @@
 //! The server runs in this process, since only here can its clock be turned back. Each vector has
 //! a source of its own, so that none is a repetition of another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +20,7 @@ use forebay::server::Server;
 use forebay::verify::{NamedSecret, Profile, SecretText, Settings, Verifier, preset};
 use forebay_log::Clock;
 use serde::Deserialize;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::Driver;
@@ -54,6 +55,8 @@ struct Vector {
     expect: String,
     secrets: Vec<String>,
     key_id: Option<String>,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
     now_s: Option<u64>,
     method: Option<String>,
     url: Option<String>,
@@ -86,6 +89,8 @@ struct Case {
     profile: &'static Profile,
     vector: Vector,
     source: String,
+    /// Scheme and host, path, and the query with its question mark.
+    url: [String; 3],
 }
 
 impl Case {
@@ -97,14 +102,21 @@ impl Case {
         }
     }
 
+    /// The items of a batch.
+    fn items(&self) -> Option<Vec<Value>> {
+        let path = self.profile.identity.items.as_deref()?.strip_prefix("json:").unwrap();
+        let body: Value = serde_json::from_slice(&self.body()).unwrap();
+        let list = if path.is_empty() { &body } else { &body[path] };
+        list.as_array().cloned()
+    }
+
     fn accepted(&self) -> bool {
         self.vector.expect == "accept" && self.vector.unsupported.is_none()
     }
 
     fn request(&self) -> Request {
-        let query = self.vector.url.as_ref().and_then(|url| url.split_once('?'));
-        let query = query.map_or_else(String::new, |(_, query)| format!("?{query}"));
-        let mut request = Request::post(&format!("/{}{query}", self.source)).body(&self.body());
+        let [_, path, query] = &self.url;
+        let mut request = Request::post(&format!("{path}{query}")).body(&self.body());
         if let Some(method) = &self.vector.method {
             request.method.clone_from(method);
         }
@@ -126,6 +138,7 @@ impl Case {
     /// purpose, so it is put in its place afterwards.
     fn config(&self, text: &mut String) {
         let (source, preset) = (&self.source, &self.profile.name);
+        let [host, path, _] = &self.url;
         let key_id = match &self.vector.key_id {
             Some(key_id) => format!(", key_id = \"{key_id}\""),
             None => String::new(),
@@ -139,10 +152,14 @@ impl Case {
         let secret = secrets.first().map_or(PLACEHOLDER, |secret| secret.trim_end_matches("\\n"));
         write!(
             text,
-            "[[source]]\nname = \"{source}\"\npath = \"/{source}\"\npreset = \"{preset}\"\n\
+            "[[source]]\nname = \"{source}\"\npath = \"{path}\"\npreset = \"{preset}\"\n\
+             public_url = \"{host}\"\n\
              secrets = [{{ name = \"s0\", value = \"{secret}\"{key_id} }}]\n"
         )
         .unwrap();
+        for (name, value) in &self.vector.params {
+            writeln!(text, "params.{name} = \"{value}\"").unwrap();
+        }
     }
 
     fn verifier(&self) -> Verifier {
@@ -152,7 +169,12 @@ impl Case {
             key_id: self.vector.key_id.clone(),
         };
         let secrets = self.vector.secrets.iter().enumerate().map(named).collect();
-        Verifier::new(&self.profile.scheme, secrets, &Settings::default()).unwrap()
+        let settings = Settings {
+            public_url: Some(self.url[0].clone()),
+            params: self.vector.params.clone(),
+            ..Settings::default()
+        };
+        Verifier::new(&self.profile.scheme, secrets, &settings).unwrap()
     }
 
     /// A vector of a handshake has as its secret what the operator agreed to: token or topic.
@@ -170,18 +192,46 @@ fn cases() -> Vec<Case> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let file: File = toml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        assert!(file.profile.is_none(), "{path:?} has no preset");
+        assert!(file.profile.is_none(), "{} has no preset", path.display());
         let profile = preset(path.file_stem().unwrap().to_str().unwrap()).unwrap();
         cases.extend(file.vector.into_iter().map(|vector| (profile, vector)));
     }
-    let case = |(index, (profile, vector))| Case { profile, vector, source: format!("v{index}") };
+    let case = |(index, (profile, vector)): (usize, (&'static Profile, Vector))| {
+        let source = format!("v{index}");
+        let url = parted(vector.url.as_deref(), &source);
+        Case { profile, vector, source, url }
+    };
     let mut cases: Vec<Case> = cases.into_iter().enumerate().map(case).collect();
     assert!(cases.len() >= VECTORS_MIN, "vectors were lost");
     cases.sort_by_key(|case| case.vector.now_s.unwrap_or(ANY_TIME_S));
     cases
 }
 
-/// The server of all cases.
+/// Where a URL is signed its path is given; elsewhere it is the source's name.
+fn parted(url: Option<&str>, source: &str) -> [String; 3] {
+    let Some(url) = url else {
+        return ["https://hooks.example".into(), format!("/{source}"), String::new()];
+    };
+    let host = url.find("://").unwrap() + 3;
+    let path = url[host..].find('/').unwrap() + host;
+    let query = url.find('?').unwrap_or(url.len());
+    [url[..path].to_owned(), url[path..query].to_owned(), url[query..].to_owned()]
+}
+
+/// Cases of one server have paths of their own.
+fn halls(mut cases: Vec<Case>) -> Vec<Vec<Case>> {
+    let mut halls = Vec::new();
+    while !cases.is_empty() {
+        let mut paths = BTreeSet::new();
+        let first = |case: &Case| paths.insert(case.url[1].clone());
+        let (one, rest) = cases.into_iter().partition(first);
+        halls.push(one);
+        cases = rest;
+    }
+    halls
+}
+
+/// A server and its cases.
 struct Hall {
     folder: TempDir,
     server: Option<Server>,
@@ -249,15 +299,16 @@ fn config_text(folder: &Path, address: IpAddr, driver: Driver, cases: &[Case]) -
 for_each_driver!(every_vector_gets_its_verdict_its_answer_and_its_event);
 
 fn every_vector_gets_its_verdict_its_answer_and_its_event(driver: Driver) {
-    let cases = cases();
-    let hall = Hall::start(driver, &cases);
-    for case in &cases {
-        judge_answer(case, &hall.send(case));
-    }
-    let rows = hall.rows();
-    for case in &cases {
-        let own = rows.get(&case.source).map_or(&[][..], Vec::as_slice);
-        judge_rows(case, own);
+    for cases in halls(cases()) {
+        let hall = Hall::start(driver, &cases);
+        for case in &cases {
+            judge_answer(case, &hall.send(case));
+        }
+        let rows = hall.rows();
+        for case in &cases {
+            let own = rows.get(&case.source).map_or(&[][..], Vec::as_slice);
+            judge_rows(case, own);
+        }
     }
 }
 
@@ -295,7 +346,14 @@ fn judge_rows(case: &Case, rows: &[Row]) {
         assert!(handshake, "{name} was accepted and is not in the log");
         return;
     };
-    assert_eq!(row.body(), case.body(), "{name}");
+    match case.items() {
+        None => assert_eq!(row.body(), case.body(), "{name}"),
+        Some(items) => {
+            let kept: Vec<Value> =
+                rows.iter().map(|row| serde_json::from_slice(&row.body()).unwrap()).collect();
+            assert_eq!(kept, items, "{name}");
+        }
+    }
     let Some(event) = event else { return };
     let pairs = [
         (&event.id, &row.event_id),

@@ -17,6 +17,8 @@ pub(crate) struct Row {
     pub(crate) environment: Option<String>,
     pub(crate) event_id: Option<String>,
     pub(crate) event_type: Option<String>,
+    pub(crate) event_time: Option<String>,
+    pub(crate) tenant: Option<String>,
     pub(crate) secret: Option<String>,
     #[serde(default)]
     pub(crate) headers: serde_json::Value,

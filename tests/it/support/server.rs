@@ -336,7 +336,7 @@ pub(crate) fn forebay(arguments: &[&str]) -> Command {
     command
 }
 
-fn free_address() -> IpAddr {
+pub(crate) fn free_address() -> IpAddr {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     // Relaxed: only the number must be new.
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
