@@ -37,7 +37,7 @@ impl Batch {
     fn list<'b>(&self, body: &'b [u8]) -> Option<&'b str> {
         let list = match &self.list {
             // A list is never a text, so the pass goes to the end of the body.
-            Some((paths, slot)) => paths.read(body, slot.bit()).composite(*slot)?,
+            Some((paths, slot)) => paths.read(body, slot.bit()).raw(*slot)?,
             None => serde_json::from_slice::<&RawValue>(body).ok()?.get(),
         };
         list.strip_prefix('[')

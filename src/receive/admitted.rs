@@ -137,7 +137,7 @@ fn admit_head<'r>(
     {
         return answer.map(Head::Handshake);
     }
-    let by_get = head.method == Method::GET && source.takes_get() && framing.has_no_body(declared);
+    let by_get = head.method == Method::GET && source.takes_get() && declared == Some(0);
     if head.method != Method::POST && !by_get {
         return Err(Reject::MethodNotAllowed);
     }

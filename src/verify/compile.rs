@@ -24,7 +24,7 @@ pub(super) enum Scheme {
     Open,
 }
 
-fn wrong<T>(key: &str, message: impl Into<String>) -> Result<T, SpecError> {
+pub(super) fn wrong<T>(key: &str, message: impl Into<String>) -> Result<T, SpecError> {
     Err(SpecError::new(format!("scheme.{key}"), message))
 }
 
@@ -43,7 +43,7 @@ impl Scheme {
             }
             time
         });
-        if time.is_none() && tolerance.is_some() {
+        if time.is_none() && tolerance.is_some() && spec.format != Format::Jwt {
             let message = "this scheme signs no time that could be checked; remove the key";
             return Err(SpecError::new("tolerance", message));
         }
@@ -67,6 +67,7 @@ impl Scheme {
             }
             (false, false) => {}
         }
+        check_others(spec)?;
         if let Algorithm::Token | Algorithm::Basic = algorithm {
             return token(spec).map(|token| Self::Token(Box::new(token)));
         }
@@ -74,7 +75,7 @@ impl Scheme {
             return wrong("query", "belongs to algorithm = \"token\"; use `header` or remove it");
         }
         if spec.format == Format::Jwt {
-            return Jwt::new(spec).map(|jwt| Self::Jwt(Box::new(jwt)));
+            return Jwt::new(spec, settings).map(|jwt| Self::Jwt(Box::new(jwt)));
         }
         if spec.jwt.is_some() {
             return wrong("jwt", "belongs to format = \"jwt\"; set that or remove the table");
@@ -85,8 +86,43 @@ impl Scheme {
     }
 }
 
+/// Other algorithms are for formats in which a request names one, and all take the same keys.
+fn check_others(spec: &SchemeSpec) -> Result<(), SpecError> {
+    if spec.other_algorithms.is_empty() {
+        return Ok(());
+    }
+    let key = "other_algorithms";
+    if !matches!(spec.format, Format::Named | Format::Jwt) || spec.key_pair.is_some() {
+        return wrong(key, "belongs to format = \"named\" or \"jwt\"; remove it");
+    }
+    let mut seen = vec![spec.algorithm];
+    for algorithm in &spec.other_algorithms {
+        if !algorithm.is_kin(spec.algorithm) {
+            return wrong(key, "mixes kinds of keys, and a request could choose; keep one kind");
+        }
+        if seen.contains(algorithm) {
+            return wrong(key, "names an algorithm twice; remove one of them");
+        }
+        seen.push(*algorithm);
+    }
+    Ok(())
+}
+
+/// What stands before the signature in format `named`, in the order of the keys of a secret.
+fn names(spec: &SchemeSpec) -> Result<Vec<&'static [u8]>, SpecError> {
+    let algorithms = std::iter::once(&spec.algorithm).chain(&spec.other_algorithms);
+    let name = |algorithm: &Algorithm| match algorithm {
+        Algorithm::HmacSha1 => Ok(&b"sha1="[..]),
+        Algorithm::HmacSha256 => Ok(&b"sha256="[..]),
+        Algorithm::HmacSha384 => Ok(&b"sha384="[..]),
+        Algorithm::HmacSha512 => Ok(&b"sha512="[..]),
+        _ => wrong("algorithm", "has no name in format = \"named\"; use an HMAC"),
+    };
+    algorithms.map(name).collect()
+}
+
 /// The public URL, for a scheme that signs it.
-fn base(settings: &Settings) -> Result<Base, SpecError> {
+pub(super) fn base(settings: &Settings) -> Result<Base, SpecError> {
     let refused = |message| Err(SpecError::new("public_url", message));
     let Some(url) = &settings.public_url else {
         return refused(
@@ -181,13 +217,18 @@ impl Builder<'_> {
         };
         let parts = self.parts()?;
         let time = time.map(|time| self.time(time)).transpose()?;
+        let composed = parts.iter().any(|part| matches!(part, Part::Composed(_)));
+        let key_id = self.key_id()?;
         let template = Template {
             algorithm,
+            other_algorithms: spec.other_algorithms.clone(),
             encoding,
             header: needed(spec, "header", &spec.header)?,
             shape: self.shape(label)?,
             others: std::mem::take(&mut self.others),
-            composed: parts.iter().any(|part| matches!(part, Part::Composed(_))),
+            key_id,
+            composed,
+            whole: composed || algorithm.mac().is_none() || !spec.other_algorithms.is_empty(),
             base: self.base(&parts)?,
             parts,
             time,
@@ -230,6 +271,15 @@ impl Builder<'_> {
         Ok(parts)
     }
 
+    /// The header that names a key.
+    fn key_id(&mut self) -> Result<Option<usize>, SpecError> {
+        let Some(text) = &self.spec.key_id else { return Ok(None) };
+        let Some(name) = text.strip_prefix("header:") else {
+            return wrong("key_id", format!("{text:?} is no place; write \"header:NAME\""));
+        };
+        self.other("key_id", name).map(Some)
+    }
+
     /// The public URL, where it is signed.
     fn base(&self, parts: &[Part]) -> Result<Option<Base>, SpecError> {
         let needs_url =
@@ -269,7 +319,7 @@ impl Builder<'_> {
             return wrong("prefix", "belongs to format = \"plain\" or \"jwt\"; remove it");
         }
         let label = match (label, spec.format) {
-            (Some(_), Format::Plain | Format::CommaList) => {
+            (Some(_), Format::Plain | Format::CommaList | Format::Named) => {
                 return wrong("label", "belongs to a list format; use `prefix` or remove it");
             }
             (None | Some(""), Format::KvList | Format::SpaceList) => {
@@ -288,6 +338,7 @@ impl Builder<'_> {
             }
             Format::SpaceList => Ok(Shape::SpaceList { label }),
             Format::CommaList => Ok(Shape::CommaList),
+            Format::Named => Ok(Shape::Named { names: names(spec)? }),
             Format::Plain | Format::Jwt => {
                 let prefix = spec.prefix.as_deref().unwrap_or_default().as_bytes().into();
                 Ok(Shape::Plain { prefix })

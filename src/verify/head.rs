@@ -142,18 +142,20 @@ impl Span {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     signatures: [Span; limits::SIGNATURES_MAX],
-    count: usize,
+    count: u8,
+    /// By which of the scheme's algorithms they are made; the first but for [`Shape::Named`].
+    pub(super) algorithm: u8,
     pub(super) labels: [Option<Span>; LABELS_MAX],
 }
 
 impl Found {
     pub(super) fn signatures(&self) -> &[Span] {
-        self.signatures.get(..self.count).unwrap_or_default()
+        self.signatures.get(..usize::from(self.count)).unwrap_or_default()
     }
 
     /// Keeps a candidate; beyond the bound it is not looked at.
     fn push(&mut self, span: Span) {
-        if let Some(slot) = self.signatures.get_mut(self.count) {
+        if let Some(slot) = self.signatures.get_mut(usize::from(self.count)) {
             *slot = span;
             self.count += 1;
         }
@@ -171,6 +173,8 @@ pub(super) enum Shape {
     SpaceList { label: Box<[u8]> },
     /// Signatures between commas.
     CommaList,
+    /// One signature after one of these, which say by what algorithm it was made.
+    Named { names: Vec<&'static [u8]> },
 }
 
 impl Shape {
@@ -208,6 +212,14 @@ impl Shape {
                     return Err(Reject::SignatureMalformed);
                 }
             }
+            Self::Named { names } => {
+                let known = |name: &&[u8]| value.starts_with(name);
+                if let Some((index, name)) = names.iter().enumerate().find(|(_, name)| known(name))
+                {
+                    found.algorithm = u8::try_from(index).unwrap_or(u8::MAX);
+                    keep(&mut found, value, name.len()..value.len(), &mut readable);
+                }
+            }
             Self::CommaList => {
                 for entry in entries(value, b',') {
                     keep(&mut found, value, entry, &mut readable);
@@ -229,7 +241,7 @@ impl Shape {
 }
 
 fn keep(found: &mut Found, value: &[u8], range: Range<usize>, readable: impl FnMut(&[u8]) -> bool) {
-    if found.count < limits::SIGNATURES_MAX
+    if usize::from(found.count) < limits::SIGNATURES_MAX
         && let Some(span) = Span::new(range)
         && span.of(value).is_some_and(readable)
     {
@@ -294,6 +306,17 @@ mod tests {
         assert_eq!(found(&plain, "sha256=aa"), Some(vec!["aa"]));
         assert_eq!(found(&plain, "aa"), None);
         assert_eq!(found(&plain, "sha1=aa"), None);
+    }
+
+    #[test]
+    fn a_name_that_is_not_pinned_counts_for_nothing() {
+        let named = Shape::Named { names: vec![b"sha256=", b"sha1="] };
+        assert_eq!(found(&named, "sha1=aa"), Some(vec!["aa"]));
+        for other in ["md5=aa", "SHA1=aa", "aa", "sha256=bad", "=aa", ""] {
+            assert_eq!(found(&named, other), None, "{other}");
+        }
+        let of = |value: &[u8]| named.find(value, |_| true).expect("found").algorithm;
+        assert_eq!((of(b"sha256=a"), of(b"sha1=a")), (0, 1));
     }
 
     #[test]

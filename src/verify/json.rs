@@ -4,7 +4,8 @@
 //! nothing, and so is a text that is empty or too long. The first of doubled keys counts.
 //!
 //! Reading stops as soon as everything asked for is found, so what stands behind it is neither
-//! read nor judged; a body that breaks before that yields nothing at all.
+//! read nor judged; a body that breaks before that yields nothing at all. Strict reading, for
+//! values that a signature covers one by one, goes to the end and takes no doubled key.
 
 mod cursor;
 
@@ -15,8 +16,8 @@ use crate::limits;
 
 /// The most paths read in one pass.
 pub(crate) const PATHS_MAX: usize = 24;
-/// The inside of a string: a text may grow sixfold by escapes.
-const INSIDE_BYTES_MAX: usize = 6 * limits::IDENTITY_BYTES_MAX;
+/// A text may grow sixfold by escapes, and has two quotes.
+const RAW_BYTES_MAX: usize = 6 * limits::IDENTITY_BYTES_MAX + 2;
 
 /// Which path of a [`Paths`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +55,12 @@ struct Node {
 impl Paths {
     /// Adds `a.b[0].c`; the same path again has the same slot.
     pub(crate) fn add(&mut self, path: &str) -> Result<Slot, String> {
+        self.add_steps(steps(path)?)
+    }
+
+    fn add_steps(&mut self, steps: Vec<Step>) -> Result<Slot, String> {
         let mut node = &mut self.root;
-        for step in steps(path)? {
+        for step in steps {
             let at = node.children.iter().position(|(known, _)| *known == step);
             let index = at.unwrap_or_else(|| {
                 node.children.push((step, Node::default()));
@@ -75,12 +80,30 @@ impl Paths {
         Ok(slot)
     }
 
+    /// Adds a key of the outermost object, whatever characters it has.
+    pub(crate) fn add_key(&mut self, key: &str) -> Result<Slot, String> {
+        self.add_steps(vec![Step::Field(key.into())])
+    }
+
     /// Reads until every wanted path is found or the text ends.
     pub(crate) fn read<'b>(&self, text: &'b [u8], wanted: u32) -> Values<'b> {
-        let values = Values { texts: [None; PATHS_MAX], missing: wanted };
+        let mut values = Values { raw: [None; PATHS_MAX], missing: wanted, strict: false };
+        let whole = self.walk(text, &mut values);
+        if !whole && values.missing != 0 {
+            values.raw = [None; PATHS_MAX];
+        }
+        values
+    }
+
+    /// Reads the whole text; nothing if it is no JSON or if a key on the way stands twice.
+    pub(crate) fn read_strictly<'b>(&self, text: &'b [u8]) -> Option<Values<'b>> {
+        let mut values = Values { raw: [None; PATHS_MAX], missing: u32::MAX, strict: true };
+        self.walk(text, &mut values).then_some(values)
+    }
+
+    fn walk<'b>(&self, text: &'b [u8], values: &mut Values<'b>) -> bool {
         let mut walk = Walk { cursor: Cursor::new(text), values };
-        let whole = walk.value(&self.root, 0).is_ok() && walk.cursor.ends();
-        if whole || walk.values.missing == 0 { walk.values } else { Values::none() }
+        walk.value(&self.root, 0).is_ok() && walk.cursor.ends()
     }
 }
 
@@ -112,61 +135,63 @@ fn steps(path: &str) -> Result<Vec<Step>, String> {
 /// What was found, borrowed from the text.
 #[derive(Debug)]
 pub(crate) struct Values<'b> {
-    texts: [Option<Text<'b>>; PATHS_MAX],
+    raw: [Option<&'b [u8]>; PATHS_MAX],
     missing: u32,
-}
-
-/// What a value is as text.
-#[derive(Clone, Copy, Debug)]
-enum Text<'b> {
-    /// As it stands: a string's inside, a number.
-    Plain(&'b str),
-    /// A string with escapes in it, quotes and all.
-    Escaped(&'b [u8]),
-    /// An object or a list, which is no text.
-    Composite(&'b [u8]),
+    strict: bool,
 }
 
 impl<'b> Values<'b> {
     /// Nothing found.
     pub(crate) fn none() -> Self {
-        Self { texts: [None; PATHS_MAX], missing: 0 }
+        Self { raw: [None; PATHS_MAX], missing: 0, strict: false }
+    }
+
+    fn bytes(&self, slot: Slot) -> Option<&'b [u8]> {
+        self.raw.get(usize::from(slot.0)).copied().flatten()
+    }
+
+    /// A value as it stands in the text.
+    pub(crate) fn raw(&self, slot: Slot) -> Option<&'b str> {
+        std::str::from_utf8(self.bytes(slot)?).ok()
+    }
+
+    /// The content of a string of any length; nothing else has one.
+    pub(crate) fn string(&self, slot: Slot) -> Option<Cow<'b, str>> {
+        content(self.bytes(slot).filter(|raw| raw.starts_with(b"\""))?)
     }
 
     /// The text of a value: a string's content, a number as written.
     pub(crate) fn text(&self, slot: Slot) -> Option<Cow<'b, str>> {
-        match self.texts.get(usize::from(slot.0)).copied().flatten()? {
-            Text::Plain(text) => Some(Cow::Borrowed(text)),
-            Text::Escaped(quoted) => unescaped(quoted).map(Cow::Owned),
-            Text::Composite(_) => None,
-        }
+        text_of(self.bytes(slot)?)
     }
 
-    /// The text of an object or a list, as it stands in the body.
-    pub(crate) fn composite(&self, slot: Slot) -> Option<&'b str> {
-        match self.texts.get(usize::from(slot.0)).copied().flatten()? {
-            Text::Composite(text) => std::str::from_utf8(text).ok(),
-            Text::Plain(_) | Text::Escaped(_) => None,
+    fn put(&mut self, slot: Slot, raw: &'b [u8]) {
+        if let Some(place) = self.raw.get_mut(usize::from(slot.0)) {
+            *place = Some(raw);
         }
-    }
-
-    fn put(&mut self, slot: Slot, text: Text<'b>) {
-        if let Some(place) = self.texts.get_mut(usize::from(slot.0)) {
-            *place = Some(text);
-        }
-        // Without a text its alternatives are wanted, wherever they stand.
-        if !matches!(text, Text::Composite(_)) {
+        // Otherwise its alternatives are wanted, wherever they stand.
+        if self.missing & slot.bit() != 0 && text_of(raw).is_some() {
             self.missing &= !slot.bit();
         }
     }
 }
 
-fn unescaped(quoted: &[u8]) -> Option<String> {
-    serde_json::from_slice(quoted).ok().filter(|text: &String| fits(text))
+fn text_of(raw: &[u8]) -> Option<Cow<'_, str>> {
+    if raw.len() > RAW_BYTES_MAX || matches!(raw.first()?, b'{' | b'[' | b'n') {
+        return None;
+    }
+    content(raw).filter(|text| (1..=limits::IDENTITY_BYTES_MAX).contains(&text.len()))
 }
 
-fn fits(text: &str) -> bool {
-    (1..=limits::IDENTITY_BYTES_MAX).contains(&text.len())
+/// What a scalar says: a string without its quotes and escapes.
+fn content(raw: &[u8]) -> Option<Cow<'_, str>> {
+    match raw {
+        [b'"', inside @ .., b'"'] if !inside.contains(&b'\\') => {
+            std::str::from_utf8(inside).ok().map(Cow::Borrowed)
+        }
+        [b'"', ..] => serde_json::from_slice(raw).ok().map(Cow::Owned),
+        scalar => std::str::from_utf8(scalar).ok().map(Cow::Borrowed),
+    }
 }
 
 /// Why a walk ends early.
@@ -184,58 +209,26 @@ impl From<Broken> for Stop {
 }
 
 /// Walks a text along the tree of paths.
-struct Walk<'b> {
+struct Walk<'w, 'b> {
     cursor: Cursor<'b>,
-    values: Values<'b>,
+    values: &'w mut Values<'b>,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     /// One value, in `depth` others, along one node.
     fn value(&mut self, node: &Node, depth: u32) -> Result<(), Stop> {
         let first = self.cursor.peek()?;
-        match (first, node.slot) {
-            (b'{', _) if !node.children.is_empty() => self.object(&node.children, depth)?,
-            (b'[', _) if !node.children.is_empty() => self.array(&node.children, depth)?,
-            (b'"', Some(slot)) => self.string(slot)?,
-            (_, slot) => {
-                let start = self.cursor.at();
-                self.cursor.skip(depth)?;
-                if let Some(slot) = slot {
-                    self.keep(slot, first, start);
-                }
-            }
-        }
-        if self.values.missing == 0 { Err(Stop::Found) } else { Ok(()) }
-    }
-
-    /// Keeps what was just stepped over, and is no string.
-    fn keep(&mut self, slot: Slot, first: u8, start: usize) {
-        let bytes = self.cursor.since(start);
-        let text = match first {
-            b'n' => None,
-            b'{' | b'[' => Some(Text::Composite(bytes)),
-            _ => std::str::from_utf8(bytes).ok().filter(|text| fits(text)).map(Text::Plain),
-        };
-        if let Some(text) = text {
-            self.values.put(slot, text);
-        }
-    }
-
-    fn string(&mut self, slot: Slot) -> Result<(), Stop> {
         let start = self.cursor.at();
-        let Quoted { inside, escaped } = self.cursor.string()?;
-        let text = if inside.len() > INSIDE_BYTES_MAX {
-            None
-        } else if escaped {
-            let quoted = self.cursor.since(start);
-            unescaped(quoted).map(|_| Text::Escaped(quoted))
-        } else {
-            std::str::from_utf8(inside).ok().filter(|text| fits(text)).map(Text::Plain)
-        };
-        if let Some(text) = text {
-            self.values.put(slot, text);
+        match first {
+            b'{' if !node.children.is_empty() => self.object(&node.children, depth)?,
+            b'[' if !node.children.is_empty() => self.array(&node.children, depth)?,
+            _ => self.cursor.skip(depth)?,
         }
-        Ok(())
+        if let Some(slot) = node.slot {
+            self.values.put(slot, self.cursor.since(start));
+        }
+        let enough = self.values.missing == 0 && !self.values.strict;
+        if enough { Err(Stop::Found) } else { Ok(()) }
     }
 
     fn object(&mut self, children: &[(Step, Node)], depth: u32) -> Result<(), Stop> {
@@ -251,6 +244,7 @@ impl Walk<'_> {
                     seen |= 1 << index;
                     self.value(&children[index].1, depth + 1)?;
                 }
+                Some(_) if self.values.strict => return Err(Stop::Broken),
                 _ => self.cursor.skip(depth + 1)?,
             }
             more = self.cursor.take(b',')?;
@@ -350,6 +344,28 @@ mod tests {
                     let want = by_tree(&value, pointer);
                     prop_assert_eq!(found.text(*slot).map(Cow::into_owned), want);
                 }
+            }
+        }
+
+        #[test]
+        fn strict_reading_finds_the_same_and_takes_nothing_twice(value in any_json()) {
+            let paths = ["a", "a.b", "b.a.c", "c[1]"];
+            let mut merged = Paths::default();
+            let slots = paths.map(|path| merged.add(path).expect("a path"));
+            let text = value.to_string();
+            let (found, kindly) =
+                (merged.read_strictly(text.as_bytes()), merged.read(text.as_bytes(), u32::MAX));
+            let found = found.expect("no key of a tree stands twice");
+            for slot in slots {
+                prop_assert_eq!(found.raw(slot), kindly.raw(slot));
+                let parsed = found.raw(slot).and_then(|raw| serde_json::from_str::<String>(raw).ok());
+                prop_assert_eq!(found.string(slot).map(Cow::into_owned), parsed);
+            }
+            for twice in [json!({ "b": 1 }), value] {
+                let doubled = format!("{{\"a\":{twice},\"x\":0,\"a\":{twice}}}");
+                prop_assert!(merged.read_strictly(doubled.as_bytes()).is_none());
+                let trailing = format!("{{\"a\":{twice}}}x");
+                prop_assert!(merged.read_strictly(trailing.as_bytes()).is_none());
             }
         }
 

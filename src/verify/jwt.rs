@@ -1,26 +1,28 @@
-//! JSON Web Tokens that hold a digest of the body.
+//! JSON Web Tokens that hold a digest of the body, or the body itself.
 //!
-//! The algorithm is the scheme's; the token's own `alg` must only agree with it. The token is
-//! verified in full from the head alone, before the body is read; of the body only the digest is
-//! left to compare. Claims are read strictly: no doubled names, whole seconds, no `crit`.
+//! The algorithms are the scheme's; the token's own `alg` must only agree with one of them. The
+//! token is verified in full from the head alone, before the body is read; of the body only the
+//! digest is left to compare. Claims are read strictly: no doubled names, whole seconds, no
+//! `crit`.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::time::Duration;
 
-use http::HeaderMap;
-use ring::{digest, hmac};
+use ring::digest;
 use serde::Deserialize;
-use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 
-use super::compile::needed;
+use super::Head;
+use super::compose::Base;
 use super::encoding::{SignatureEncoding, decode_base64url};
 use super::head::Needed;
-use super::keys::{Key, Secret};
+use super::json::{Paths, Slot, Values};
+use super::keys::Secret;
 use super::secret::SecretIndex;
-use super::spec::{Algorithm, SchemeSpec, SpecError};
+use super::sign::SignInput;
+use super::spec::{JwtTime, SpecError};
+use super::strict::same_json;
 use super::time::{Tolerance, digits};
 use crate::reject::Reject;
 
@@ -29,12 +31,47 @@ use crate::reject::Reject;
 pub(super) struct Jwt {
     pub(super) header: Needed,
     pub(super) prefix: Box<[u8]>,
-    /// What the token's `alg` must say.
-    pub(super) name: &'static str,
-    pub(super) key_id: Option<Box<str>>,
-    pub(super) body_sha256: Box<str>,
-    pub(super) body_sha256_encoding: SignatureEncoding,
-    leeway: Duration,
+    /// What the token's `alg` may say, the scheme's own algorithm first.
+    pub(super) names: Vec<&'static str>,
+    /// The claims that are looked at.
+    pub(super) paths: Paths,
+    pub(super) key_id: Option<Claim>,
+    pub(super) body: BodyClaim,
+    pub(super) url_sha256: Option<(Claim, Base)>,
+    pub(super) issuer: Option<(Claim, Box<str>)>,
+    pub(super) required: Vec<Claim>,
+    pub(super) times: Times,
+}
+
+/// A claim by its name, and where its value is once the claims were read.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) name: Box<str>,
+    pub(super) slot: Slot,
+}
+
+/// How the claims bind the body.
+#[derive(Clone, Debug)]
+pub(super) enum BodyClaim {
+    Sha256 {
+        claim: Claim,
+        encoding: SignatureEncoding,
+        empty_unhashed: bool,
+    },
+    /// They are the same JSON.
+    Same,
+}
+
+/// The claims that bound a token's life.
+#[derive(Clone, Debug)]
+pub(super) struct Times {
+    pub(super) exp: Slot,
+    pub(super) nbf: Slot,
+    pub(super) iat: Slot,
+    pub(super) bound: JwtTime,
+    pub(super) leeway: Tolerance,
+    /// How far `iat` may be from now.
+    pub(super) age: Tolerance,
 }
 
 /// What the token of a request says, once its signature has been verified.
@@ -42,7 +79,18 @@ pub(super) struct Jwt {
 pub(super) struct Token<'h> {
     signed: &'h [u8],
     secret: SecretIndex,
-    body_sha256: [u8; digest::SHA256_OUTPUT_LEN],
+    body: Expected,
+}
+
+/// What the body has to be.
+#[derive(Clone, Debug)]
+enum Expected {
+    Sha256([u8; digest::SHA256_OUTPUT_LEN]),
+    /// The same, and not empty.
+    Some([u8; digest::SHA256_OUTPUT_LEN]),
+    Empty,
+    /// The same JSON as these claims.
+    Same(Box<[u8]>),
 }
 
 /// The first two segments, as signed, and the third.
@@ -54,128 +102,171 @@ struct Segments<'h> {
 }
 
 impl Token<'_> {
-    /// SHA-256 of the token's first two segments, which hold the digest of the body.
+    /// SHA-256 of the token's first two segments, which bind the body.
     pub(super) fn digest(&self) -> digest::Digest {
         digest::digest(&digest::SHA256, self.signed)
+    }
+
+    /// Compares the body with what the token says of it.
+    pub(super) fn check(&self, body: &[u8]) -> Result<SecretIndex, Reject> {
+        let is = |sha256: &[u8]| {
+            let found = digest::digest(&digest::SHA256, body);
+            bool::from(found.as_ref().ct_eq(sha256))
+        };
+        let same = match &self.body {
+            Expected::Sha256(sha256) => is(sha256),
+            Expected::Some(sha256) => !body.is_empty() && is(sha256),
+            Expected::Empty => body.is_empty(),
+            Expected::Same(claims) => same_json(claims, body),
+        };
+        if same { Ok(self.secret) } else { Err(Reject::SignatureWrong) }
     }
 }
 
 impl Jwt {
-    pub(super) fn new(spec: &SchemeSpec) -> Result<Self, SpecError> {
-        let wrong = |key: &str, message: &str| {
-            Err(SpecError::new(format!("scheme.{key}"), message.to_owned()))
-        };
-        let Some(jwt) = &spec.jwt else {
-            return wrong("jwt", "is missing; say which claim holds the digest of the body");
-        };
-        let name = match spec.algorithm {
-            Algorithm::HmacSha256 => "HS256",
-            Algorithm::HmacSha384 => "HS384",
-            Algorithm::HmacSha512 => "HS512",
-            _ => {
-                return wrong(
-                    "algorithm",
-                    "signs no JWT here; use hmac-sha256, -sha384 or -sha512",
-                );
-            }
-        };
-        let unused = [
-            ("separator", spec.separator.is_some()),
-            ("label", spec.label.is_some()),
-            ("signed", !spec.signed.is_empty()),
-            ("signature_encoding", spec.signature_encoding.is_some()),
-            ("time", spec.time.is_some()),
-            ("key_pair", spec.key_pair.is_some()),
-        ];
-        if let Some((key, _)) = unused.iter().find(|(_, set)| *set) {
-            return wrong(key, "means nothing with format = \"jwt\"; remove it");
-        }
-        Ok(Self {
-            header: needed(spec, "header", &spec.header)?,
-            prefix: spec.prefix.as_deref().unwrap_or_default().as_bytes().into(),
-            name,
-            key_id: jwt.key_id.as_deref().map(Into::into),
-            body_sha256: jwt.body_sha256.as_str().into(),
-            body_sha256_encoding: jwt.body_sha256_encoding,
-            leeway: jwt.leeway,
-        })
+    /// What the tokens of its sender say of their algorithm.
+    pub(super) fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
     }
 
     /// Verifies the token.
     pub(super) fn claim<'h>(
         &self,
         secrets: &[Secret],
-        headers: &'h HeaderMap,
+        request: &Head<'h>,
         now_ns: u64,
     ) -> Result<Token<'h>, Reject> {
-        let segments = self.segments(headers)?;
-        let head = decode_base64url(segments.head).ok_or(Reject::SignatureMalformed)?;
-        let head: Head<'_> = serde_json::from_slice(&head).or(Err(Reject::SignatureMalformed))?;
-        if head.alg != self.name || head.crit.is_some() {
-            return Err(Reject::SignatureMalformed);
+        let value = self.header.value(request.headers)?;
+        let malformed = Reject::SignatureMalformed;
+        let segments = split(value, &self.prefix).ok_or(malformed)?;
+        let head = decode_base64url(segments.head).ok_or(malformed)?;
+        let head: TokenHead<'_> = serde_json::from_slice(&head).or(Err(malformed))?;
+        let algorithm = self.names.iter().position(|name| head.alg == *name);
+        let algorithm = algorithm.filter(|_| head.crit.is_none()).ok_or(malformed)?;
+        let text = decode_base64url(segments.claims).ok_or(malformed)?;
+        let claims = self.paths.read_strictly(&text).ok_or(malformed)?;
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(malformed);
         }
-        let claims = decode_base64url(segments.claims).ok_or(Reject::SignatureMalformed)?;
-        let claims = self.read(&claims).ok_or(Reject::SignatureMalformed)?;
-        let signature = decode_base64url(segments.signature).ok_or(Reject::SignatureMalformed)?;
-        let verified = |(index, secret): (usize, &Secret)| {
-            let named =
-                self.key_id.is_none() || secret.key_id.as_deref() == claims.key_id.as_deref();
-            let Key::Mac(key) = &secret.key else { return None };
-            let valid = named && hmac::verify(key, segments.signed, &signature).is_ok();
-            valid.then(|| SecretIndex::new(index))
+        let signature = decode_base64url(segments.signature).ok_or(malformed)?;
+        let key_id = match &self.key_id {
+            Some(claim) => Some(claims.string(claim.slot).ok_or(match claims.raw(claim.slot) {
+                Some(_) => malformed,
+                None => Reject::SignatureWrong,
+            })?),
+            None => None,
         };
-        let secret = secrets.iter().enumerate().find_map(verified).ok_or(Reject::SignatureWrong)?;
+        let made_it = |secret: &Secret| {
+            let named = key_id.is_none() || secret.key_id.as_deref() == key_id.as_deref();
+            let key = secret.key(algorithm);
+            named && key.is_some_and(|key| key.verifies(segments.signed, &signature))
+        };
+        let secret = secrets.iter().position(made_it).ok_or(Reject::SignatureWrong)?;
         // From here on the claims are the sender's own words.
-        self.check_times(&claims, now_ns)?;
-        let mut body_sha256 = [0; digest::SHA256_OUTPUT_LEN];
-        let text = claims.body_sha256.as_deref().ok_or(Reject::SignatureMalformed)?;
-        if !self.body_sha256_encoding.decode_exact(text.as_bytes(), &mut body_sha256) {
-            return Err(Reject::SignatureMalformed);
-        }
-        Ok(Token { signed: segments.signed, secret, body_sha256 })
+        self.times.check(&claims, now_ns)?;
+        self.check_claims(&claims, request)?;
+        let body = self.expected(&claims, &text)?;
+        Ok(Token { signed: segments.signed, secret: SecretIndex::new(secret), body })
     }
 
-    fn check_times(&self, claims: &Claims<'_>, now_ns: u64) -> Result<(), Reject> {
-        let seconds = |raw: Option<&RawValue>| match raw {
+    /// What the token says of anything but times and the body.
+    fn check_claims(&self, claims: &Values<'_>, request: &Head<'_>) -> Result<(), Reject> {
+        if let Some((claim, issuer)) = &self.issuer
+            && claims.string(claim.slot).as_deref() != Some(issuer)
+        {
+            return Err(Reject::SignatureWrong);
+        }
+        let missing = |claim: &Claim| claims.string(claim.slot).is_none_or(|text| text.is_empty());
+        if self.required.iter().any(missing) {
+            return Err(Reject::SignatureMalformed);
+        }
+        let Some((claim, base)) = &self.url_sha256 else { return Ok(()) };
+        let text = claims.string(claim.slot).ok_or(Reject::SignatureMalformed)?;
+        let said = sha256_of(&text, SignatureEncoding::Hex)?;
+        let found = digest::digest(&digest::SHA256, base.url(request.target).as_bytes());
+        if bool::from(found.as_ref().ct_eq(&said)) { Ok(()) } else { Err(Reject::SignatureWrong) }
+    }
+
+    fn expected(&self, claims: &Values<'_>, text: &[u8]) -> Result<Expected, Reject> {
+        let BodyClaim::Sha256 { claim, encoding, empty_unhashed } = &self.body else {
+            return Ok(Expected::Same(text.into()));
+        };
+        match (claims.string(claim.slot), empty_unhashed) {
+            (Some(text), false) => Ok(Expected::Sha256(sha256_of(&text, *encoding)?)),
+            (Some(text), true) => Ok(Expected::Some(sha256_of(&text, *encoding)?)),
+            (None, true) if claims.raw(claim.slot).is_none() => Ok(Expected::Empty),
+            (None, _) => Err(Reject::SignatureMalformed),
+        }
+    }
+
+    /// The claims of a valid token over this input, as its sender would write them.
+    pub(super) fn claims_for(
+        &self,
+        key_id: Option<&str>,
+        input: &SignInput<'_>,
+        times: &[(&str, u64)],
+    ) -> Result<Value, SpecError> {
+        let sha256 = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
+        let BodyClaim::Sha256 { claim, encoding, empty_unhashed } = &self.body else {
+            return serde_json::from_slice(input.body).map_err(|_| {
+                SpecError::new("body", "is no JSON, and this sender's tokens repeat it")
+            });
+        };
+        let mut claims: Value = times.iter().map(|(name, at)| (*name, *at)).collect();
+        if !(*empty_unhashed && input.body.is_empty()) {
+            claims[&*claim.name] = encoding.encode(sha256(input.body).as_ref()).into();
+        }
+        for claim in &self.required {
+            claims[&*claim.name] = input.id.into();
+        }
+        if let (Some(claim), Some(key_id)) = (&self.key_id, key_id) {
+            claims[&*claim.name] = key_id.into();
+        }
+        if let Some((claim, issuer)) = &self.issuer {
+            claims[&*claim.name] = (**issuer).into();
+        }
+        if let Some((claim, base)) = &self.url_sha256 {
+            let sha256 = sha256(base.url(input.target).as_bytes());
+            claims[&*claim.name] = SignatureEncoding::Hex.encode(sha256.as_ref()).into();
+        }
+        Ok(claims)
+    }
+}
+
+impl Times {
+    fn check(&self, claims: &Values<'_>, now_ns: u64) -> Result<(), Reject> {
+        let seconds = |slot| match claims.raw(slot) {
             None => Ok(None),
-            Some(raw) => match digits(raw.get().as_bytes(), 12) {
+            Some(raw) => match digits(raw.as_bytes(), 12) {
                 Some(s) => Ok(Some(s.saturating_mul(1_000_000_000))),
                 None => Err(Reject::TimestampMalformed),
             },
         };
-        let expires = seconds(claims.exp)?.ok_or(Reject::TimestampMalformed)?;
-        let edges = Tolerance::new(self.leeway, self.leeway);
-        if now_ns > expires {
-            edges.check(expires, now_ns)?;
+        let (expires, begins, made) = (seconds(self.exp)?, seconds(self.nbf)?, seconds(self.iat));
+        match self.bound {
+            JwtTime::Exp if expires.is_none() => return Err(Reject::TimestampMalformed),
+            JwtTime::Iat => {
+                self.age.check(made?.ok_or(Reject::TimestampMalformed)?, now_ns)?;
+            }
+            JwtTime::Exp | JwtTime::None => {}
         }
-        match seconds(claims.nbf)? {
-            Some(begins) if now_ns < begins => edges.check(begins, now_ns),
+        if let Some(expires) = expires.filter(|expires| now_ns > *expires) {
+            self.leeway.check(expires, now_ns)?;
+        }
+        match begins {
+            Some(begins) if now_ns < begins => self.leeway.check(begins, now_ns),
             _ => Ok(()),
         }
     }
+}
 
-    /// Compares the body with what the token says of it.
-    pub(super) fn check(token: &Token<'_>, body: &[u8]) -> Result<SecretIndex, Reject> {
-        let found = digest::digest(&digest::SHA256, body);
-        if bool::from(found.as_ref().ct_eq(&token.body_sha256)) {
-            Ok(token.secret)
-        } else {
-            Err(Reject::SignatureWrong)
-        }
-    }
-
-    fn segments<'h>(&self, headers: &'h HeaderMap) -> Result<Segments<'h>, Reject> {
-        let value = self.header.value(headers)?;
-        split(value, &self.prefix).ok_or(Reject::SignatureMalformed)
-    }
-
-    /// The claims that this scheme checks.
-    fn read<'c>(&self, text: &'c [u8]) -> Option<Claims<'c>> {
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let claims = deserializer.deserialize_map(ReadClaims(self)).ok()?;
-        deserializer.end().ok()?;
-        Some(claims)
-    }
+fn sha256_of(
+    text: &str,
+    encoding: SignatureEncoding,
+) -> Result<[u8; digest::SHA256_OUTPUT_LEN], Reject> {
+    let mut sha256 = [0; digest::SHA256_OUTPUT_LEN];
+    let readable = encoding.decode_exact(text.as_bytes(), &mut sha256);
+    readable.then_some(sha256).ok_or(Reject::SignatureMalformed)
 }
 
 fn split<'h>(value: &'h [u8], prefix: &[u8]) -> Option<Segments<'h>> {
@@ -196,48 +287,8 @@ pub(crate) fn claims_of(value: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[derive(Deserialize)]
-struct Head<'t> {
+struct TokenHead<'t> {
     #[serde(borrow)]
     alg: Cow<'t, str>,
     crit: Option<IgnoredAny>,
-}
-
-#[derive(Default)]
-struct Claims<'c> {
-    key_id: Option<Cow<'c, str>>,
-    body_sha256: Option<Cow<'c, str>>,
-    exp: Option<&'c RawValue>,
-    nbf: Option<&'c RawValue>,
-}
-
-struct ReadClaims<'j>(&'j Jwt);
-
-impl<'c> Visitor<'c> for ReadClaims<'_> {
-    type Value = Claims<'c>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("claims")
-    }
-
-    fn visit_map<A: MapAccess<'c>>(self, mut map: A) -> Result<Claims<'c>, A::Error> {
-        let mut claims = Claims::default();
-        while let Some(name) = map.next_key::<Cow<'c, str>>()? {
-            let twice = if self.0.key_id.as_deref() == Some(&*name) {
-                claims.key_id.replace(map.next_value()?).is_some()
-            } else if *name == *self.0.body_sha256 {
-                claims.body_sha256.replace(map.next_value()?).is_some()
-            } else if name == "exp" {
-                claims.exp.replace(map.next_value()?).is_some()
-            } else if name == "nbf" {
-                claims.nbf.replace(map.next_value()?).is_some()
-            } else {
-                map.next_value::<IgnoredAny>()?;
-                false
-            };
-            if twice {
-                return Err(A::Error::custom("a claim stands twice"));
-            }
-        }
-        Ok(claims)
-    }
 }

@@ -41,6 +41,18 @@ pub(super) struct Secret {
     pub(super) name: String,
     pub(super) key_id: Option<String>,
     pub(super) key: Key,
+    /// The same for the scheme's other algorithms.
+    others: Vec<Key>,
+}
+
+impl Secret {
+    /// The key for an algorithm by its place: first the scheme's own, then the others.
+    pub(super) fn key(&self, algorithm: usize) -> Option<&Key> {
+        match algorithm.checked_sub(1) {
+            None => Some(&self.key),
+            Some(other) => self.others.get(other),
+        }
+    }
 }
 
 impl Algorithm {
@@ -92,6 +104,13 @@ impl Algorithm {
         }
     }
 
+    /// Whether keys of one are keys of the other, so that a request that may choose between them
+    /// cannot turn a public key into the key of a MAC.
+    pub(super) fn is_kin(self, other: Self) -> bool {
+        let kind = |algorithm: Self| (algorithm.mac().is_some(), Kind::of(algorithm));
+        kind(self) == kind(other) && kind(self) != (false, None)
+    }
+
     fn key(self, bytes: Vec<u8>) -> Result<Key, String> {
         match (self.mac(), self.verification(), Kind::of(self)) {
             (Some(mac), ..) => Ok(Key::Mac(hmac::Key::new(mac, &bytes))),
@@ -129,6 +148,11 @@ impl Use<'_> {
 }
 
 impl SchemeSpec {
+    /// Whether requests say which key signed them, so that each secret needs a `key_id`.
+    pub fn names_keys(&self) -> bool {
+        self.key_id.is_some() || self.jwt.as_ref().is_some_and(|jwt| jwt.key_id.is_some())
+    }
+
     fn use_of<'t>(&self, text: &'t str) -> Use<'t> {
         if let Some(pair) = &self.key_pair
             && let Some(rest) = text.strip_prefix(&pair.prefix)
@@ -170,7 +194,7 @@ pub(super) fn load(
         let message = format!("holds {count} secrets and may hold {max}; remove retired ones");
         return Err(SpecError::new("secrets", message));
     }
-    let wants_key_id = spec.jwt.as_ref().is_some_and(|jwt| jwt.key_id.is_some());
+    let wants_key_id = spec.names_keys();
     let mut pairs = 0;
     let mut loaded = Vec::with_capacity(secrets.len());
     for (index, secret) in secrets.into_iter().enumerate() {
@@ -194,10 +218,14 @@ pub(super) fn load(
             if bytes.is_empty() {
                 return Err("is empty; copy the secret from the sender".to_owned());
             }
-            used.algorithm.key(bytes)
+            let other = |algorithm: &Algorithm| algorithm.key(bytes.clone());
+            let others = spec.other_algorithms.iter().map(other).collect::<Result<_, _>>()?;
+            Ok((used.algorithm.key(bytes)?, others))
         });
         match decoded {
-            Ok(key) => loaded.push(Secret { name: secret.name, key_id: secret.key_id, key }),
+            Ok((key, others)) => {
+                loaded.push(Secret { name: secret.name, key_id: secret.key_id, key, others });
+            }
             Err(message) => return wrong("value", message),
         }
     }

@@ -27,6 +27,8 @@ mod token;
 mod keys;
 mod compose;
 mod compile;
+mod compile_jwt;
+mod strict;
 mod template;
 pub(crate) mod jwt;
 mod answers;
@@ -44,7 +46,7 @@ pub use self::profile::{Family, Notes, Profile, preset, presets};
 pub use self::secret::{NamedSecret, SecretIndex, SecretText};
 pub use self::sign::{SignInput, SignedRequest, Signer, sign};
 pub use self::spec::{
-    Algorithm, Format, JwtSpec, KeyPairSpec, SchemeSpec, Settings, SpecError, TimeSpec,
+    Algorithm, Format, JwtSpec, JwtTime, KeyPairSpec, SchemeSpec, Settings, SpecError, TimeSpec,
 };
 pub use self::time::TimeUnit;
 pub use self::verified::Verified;
@@ -129,7 +131,7 @@ impl Verifier {
     pub fn claim<'h>(&self, head: &Head<'h>, now_ns: u64) -> Result<Claim<'h>, Reject> {
         let proof = match &self.scheme {
             Scheme::Template(template) => Proof::Template(template.claim(head, now_ns)?),
-            Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, head.headers, now_ns)?),
+            Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, head, now_ns)?),
             Scheme::Token(token) => Proof::Done(token.claim(&self.secrets, head)?),
             Scheme::Open => Proof::Done(SecretIndex::NONE),
         };
@@ -142,7 +144,7 @@ impl Verifier {
             (Scheme::Template(template), Proof::Template(signed)) => {
                 template.check(&self.secrets, signed, body, claim.now_ns)
             }
-            (Scheme::Jwt(_), Proof::Jwt(token)) => jwt::Jwt::check(token, body),
+            (Scheme::Jwt(_), Proof::Jwt(token)) => token.check(body),
             (Scheme::Token(_) | Scheme::Open, Proof::Done(secret)) => Ok(*secret),
             // The claim is another verifier's.
             _ => Err(Reject::CannotVerify),

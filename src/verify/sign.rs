@@ -149,7 +149,8 @@ impl Signer {
         let mut request = SignedRequest { target, headers, body };
         match &self.scheme {
             Scheme::Template(template) => {
-                add_template(template, &self.key, input, &mut request)?;
+                let key = (&self.key, self.key_id.as_deref());
+                add_template(template, key, input, &mut request)?;
             }
             Scheme::Jwt(jwt) => {
                 let token = token(jwt, &self.key, self.key_id.as_deref(), input)?;
@@ -195,7 +196,7 @@ fn signing_key(spec: &SchemeSpec, secret: NamedSecret) -> Result<(SigningKey, bo
 /// Adds what the template signs and the signature over it.
 fn add_template(
     template: &Template,
-    key: &SigningKey,
+    (key, key_id): (&SigningKey, Option<&str>),
     input: &SignInput<'_>,
     request: &mut SignedRequest,
 ) -> Result<(), SpecError> {
@@ -228,7 +229,11 @@ fn add_template(
         }
     }
     for (index, needed) in template.others.iter().enumerate() {
-        let text = if is_time(index) { &now } else { input.id };
+        let text = match template.key_id == Some(index) {
+            true => key_id.unwrap_or_default(),
+            false if is_time(index) => &now,
+            false => input.id,
+        };
         if needed.names.iter().all(|name| !headers.contains_key(name)) {
             push(&mut request.headers, needed.names.first(), text)?;
         }
@@ -259,6 +264,9 @@ fn shaped(shape: &Shape, now: &str, signature: &str) -> String {
     match shape {
         Shape::Plain { prefix } => text(prefix) + signature,
         Shape::CommaList => signature.to_owned(),
+        Shape::Named { names } => {
+            names.first().map_or_else(String::new, |name| text(name)) + signature
+        }
         Shape::SpaceList { label } => format!("{},{signature}", text(label)),
         Shape::KvList { separator, label, labels } => {
             let times = labels.iter().map(|name| format!("{}={now}", text(name)));
@@ -275,14 +283,10 @@ fn token(
     key_id: Option<&str>,
     input: &SignInput<'_>,
 ) -> Result<String, SpecError> {
-    let head = serde_json::json!({ "alg": jwt.name, "typ": "JWT" }).to_string();
+    let head = serde_json::json!({ "alg": jwt.name(), "typ": "JWT" }).to_string();
     let now = input.now_ns / 1_000_000_000;
-    let sha256 = digest::digest(&digest::SHA256, input.body);
-    let mut claims = serde_json::json!({ "exp": now + TOKEN_SECONDS, "nbf": now });
-    claims[&*jwt.body_sha256] = jwt.body_sha256_encoding.encode(sha256.as_ref()).into();
-    if let (Some(claim), Some(key_id)) = (&jwt.key_id, key_id) {
-        claims[&**claim] = key_id.into();
-    }
+    let times = [("exp", now + TOKEN_SECONDS), ("nbf", now), ("iat", now)];
+    let claims = jwt.claims_for(key_id, input, &times)?;
     let signed = [
         &*encode_base64url(head.as_bytes()),
         ".",

@@ -17,6 +17,9 @@ use super::time::TimeUnit;
 pub struct SchemeSpec {
     /// What makes the signature.
     pub algorithm: Algorithm,
+    /// Others that a request may name, where its format names one (`named`, `jwt`).
+    #[serde(default)]
+    pub other_algorithms: Vec<Algorithm>,
     /// The header that holds it. Only where it stands elsewhere may this be left out.
     #[serde(default)]
     pub header: String,
@@ -44,6 +47,8 @@ pub struct SchemeSpec {
     /// How a secret's text stands for its key.
     #[serde(default)]
     pub key_encoding: KeyEncoding,
+    /// Where a request says which secret signed it, by the secret's `key_id`: `header:NAME`.
+    pub key_id: Option<String>,
     /// Where the signed time is and how far from now it may be; without it no time is checked.
     pub time: Option<TimeSpec>,
     /// A public-key form of the same scheme, chosen by the prefix of the configured secret.
@@ -125,6 +130,8 @@ pub enum Format {
     SpaceList,
     /// Signatures between commas.
     CommaList,
+    /// One signature after the name of its hash function: `sha256=..`.
+    Named,
     /// A JSON Web Token whose claims hold a digest of the body.
     Jwt,
 }
@@ -159,19 +166,51 @@ pub struct KeyPairSpec {
     pub key_encoding: KeyEncoding,
 }
 
-/// Which claims of a JWT are checked. `exp` is always required and `nbf` always respected.
+/// Which claims of a JWT are checked. `exp` and `nbf` are respected wherever they stand.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JwtSpec {
     /// The claim that names the secret's `key_id`.
     pub key_id: Option<String>,
     /// The claim that holds the SHA-256 of the body.
-    pub body_sha256: String,
+    pub body_sha256: Option<String>,
     /// How that digest is written.
-    pub body_sha256_encoding: SignatureEncoding,
+    pub body_sha256_encoding: Option<SignatureEncoding>,
+    /// An empty body has no such claim, and only an empty one has none.
+    #[serde(default)]
+    pub empty_body_unhashed: bool,
+    /// In place of a digest: the claims are the same JSON as the body.
+    #[serde(default)]
+    pub claims_are_body: bool,
+    /// The claim that holds the SHA-256, in hexadecimal, of the URL as the sender called it.
+    pub url_sha256: Option<String>,
+    /// What `iss` must say.
+    pub issuer: Option<String>,
+    /// Other claims that must be there, as text that is not empty.
+    #[serde(default)]
+    pub required: Vec<String>,
+    /// The claim that says how long the token is good.
+    #[serde(default)]
+    pub time: JwtTime,
+    /// With `time = "iat"`: how old the token may be, and how far ahead; 300 s if not said.
+    #[serde(default = "five_minutes", deserialize_with = "duration")]
+    pub past: Duration,
     /// How far the clocks may differ; nothing if not said.
     #[serde(default, deserialize_with = "duration")]
     pub leeway: Duration,
+}
+
+/// Which claim of a JWT bounds its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JwtTime {
+    /// It must say when it expires.
+    #[default]
+    Exp,
+    /// It must say when it was made.
+    Iat,
+    /// None: a token is good for ever, and only its event's id tells a repetition.
+    None,
 }
 
 const fn five_minutes() -> Duration {

@@ -27,6 +27,7 @@ const PUBLIC_KEY_CHECKS_MAX: usize = 2 * limits::SIGNATURES_MAX;
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     pub(super) algorithm: Algorithm,
+    pub(super) other_algorithms: Vec<Algorithm>,
     pub(super) encoding: SignatureEncoding,
     /// The header with the signature.
     pub(super) header: Needed,
@@ -34,8 +35,12 @@ pub(super) struct Template {
     /// Headers that are signed or hold the time.
     pub(super) others: Vec<Needed>,
     pub(super) parts: Vec<Part>,
+    /// The header that says by its `key_id` which secret it was.
+    pub(super) key_id: Option<usize>,
     /// Whether a part has to be made first.
     pub(super) composed: bool,
+    /// Whether the signed bytes are needed in one piece.
+    pub(super) whole: bool,
     pub(super) base: Option<Base>,
     pub(super) time: Option<TimeRule>,
 }
@@ -87,11 +92,11 @@ impl Template {
     pub(super) fn claim<'h>(&self, head: &Head<'h>, now_ns: u64) -> Result<Signed<'h>, Reject> {
         let values = Values::read(&self.header, &self.others, head.headers)?;
         let found = match self.algorithm.tag_bytes() {
-            Some(bytes) => {
+            Some(bytes) if !self.whole => {
                 let length = self.encoding.text_bytes(bytes);
                 self.shape.find(values.signature, |text| text.len() == length)?
             }
-            None => self.find_public(values.signature)?,
+            _ => self.find_long(values.signature)?,
         };
         let asked = self.composed.then(|| Box::new(Asked::new(head)));
         let signed = Signed { values, found, asked };
@@ -105,17 +110,19 @@ impl Template {
         Ok(signed)
     }
 
-    /// The candidates of a public key, which are too long for the stack of every claim.
+    /// The candidates that may be long, which needs a stack that not every claim should pay for.
     #[inline(never)]
-    fn find_public(&self, value: &[u8]) -> Result<Found, Reject> {
+    fn find_long(&self, value: &[u8]) -> Result<Found, Reject> {
         let mut buffer = SIGNATURE_BUFFER;
-        self.shape.find(value, |text| self.decode_public(text, &mut buffer).is_some())
+        self.shape.find(value, |text| self.decode_long(text, &mut buffer).is_some())
     }
 
-    /// A signature of a length that the algorithm makes.
-    fn decode_public<'b>(&self, text: &[u8], buffer: &'b mut SignatureBuffer) -> Option<&'b [u8]> {
+    /// A signature of a length that one of the algorithms makes.
+    fn decode_long<'b>(&self, text: &[u8], buffer: &'b mut SignatureBuffer) -> Option<&'b [u8]> {
         let count = self.encoding.decode(text, buffer)?;
-        self.algorithm.signature_bytes().contains(&count).then(|| buffer.get(..count))?
+        let mut algorithms = std::iter::once(&self.algorithm).chain(&self.other_algorithms);
+        let fits = algorithms.any(|algorithm| algorithm.signature_bytes().contains(&count));
+        fits.then(|| buffer.get(..count))?
     }
 
     /// Judges the body under the head that made `signed`.
@@ -126,9 +133,10 @@ impl Template {
         body: &[u8],
         now_ns: u64,
     ) -> Result<SecretIndex, Reject> {
-        let secret = match self.algorithm.mac() {
-            Some(_) if !self.composed => self.check_mac(secrets, signed, body)?,
-            _ => self.check_whole(secrets, signed, body)?,
+        let secret = if self.whole {
+            self.check_whole(secrets, signed, body)?
+        } else {
+            self.check_mac(secrets, signed, body)?
         };
         // A time inside the body is believed only now that the body is.
         if let Some(time) = &self.time
@@ -149,6 +157,9 @@ impl Template {
     ) -> Result<SecretIndex, Reject> {
         for (index, secret) in secrets.iter().enumerate() {
             let Key::Mac(key) = &secret.key else { continue };
+            if !self.may_be(secret, signed)? {
+                continue;
+            }
             let mut mac = hmac::Context::with_key(key);
             self.feed(signed, body, |_, bytes| mac.update(bytes))?;
             let tag = mac.sign();
@@ -175,17 +186,28 @@ impl Template {
         let mut buffer = SIGNATURE_BUFFER;
         let mut checks_left = PUBLIC_KEY_CHECKS_MAX;
         for text in signed.signatures() {
-            let Some(signature) = self.decode_public(text, &mut buffer) else { continue };
+            let Some(signature) = self.decode_long(text, &mut buffer) else { continue };
             for (index, secret) in secrets.iter().enumerate() {
+                let Some(key) = secret.key(signed.found.algorithm.into()) else { continue };
+                if !self.may_be(secret, signed)? {
+                    continue;
+                }
                 for message in &messages {
                     checks_left = checks_left.checked_sub(1).ok_or(Reject::SignatureWrong)?;
-                    if secret.key.verifies(message, signature) {
+                    if key.verifies(message, signature) {
                         return Ok(SecretIndex::new(index));
                     }
                 }
             }
         }
         Err(Reject::SignatureWrong)
+    }
+
+    /// Whether a request may be signed by this secret, if it says by which.
+    fn may_be(&self, secret: &Secret, signed: &Signed<'_>) -> Result<bool, Reject> {
+        let Some(index) = self.key_id else { return Ok(true) };
+        let said = signed.values.other(index)?;
+        Ok(secret.key_id.as_ref().is_some_and(|known| known.as_bytes() == said))
     }
 
     /// Every text that may have been signed, the likeliest first, of the parts that are wanted.
