@@ -3,9 +3,12 @@
 use http::HeaderName;
 
 use super::compose::{Base, Composed};
+use super::fields::Fields;
 use super::head::{LABELS_MAX, Needed, OTHERS_MAX, Shape};
 use super::json::Paths;
 use super::jwt::Jwt;
+use super::params::Params;
+use super::sns::Sns;
 use super::spec::{Algorithm, Format, SchemeSpec, Settings, SpecError, TimeSpec};
 use super::template::{Part, Template, TimeFrom, TimeRule};
 use super::time::Tolerance;
@@ -18,6 +21,12 @@ pub(super) enum Scheme {
     Template(Box<Template>),
     /// A JSON Web Token with a digest of the body.
     Jwt(Box<Jwt>),
+    /// A signature in the body, over some of its fields.
+    Fields(Box<Fields>),
+    /// A message of Amazon SNS.
+    Sns(Box<Sns>),
+    /// A signature among the parameters that it covers.
+    Params(Box<Params>),
     /// A token, or a name with a password.
     Token(Box<Token>),
     /// Nothing is verified.
@@ -71,6 +80,23 @@ impl Scheme {
         if let Algorithm::Token | Algorithm::Basic = algorithm {
             return token(spec).map(|token| Self::Token(Box::new(token)));
         }
+        match spec.format {
+            Format::Sns => return Sns::new(spec, settings).map(|sns| Self::Sns(Box::new(sns))),
+            Format::Params => {
+                return Params::new(spec).map(|params| Self::Params(Box::new(params)));
+            }
+            _ => {}
+        }
+        if spec.signature.is_some() {
+            let fields = Fields::new(spec, time.as_ref(), settings)?;
+            return Ok(Self::Fields(Box::new(fields)));
+        }
+        if spec.each.is_some() {
+            return wrong(
+                "each",
+                "belongs to a signature in the body; set `signature` or remove it",
+            );
+        }
         if spec.query.is_some() {
             return wrong("query", "belongs to algorithm = \"token\"; use `header` or remove it");
         }
@@ -92,8 +118,9 @@ fn check_others(spec: &SchemeSpec) -> Result<(), SpecError> {
         return Ok(());
     }
     let key = "other_algorithms";
-    if !matches!(spec.format, Format::Named | Format::Jwt) || spec.key_pair.is_some() {
-        return wrong(key, "belongs to format = \"named\" or \"jwt\"; remove it");
+    let names_one = matches!(spec.format, Format::Named | Format::Jwt | Format::Sns);
+    if !names_one || spec.key_pair.is_some() {
+        return wrong(key, "belongs to format = \"named\", \"jwt\" or \"sns\"; remove it");
     }
     let mut seen = vec![spec.algorithm];
     for algorithm in &spec.other_algorithms {
@@ -135,7 +162,7 @@ pub(super) fn base(settings: &Settings) -> Result<Base, SpecError> {
 }
 
 /// What the source says under this name.
-fn param<'s>(settings: &'s Settings, name: &str) -> Result<&'s [u8], SpecError> {
+pub(super) fn param<'s>(settings: &'s Settings, name: &str) -> Result<&'s [u8], SpecError> {
     let text = settings.params.get(name).filter(|text| !text.is_empty());
     text.map(String::as_bytes).ok_or_else(|| {
         let message = "is missing; copy it from the account at the sender";
@@ -143,20 +170,37 @@ fn param<'s>(settings: &'s Settings, name: &str) -> Result<&'s [u8], SpecError> 
     })
 }
 
-/// The scheme of a sender that signs nothing.
-fn token(spec: &SchemeSpec) -> Result<Token, SpecError> {
-    let unused = [
-        ("format", spec.format != Format::Plain),
+/// Refuses every key that is set and that a family does not use.
+pub(super) fn only(spec: &SchemeSpec, used: &[&str], message: &str) -> Result<(), SpecError> {
+    let set = [
+        ("other_algorithms", !spec.other_algorithms.is_empty()),
+        ("header", !spec.header.is_empty()),
+        ("query", spec.query.is_some()),
+        ("signature", spec.signature.is_some()),
+        ("each", spec.each.is_some()),
+        ("prefix", spec.prefix.is_some()),
         ("separator", spec.separator.is_some()),
         ("label", spec.label.is_some()),
+        ("aliases", !spec.aliases.is_empty()),
         ("signed", !spec.signed.is_empty()),
         ("signature_encoding", spec.signature_encoding.is_some()),
+        ("key_id", spec.key_id.is_some()),
         ("time", spec.time.is_some()),
         ("key_pair", spec.key_pair.is_some()),
         ("jwt", spec.jwt.is_some()),
     ];
-    if let Some((key, _)) = unused.iter().find(|(_, set)| *set) {
-        return wrong(key, "means nothing where nothing is signed; remove it");
+    match set.iter().find(|(key, set)| *set && !used.contains(key)) {
+        Some((key, _)) => wrong(key, message),
+        None => Ok(()),
+    }
+}
+
+/// The scheme of a sender that signs nothing.
+fn token(spec: &SchemeSpec) -> Result<Token, SpecError> {
+    let used = ["header", "query", "prefix", "aliases"];
+    only(spec, &used, "means nothing where nothing is signed; remove it")?;
+    if spec.format != Format::Plain {
+        return wrong("format", "means nothing where nothing is signed; remove it");
     }
     let basic = spec.algorithm == Algorithm::Basic;
     let header = if basic && spec.header.is_empty() { "authorization" } else { &*spec.header };
@@ -339,7 +383,7 @@ impl Builder<'_> {
             Format::SpaceList => Ok(Shape::SpaceList { label }),
             Format::CommaList => Ok(Shape::CommaList),
             Format::Named => Ok(Shape::Named { names: names(spec)? }),
-            Format::Plain | Format::Jwt => {
+            Format::Plain | Format::Jwt | Format::Sns | Format::Params => {
                 let prefix = spec.prefix.as_deref().unwrap_or_default().as_bytes().into();
                 Ok(Shape::Plain { prefix })
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::compile::{base, needed, wrong};
+use super::compile::{base, needed, only, wrong};
 use super::json::{Paths, Slot};
 use super::jwt::{BodyClaim, Claim, Jwt, Times};
 use super::spec::{Algorithm, JwtSpec, JwtTime, SchemeSpec, Settings, SpecError};
@@ -14,18 +14,8 @@ impl Jwt {
         let Some(jwt) = &spec.jwt else {
             return wrong("jwt", "is missing; say which claim holds the digest of the body");
         };
-        let unused = [
-            ("separator", spec.separator.is_some()),
-            ("label", spec.label.is_some()),
-            ("signed", !spec.signed.is_empty()),
-            ("signature_encoding", spec.signature_encoding.is_some()),
-            ("time", spec.time.is_some()),
-            ("key_id", spec.key_id.is_some()),
-            ("key_pair", spec.key_pair.is_some()),
-        ];
-        if let Some((key, _)) = unused.iter().find(|(_, set)| *set) {
-            return wrong(key, "means nothing with format = \"jwt\"; remove it");
-        }
+        let used = ["other_algorithms", "header", "prefix", "aliases", "jwt"];
+        only(spec, &used, "means nothing with format = \"jwt\"; remove it")?;
         let mut paths = Paths::default();
         let mut claim = |key: &str, name: &str| named(&mut paths, key, name);
         let optional = |name: &Option<String>| name.clone();

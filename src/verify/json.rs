@@ -97,6 +97,8 @@ impl Paths {
 
     /// Reads the whole text; nothing if it is no JSON or if a key on the way stands twice.
     pub(crate) fn read_strictly<'b>(&self, text: &'b [u8]) -> Option<Values<'b>> {
+        // In what it passes over, the reader of JSON does not look at the characters.
+        std::str::from_utf8(text).ok()?;
         let mut values = Values { raw: [None; PATHS_MAX], missing: u32::MAX, strict: true };
         self.walk(text, &mut values).then_some(values)
     }

@@ -11,7 +11,8 @@ use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use super::encoding::{KeyEncoding, SIGNATURE_BYTES_MAX};
 use super::public::{self, Kind};
 use super::secret::NamedSecret;
-use super::spec::{Algorithm, SchemeSpec, SpecError};
+use super::sns;
+use super::spec::{Algorithm, Format, SchemeSpec, SpecError};
 use super::token;
 use crate::limits;
 
@@ -150,7 +151,9 @@ impl Use<'_> {
 impl SchemeSpec {
     /// Whether requests say which key signed them, so that each secret needs a `key_id`.
     pub fn names_keys(&self) -> bool {
-        self.key_id.is_some() || self.jwt.as_ref().is_some_and(|jwt| jwt.key_id.is_some())
+        self.format == Format::Sns
+            || self.key_id.is_some()
+            || self.jwt.as_ref().is_some_and(|jwt| jwt.key_id.is_some())
     }
 
     fn use_of<'t>(&self, text: &'t str) -> Use<'t> {
@@ -210,6 +213,11 @@ pub(super) fn load(
             }
             (Some(_), false) => {
                 let message = "means nothing to this scheme, which names no keys; remove it";
+                return wrong("key_id", message.to_owned());
+            }
+            (Some(url), true) if spec.format == Format::Sns && !sns::is_cert_url(url) => {
+                let message =
+                    "is no URL of a certificate of SNS; copy SigningCertURL from a message";
                 return wrong("key_id", message.to_owned());
             }
             _ => {}

@@ -26,6 +26,9 @@ mod public;
 mod token;
 mod keys;
 mod compose;
+mod fields;
+mod sns;
+mod params;
 mod compile;
 mod compile_jwt;
 mod strict;
@@ -52,6 +55,7 @@ pub use self::time::TimeUnit;
 pub use self::verified::Verified;
 
 use self::compile::Scheme;
+use self::compose::Asked;
 use self::jwt::Token;
 use self::keys::{Key, Secret};
 use self::template::Signed;
@@ -101,6 +105,10 @@ pub struct Claim<'h> {
 enum Proof<'h> {
     Template(Signed<'h>),
     Jwt(Token<'h>),
+    /// Everything is in the body.
+    Body,
+    /// Everything is in the query or in the body.
+    Params(Asked<'h>),
     /// Nothing is left to judge; what is not verified has no secret.
     Done(SecretIndex),
 }
@@ -132,6 +140,8 @@ impl Verifier {
         let proof = match &self.scheme {
             Scheme::Template(template) => Proof::Template(template.claim(head, now_ns)?),
             Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, head, now_ns)?),
+            Scheme::Fields(_) | Scheme::Sns(_) => Proof::Body,
+            Scheme::Params(_) => Proof::Params(Asked::new(head)),
             Scheme::Token(token) => Proof::Done(token.claim(&self.secrets, head)?),
             Scheme::Open => Proof::Done(SecretIndex::NONE),
         };
@@ -145,6 +155,13 @@ impl Verifier {
                 template.check(&self.secrets, signed, body, claim.now_ns)
             }
             (Scheme::Jwt(_), Proof::Jwt(token)) => token.check(body),
+            (Scheme::Fields(fields), Proof::Body) => {
+                fields.check(&self.secrets, body, claim.now_ns)
+            }
+            (Scheme::Sns(sns), Proof::Body) => sns.check(&self.secrets, body),
+            (Scheme::Params(params), Proof::Params(asked)) => {
+                params.check(&self.secrets, *asked, body)
+            }
             (Scheme::Token(_) | Scheme::Open, Proof::Done(secret)) => Ok(*secret),
             // The claim is another verifier's.
             _ => Err(Reject::CannotVerify),
@@ -165,6 +182,9 @@ impl Verifier {
                 template.digest(over, signed, body)?
             }
             (Scheme::Jwt(_), Proof::Jwt(token)) => token.digest(),
+            (Scheme::Fields(fields), Proof::Body) => fields.digest(body)?,
+            (Scheme::Sns(sns), Proof::Body) => sns.digest(body)?,
+            (Scheme::Params(params), Proof::Params(asked)) => params.digest(*asked, body)?,
             (Scheme::Token(_) | Scheme::Open, Proof::Done(_)) => {
                 digest::digest(&digest::SHA256, body)
             }
@@ -182,7 +202,7 @@ impl Verifier {
                 headers.any(|header| header.names.contains(name))
             }
             Scheme::Jwt(jwt) => jwt.header.names.contains(name),
-            Scheme::Token(_) | Scheme::Open => false,
+            _ => false,
         }
     }
 

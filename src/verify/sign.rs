@@ -156,6 +156,18 @@ impl Signer {
                 let token = token(jwt, &self.key, self.key_id.as_deref(), input)?;
                 push(&mut request.headers, jwt.header.names.first(), &token)?;
             }
+            Scheme::Fields(fields) => {
+                let sign = |message: &[u8]| self.key.sign(message);
+                request.body = fields.signed(input.body, input.now_ns, sign)?;
+            }
+            Scheme::Sns(sns) => {
+                let cert_url = self.key_id.as_deref().unwrap_or_default();
+                request.body =
+                    sns.signed(input.body, cert_url, |message| self.key.sign(message))?;
+            }
+            Scheme::Params(params) => {
+                request.target = params.signed(input.target, |message| self.key.sign(message))?;
+            }
             Scheme::Token(token) => {
                 if let SigningKey::Text(text) = &self.key {
                     add_token(token, text.expose_secret(), &mut request)?;

@@ -23,8 +23,14 @@ pub struct SchemeSpec {
     /// The header that holds it. Only where it stands elsewhere may this be left out.
     #[serde(default)]
     pub header: String,
-    /// `token`: the parameter of the query that holds it, in place of `header`.
+    /// `token`: the parameter of the query that holds it, in place of `header`. Format `params`:
+    /// the parameter with the signature.
     pub query: Option<String>,
+    /// Where it stands in the body, in place of `header`: `json:PATH`. Then `signed` are fields.
+    pub signature: Option<String>,
+    /// With `signature`: the path of a list whose items are signed one by one; the other paths
+    /// begin at an item.
+    pub each: Option<String>,
     /// How it stands in that header.
     #[serde(default)]
     pub format: Format,
@@ -39,7 +45,7 @@ pub struct SchemeSpec {
     pub aliases: BTreeMap<String, Vec<String>>,
     /// The parts of the signed bytes, in order: `literal:TEXT`, `param:NAME`, `header:NAME`,
     /// `kv:LABEL`, `body`, `body:sha256`, `body:crc32`, `query`, `url`, `url:twilio`,
-    /// `url:plivo-v3`.
+    /// `url:plivo-v3`; with `signature`: `literal:TEXT`, `param:NAME`, `json:PATH`.
     #[serde(default)]
     pub signed: Vec<String>,
     /// How the signature is written; a JWT has its own way.
@@ -134,6 +140,11 @@ pub enum Format {
     Named,
     /// A JSON Web Token whose claims hold a digest of the body.
     Jwt,
+    /// A message of Amazon SNS. The secrets are its certificates, each with the URL that messages
+    /// name it by as `key_id`; `param:topic_arn` is the topic.
+    Sns,
+    /// One of the parameters of a query or form, and all the others are signed.
+    Params,
 }
 
 /// Where the signed time is.

@@ -11,9 +11,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::*;
 use crate::identify::Rules;
+
+/// What a message of SNS has to say for itself. `UnsubscribeURL` is not among it.
+const SNS_FIELDS: [&str; 11] = [
+    "Message",
+    "MessageId",
+    "Signature",
+    "SignatureVersion",
+    "SigningCertURL",
+    "Subject",
+    "SubscribeURL",
+    "Timestamp",
+    "Token",
+    "TopicArn",
+    "Type",
+];
 
 /// Headers that no signature covers and no check needs, so that a request is accepted without
 /// them. Content types are the admission's business.
@@ -25,6 +41,9 @@ const UNSEEN: &[&str] = &[
     "kick-event-subscription-id",
     "kick-event-type",
     "kick-event-version",
+    "x-amz-sns-message-id",
+    "x-amz-sns-message-type",
+    "x-amz-sns-topic-arn",
     "i-twilio-idempotency-token",
     "paypal-auth-algo",
     "paypal-cert-url",
@@ -52,8 +71,12 @@ const UNSEEN: &[&str] = &[
 ];
 
 /// Senders whose schemes are one: under one key, what one has signed the other accepts.
-const KIN: [&[&str]; 3] =
-    [&["svix", "standard-webhooks"], &["github", "meta"], &["twilio", "signalwire-compatibility"]];
+const KIN: [&[&str]; 4] = [
+    &["svix", "standard-webhooks"],
+    &["github", "meta"],
+    &["twilio", "signalwire-compatibility"],
+    &["intercom", "youtube-websub"],
+];
 
 /// Where the part of the signature header begins that the scheme looks at.
 const FROM: [(&str, &str); 2] = [("livepeer", "v1="), ("bandwidth", " ")];
@@ -189,20 +212,43 @@ impl Case {
         self.profile.scheme.jwt.as_ref().is_some_and(|jwt| jwt.claims_are_body)
     }
 
+    /// What of a body the signature in it covers, with the signature, as another reader of JSON
+    /// sees it.
+    fn covered(&self) -> Option<Vec<Value>> {
+        let SchemeSpec { signature, each, signed, format, .. } = &self.profile.scheme;
+        let signature = signature.iter();
+        let paths: Vec<&str> = match format {
+            Format::Sns => SNS_FIELDS.to_vec(),
+            _ => signature.chain(signed).filter_map(|part| part.strip_prefix("json:")).collect(),
+        };
+        let whole: Value = serde_json::from_slice(&self.body).ok()?;
+        let items = match each {
+            Some(list) => whole.get(list)?.as_array()?.clone(),
+            None => vec![whole],
+        };
+        let pointers = paths.iter().map(|path| format!("/{}", path.replace('.', "/")));
+        let pointers: Vec<String> = pointers.collect();
+        let of = |item| pointers.iter().map(move |at| Value::pointer(item, at).cloned());
+        let fields = items.iter().flat_map(of).map(Option::unwrap_or_default).collect();
+        (!paths.is_empty()).then_some(fields)
+    }
+
     fn pairs(&self) -> Vec<query::Pair<'_>> {
         query::pairs(&self.body).collect()
     }
 
     /// The header with the signature, whichever of its names is used.
-    fn signature_header(&self) -> HeaderName {
+    fn signature_header(&self) -> Option<HeaderName> {
         let aliases = self.profile.scheme.aliases.values().flatten();
         let header = match &*self.profile.scheme.header {
-            "" => "authorization",
+            "" if self.profile.scheme.algorithm == Algorithm::Basic => "authorization",
+            // It stands in the body or among the parameters.
+            "" => return None,
             header => header,
         };
         let names = std::iter::once(header).chain(aliases.map(String::as_str));
         let name = names.into_iter().find(|name| self.headers.contains_key(*name));
-        name.expect("signed").parse().expect("a name")
+        Some(name.expect("signed").parse().expect("a name"))
     }
 }
 
@@ -322,22 +368,32 @@ fn a_changed_body_is_refused() {
             assert_eq!(longer.judge_by(&verifier), Ok(SecretIndex::new(0)), "{name}: unsigned");
             continue;
         }
-        if case.same_json_is_enough() {
+        if case.same_json_is_enough() || case.covered().is_some() {
             assert_eq!(longer.judge_by(&verifier), Ok(SecretIndex::new(0)), "{name}: same JSON");
             longer.body.push(b'x');
+            assert!(longer.judge_by(&verifier).is_err(), "{name}: no JSON");
+            longer.body = b"{}".to_vec();
+            assert!(longer.judge_by(&verifier).is_err(), "{name}: nothing");
+        } else {
+            assert_eq!(longer.judge_by(&verifier), Err(Reject::SignatureWrong), "{name}: longer");
         }
-        assert_eq!(longer.judge_by(&verifier), Err(Reject::SignatureWrong), "{name}: longer");
         for at in 0..case.body.len() {
             let mut changed = case.clone();
             changed.body[at] ^= 1 << (at % 8);
             let same_form = case.signs_form() && case.pairs() == changed.pairs();
             let same_json =
                 case.same_json_is_enough() && strict::same_json(&case.body, &changed.body);
-            if same_form || same_json {
+            let same_fields = case.covered().is_some() && case.covered() == changed.covered();
+            if same_form || same_json || same_fields {
                 // Other bytes that say the same: `%2b` for `%2B`, a tab for a space.
                 continue;
             }
-            assert_eq!(changed.judge_by(&verifier), Err(Reject::SignatureWrong), "{name}: {at}");
+            let verdict = changed.judge_by(&verifier);
+            if case.covered().is_some() {
+                assert!(verdict.is_err(), "{name}: {at}");
+            } else {
+                assert_eq!(verdict, Err(Reject::SignatureWrong), "{name}: {at}");
+            }
         }
     }
 }
@@ -371,7 +427,9 @@ fn another_key_is_refused() {
         }
         if let Some(key_id) = &case.key_id {
             let other = Case { key_id: Some(format!("{key_id}2")), ..case.clone() };
-            assert_eq!(other.judge(), Err(Reject::SignatureWrong), "{name}: key id");
+            // The URL of a certificate is checked at load; what it may be has a test of its own.
+            let Ok(verifier) = other.verifier() else { continue };
+            assert_eq!(other.judge_by(&verifier), Err(Reject::SignatureWrong), "{name}: key id");
         }
     }
 }
@@ -379,7 +437,7 @@ fn another_key_is_refused() {
 #[test]
 fn a_changed_signature_is_refused() {
     for (name, case) in accepted() {
-        let header = case.signature_header();
+        let Some(header) = case.signature_header() else { continue };
         let verifier = case.verifier().expect("loads");
         let value = case.headers[&header].as_bytes().to_vec();
         let from = FROM.iter().find(|(sender, _)| *sender == case.profile.name);
@@ -408,6 +466,48 @@ fn a_changed_signature_is_refused() {
             .any(|several| name.contains(several));
         assert!(refused == tried || spare && refused >= 43 * 2, "{name}: {refused} of {tried}");
     }
+}
+
+#[test]
+fn a_changed_url_is_refused_where_it_is_signed() {
+    for (name, case) in accepted() {
+        let SchemeSpec { signed, jwt, format, .. } = &case.profile.scheme;
+        let signs = |part: &str| signed.iter().any(|signed| signed == part);
+        let url = ["url", "url:twilio", "url:plivo-v3"].iter().any(|part| signs(part))
+            || jwt.as_ref().is_some_and(|jwt| jwt.url_sha256.is_some());
+        let query = signs("query") || *format == Format::Params;
+        let start = match case.target.find('?') {
+            _ if url => 1,
+            Some(start) if query => start + 1,
+            _ => continue,
+        };
+        let verifier = case.verifier().expect("loads");
+        for at in start..case.target.len() {
+            let mut changed = case.clone();
+            let other = if &case.target[at..=at] == "x" { "y" } else { "x" };
+            changed.target.replace_range(at..=at, other);
+            assert!(changed.judge_by(&verifier).is_err(), "{name}: {}", changed.target);
+        }
+        let mut longer = case.clone();
+        longer.target.push_str(if case.target.contains('?') { "&x=1" } else { "?x=1" });
+        assert!(longer.judge_by(&verifier).is_err() || *format == Format::Sns, "{name}: longer");
+        if url {
+            let elsewhere = Some("https://elsewhere.example".to_owned());
+            let settings = Settings { public_url: elsewhere, ..case.settings.clone() };
+            assert!(Case { settings, ..case }.judge().is_err(), "{name}: elsewhere");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_of_sns_that_is_not_known_cannot_be_verified_now() {
+    let (_, case) = accepted().find(|(name, _)| name == "sns-no-subject").expect("there");
+    let known = case.key_id.clone().expect("the URL of a certificate");
+    let other = Case { key_id: Some(known.replace("us-east-1", "eu-west-1")), ..case.clone() };
+    assert_eq!(other.judge(), Err(Reject::CannotVerify));
+    let body = String::from_utf8(case.body.clone()).expect("text");
+    let body = body.replace("sns.us-east-1.amazonaws.com/", "sns.evil.example/").into_bytes();
+    assert_eq!(Case { body, ..case }.judge(), Err(Reject::SignatureMalformed));
 }
 
 #[test]
