@@ -287,6 +287,7 @@ impl<W: Write> Tail<'_, W> {
             (skipped.gaps, "gaps that a crash or damage left"),
             (skipped.segments, "segments that were gone"),
             (skipped.unknown, "records of a kind that a newer forebay wrote"),
+            (skipped.purged, "records that were purged"),
         ];
         let parts: Vec<String> = parts
             .into_iter()

@@ -197,7 +197,7 @@ impl Appender {
 }
 
 /// Leaves a segment whose rest is too small. Done by whoever comes first; the others go on.
-fn roll(shared: &Shared, segment: &Segment, from: u64) -> Result<(), AppendError> {
+pub(crate) fn roll(shared: &Shared, segment: &Segment, from: u64) -> Result<(), AppendError> {
     let extent = segment.extent();
     let next = shared.segment_from(extent.end()).ok_or(AppendError::Full)?;
     match shared.watermarks.roll(from, extent.record_end(), next.extent().first()) {

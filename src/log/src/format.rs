@@ -26,6 +26,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 pub const SEGMENT_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 /// Kind number of filler: an abandoned claim, or the rest of a segment after a roll.
 pub(crate) const KIND_PAD: u8 = 0xff;
+/// Set in [`RecordHeader::flags`] when the payload was erased: zeros stand in its place.
+pub(crate) const RECORD_PURGED: u8 = 1;
 /// Set in [`Footer::flags`] when recovery sealed the segment after a crash.
 pub(crate) const FOOTER_RECOVERED: u32 = 1;
 

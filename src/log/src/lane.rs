@@ -288,7 +288,7 @@ impl Drop for Lane {
 }
 
 /// Takes the lock that keeps every second writer away.
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join(LOCK_FILE);
     let opened = segment::writing().create(true).truncate(false).open(&path);
     let file = opened.map_err(OpenError::io(&path))?;

@@ -60,6 +60,9 @@ mod recover;
 mod lane;
 mod record;
 mod tail;
+mod inspect;
+mod roll;
+mod purge;
 
 #[cfg(test)]
 mod golden;
@@ -67,9 +70,14 @@ mod golden;
 pub use append::{AppendError, Appended, Appender, NewRecord};
 pub use clock::Clock;
 pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use inspect::{
+    Finding, FooterFacts, HeaderFacts, SegmentFacts, SegmentState, Severity, Verified, segments,
+    verify,
+};
 pub use lane::{AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention};
 pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag};
 pub use position::{Key, Kind, ParsePositionError, Position};
+pub use purge::{Candidate, Erased, PurgeError, Purger};
 pub use record::RecordRef;
 pub use recover::Recovery;
 pub use shared::{Acked, LaneState, SUBSCRIBERS_MAX};

@@ -9,13 +9,16 @@
 //! Damage never keeps a lane from opening: it is counted and told. What does keep it from opening
 //! is a mistake of the operator's: a segment of another lane, or of a later version.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::format::{FOOTER_RECOVERED, FORMAT_VERSION, Footer, PAGE_BYTES, SEGMENT_BYTES_MAX};
 use crate::lane::OpenError;
+use crate::marks::{self, Told};
 use crate::position::Position;
+use crate::purge;
 use crate::scan::{Found, Scanned};
 use crate::segment::{self, Extent, Identity, Inspected};
 
@@ -74,12 +77,36 @@ pub(crate) struct Plan {
     pub(crate) recovery: Recovery,
 }
 
+/// Seals a lane that nobody writes, as the next start would, and tells readers how far it goes.
+/// The caller holds the writer's lock.
+pub(crate) fn seal(dir: &Path) -> Result<Recovery, OpenError> {
+    let plan = plan(dir)?;
+    plan.apply(dir)?;
+    if let (Some(lane_id), Some(end)) = (plan.lane_id, plan.recovery.end) {
+        let marks = marks::open_for_writing(dir, lane_id).map_err(OpenError::io(dir))?;
+        let base = |sealed: Option<&Sealed>| sealed.map_or(0, |sealed| sealed.extent().base);
+        let offset = end.offset();
+        let told = Told {
+            claimed: offset,
+            published: offset,
+            durable: offset,
+            acked: offset,
+            first_base: base(plan.sealed.first()),
+            last_base: base(plan.sealed.last()),
+        };
+        // The epoch that was: nobody has begun a new one.
+        marks::begin(&marks, plan.recovery.epoch - 1, &told);
+    }
+    Ok(plan.recovery)
+}
+
 /// Looks at the directory of a lane. Reads only.
 pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
     let mut plan = Plan::default();
     for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
         let path = entry.map_err(OpenError::io(dir))?.path();
-        if path.extension().is_some_and(|extension| extension == "new") {
+        let left = |extension: &OsStr| extension == "new" || extension == purge::COPY_EXTENSION;
+        if path.extension().is_some_and(left) {
             plan.leftovers.push(path);
         }
     }

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io;
 
 use crate::format::{
-    KIND_PAD, PAGE_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader, payload_crc,
+    KIND_PAD, PAGE_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RECORD_PURGED, RecordHeader,
+    payload_crc,
 };
 use crate::mapping::ReadMap;
 use crate::segment::{Extent, Identity};
@@ -33,6 +34,11 @@ pub(crate) struct Framed {
 impl Framed {
     pub(crate) fn is_pad(&self) -> bool {
         self.header.kind == KIND_PAD
+    }
+
+    /// Whether its payload was erased for good.
+    pub(crate) fn is_purged(&self) -> bool {
+        self.header.flags & RECORD_PURGED != 0
     }
 }
 
@@ -115,9 +121,10 @@ impl Scanned {
         (self.map.bytes(at, meta_bytes), self.map.bytes(at + meta_bytes, body_bytes))
     }
 
-    /// Whether the payload's checksum holds. A pad has no payload to check.
+    /// Whether the payload's checksum holds. A pad has no payload to check, nor has a record whose
+    /// payload was erased.
     pub(crate) fn payload_holds(&self, framed: &Framed) -> bool {
-        if framed.is_pad() {
+        if framed.is_pad() || framed.is_purged() {
             return true;
         }
         let (meta, body) = self.sections(framed);

@@ -17,6 +17,7 @@ use crate::format::{KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
 use crate::lane::{LaneOptions, Retention, random};
 use crate::recover::{Plan, Sealed, Tally};
 use crate::residency::Residency;
+use crate::roll;
 use crate::segment::{self, Extent, Identity, Segment, sync_dir};
 use crate::shared::{LaneState, Shared};
 use crate::volume::{self, Volume};
@@ -63,6 +64,8 @@ pub(crate) struct Store {
     /// Segments that are sealed and that some producer may still hold.
     left: Vec<Arc<Segment>>,
     retired: Option<Instant>,
+    /// A purge waits until everything below this offset is in sealed segments.
+    seal_asked: Option<u64>,
 }
 
 impl Store {
@@ -96,6 +99,7 @@ impl Store {
             blocked: false,
             left: Vec::new(),
             retired: None,
+            seal_asked: None,
         })
     }
 
@@ -123,6 +127,9 @@ impl Store {
         self.look_for_room();
         if self.shared.state() != LaneState::Failed {
             self.make_next();
+            if let Some(to) = self.seal_asked {
+                roll::leave_below(&self.shared, &self.dir, to);
+            }
             self.make_ready();
             self.count_and_seal();
             self.residency.follow(&self.shared);
@@ -141,6 +148,7 @@ impl Store {
             return;
         }
         self.looked = Some(now);
+        self.seal_asked = roll::asked(&self.dir);
         // A segment that could not be made is tried again.
         self.blocked = false;
         self.low = match self.room() {
@@ -170,7 +178,8 @@ impl Store {
         let due = self.shared.with_segments(|segments| {
             segments.last().is_none_or(|last| {
                 let Extent { base, bytes } = last.extent();
-                claimed >= base + bytes / NEXT_AT_FRACTION
+                let asked = self.seal_asked.is_some_and(|to| base < to && base < claimed);
+                asked || claimed >= base + bytes / NEXT_AT_FRACTION
             })
         });
         if !due || self.low || self.blocked {

@@ -2,7 +2,7 @@
 //!
 //! A [`Reader`] stops at `acked`, as the marks tell it for the epoch of the writer; segments of
 //! earlier epochs end where their footer says. It checks both checksums of every record, steps
-//! over fillers, and goes on behind what is damaged, which it counts. A segment that retention
+//! over fillers and erased records, and goes on behind what is damaged, which it counts. A segment that retention
 //! unlinks stays readable to the end for a reader that is in it; what was gone before the reader
 //! came there is counted as missed.
 //!
@@ -79,6 +79,8 @@ pub struct Skipped {
     pub segments: u64,
     /// Records of a kind that this version does not know.
     pub unknown: u64,
+    /// Records whose payload was erased on purpose.
+    pub purged: u64,
 }
 
 /// Reads the records of a lane in order.
@@ -265,6 +267,10 @@ impl Reader {
                 continue;
             }
             self.since_ns = None;
+            if check && framed.is_purged() {
+                self.skipped.purged += 1;
+                continue;
+            }
             let doubtful = check || current.damaged;
             if doubtful && !scanned.payload_holds(&framed) {
                 self.skipped.damaged += 1;

@@ -5,3 +5,5 @@ mod lane;
 mod threads;
 mod damage;
 mod model;
+mod inspect;
+mod purge;

@@ -1,0 +1,483 @@
+//! What the segments of a lane say of themselves ([`segments`]), and whether it is true
+//! ([`verify`]). Reads only, takes no lock, and works beside a running writer: what is not
+//! acknowledged yet is not looked at.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::format::{FOOTER_RECOVERED, Footer, PAGE_BYTES};
+use crate::lane::AckLevel;
+use crate::mapping::{Mark, MarksMap};
+use crate::marks;
+use crate::position::Kind;
+use crate::recover::Tally;
+use crate::scan::{Found, Framed, Scanned};
+use crate::segment::{self, Identity, Inspected};
+use crate::tail::ReadError;
+
+/// So many findings are told one by one; the others are only counted.
+const FINDINGS_MAX: usize = 1000;
+/// How often, in bytes, progress is told within a segment.
+const PROGRESS_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How far a segment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentState {
+    /// It has a footer, from the writer.
+    Sealed,
+    /// It has a footer, from a recovery after a crash.
+    Recovered,
+    /// It has no footer that holds: it is written, or its writer was killed.
+    Open,
+    /// Its header does not hold; the text says what is wrong.
+    Unreadable(&'static str),
+    /// It has a version of the format that this build does not know.
+    Version(u32),
+}
+
+/// What a segment's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderFacts {
+    /// The id of its lane.
+    pub lane_id: [u8; 16],
+    /// The start of the writer that made it.
+    pub epoch: u32,
+    /// Its number among the segments of the lane that hold something.
+    pub sequence: u64,
+    /// Its size, which is that of the file.
+    pub segment_bytes: u64,
+    /// When it was made, unix time in nanoseconds.
+    pub created_ns: u64,
+    /// The ack level of the lane at that time, if it is one.
+    pub ack: Option<AckLevel>,
+}
+
+/// What a segment's footer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FooterFacts {
+    /// The offset behind its last record.
+    pub sealed_end: u64,
+    /// Records that it holds, fillers not among them.
+    pub records: u64,
+    /// When the oldest of them arrived, unix time in nanoseconds.
+    pub first_ns: u64,
+    /// When the newest of them arrived.
+    pub last_ns: u64,
+    /// Records whose payload a crash has torn.
+    pub damaged: u64,
+    /// Holes that a crash has left between records.
+    pub gaps: u64,
+}
+
+/// One segment as it describes itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentFacts {
+    /// The file.
+    pub path: PathBuf,
+    /// The offset at which it starts, by its name.
+    pub base: u64,
+    /// The size of the file.
+    pub file_bytes: u64,
+    /// How far it has come.
+    pub state: SegmentState,
+    /// Its header, if that holds.
+    pub header: Option<HeaderFacts>,
+    /// Its footer, if it has one that holds.
+    pub footer: Option<FooterFacts>,
+}
+
+/// How bad a finding is, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// What a crash or a change of version leaves; nothing acknowledged is touched by it.
+    Remains,
+    /// Something that was acknowledged cannot be read, or not be trusted.
+    Damage,
+    /// A writer would refuse to open the lane.
+    Blocking,
+}
+
+/// One thing that is not as the format says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file.
+    pub path: PathBuf,
+    /// The offset in the lane, where there is one.
+    pub offset: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What a verification has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Segments whose header holds.
+    pub segments: u64,
+    /// Records that hold, those that were purged included.
+    pub records: u64,
+    /// Records whose payload was erased.
+    pub purged: u64,
+    /// Fillers.
+    pub pads: u64,
+    /// Records whose payload does not hold.
+    pub damaged: u64,
+    /// Stretches between records that are none.
+    pub gaps: u64,
+    /// What is wrong, in the order of the lane; at most a thousand.
+    pub findings: Vec<Finding>,
+    /// Findings that were counted only.
+    pub findings_left_out: u64,
+    /// The worst of all findings.
+    pub worst: Option<Severity>,
+}
+
+/// The segments of the lane in `dir`, oldest first.
+pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentFacts>, ReadError> {
+    let dir = dir.as_ref();
+    let mut facts = Vec::new();
+    for base in list(dir)? {
+        let path = dir.join(segment::file_name(base));
+        match facts_of(&path, base) {
+            Ok(found) => facts.push(found),
+            // Retired since the directory was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(ReadError::Io { path, error }),
+        }
+    }
+    Ok(facts)
+}
+
+fn list(dir: &Path) -> Result<Vec<u64>, ReadError> {
+    if !dir.is_dir() {
+        return Err(ReadError::Missing { path: dir.to_owned() });
+    }
+    segment::list(dir).map_err(|error| ReadError::Io { path: dir.to_owned(), error })
+}
+
+fn facts_of(path: &Path, base: u64) -> io::Result<SegmentFacts> {
+    let (file, inspected) = segment::inspect(path, base)?;
+    let file_bytes = file.metadata()?.len();
+    let (state, header, footer) = match inspected {
+        Inspected::Damaged(what) => (SegmentState::Unreadable(what), None, None),
+        Inspected::Version(found) => (SegmentState::Version(found), None, None),
+        Inspected::Segment(identity) => {
+            let footer = segment::footer(&file, &identity)?;
+            (state_of(footer.as_ref()), Some(header_facts(&identity)), footer)
+        }
+    };
+    let footer = footer.as_ref().map(footer_facts);
+    Ok(SegmentFacts { path: path.to_owned(), base, file_bytes, state, header, footer })
+}
+
+fn state_of(footer: Option<&Footer>) -> SegmentState {
+    match footer {
+        None => SegmentState::Open,
+        Some(footer) if footer.flags.to_native() & FOOTER_RECOVERED != 0 => SegmentState::Recovered,
+        Some(_) => SegmentState::Sealed,
+    }
+}
+
+fn header_facts(identity: &Identity) -> HeaderFacts {
+    HeaderFacts {
+        lane_id: identity.lane_id,
+        epoch: identity.epoch,
+        sequence: identity.sequence,
+        segment_bytes: identity.extent.bytes,
+        created_ns: identity.created_ns,
+        ack: [AckLevel::Written, AckLevel::Synced]
+            .into_iter()
+            .find(|ack| *ack as u8 == identity.ack),
+    }
+}
+
+fn footer_facts(footer: &Footer) -> FooterFacts {
+    FooterFacts {
+        sealed_end: footer.sealed_end.to_native(),
+        records: footer.records.to_native(),
+        first_ns: footer.first_ns.to_native(),
+        last_ns: footer.last_ns.to_native(),
+        damaged: footer.damaged.to_native().into(),
+        gaps: footer.gaps.to_native().into(),
+    }
+}
+
+/// Reads every record of the lane in `dir` and checks all that can be checked: headers, checksums,
+/// positions, footers, the order of segments, the marks. `progress` is told, now and then, how
+/// many bytes of how many are done.
+pub fn verify(
+    dir: impl AsRef<Path>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verified, ReadError> {
+    let dir = dir.as_ref();
+    let bases = list(dir)?;
+    let marks = marks::open_for_reading(dir)
+        .map_err(|error| ReadError::Io { path: dir.to_owned(), error })?;
+    let size = |base: &u64| {
+        fs::metadata(dir.join(segment::file_name(*base))).map_or(0, |found| found.len())
+    };
+    let all_bytes = bases.iter().map(size).sum();
+    let mut verifier = Verifier { seen: Verified::default(), marks, last: None, unreadable: 0 };
+    let mut done_bytes = 0;
+    for base in &bases {
+        let path = dir.join(segment::file_name(*base));
+        let mut told = |bytes: u64| progress(done_bytes + bytes, all_bytes);
+        match verifier.segment(&path, *base, &mut told) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(ReadError::Io { path, error }),
+        }
+        done_bytes += size(base);
+        progress(done_bytes, all_bytes);
+    }
+    verifier.look_at_marks(dir);
+    verifier.look_for_leftovers(dir)?;
+    Ok(verifier.seen)
+}
+
+struct Verifier {
+    seen: Verified,
+    marks: Option<MarksMap>,
+    /// The last segment that could be read, and whether it holds something.
+    last: Option<(Identity, bool)>,
+    /// Segments that could not be read since then.
+    unreadable: u64,
+}
+
+/// What one segment turned out to hold.
+#[derive(Default)]
+struct Walk {
+    tally: Tally,
+    damaged: Vec<u64>,
+    gaps: Vec<(u64, u64)>,
+}
+
+impl Verifier {
+    fn find(&mut self, severity: Severity, path: &Path, offset: Option<u64>, what: String) {
+        self.seen.worst = self.seen.worst.max(Some(severity));
+        if self.seen.findings.len() < FINDINGS_MAX {
+            self.seen.findings.push(Finding { severity, path: path.to_owned(), offset, what });
+        } else {
+            self.seen.findings_left_out += 1;
+        }
+    }
+
+    fn segment(&mut self, path: &Path, base: u64, told: &mut dyn FnMut(u64)) -> io::Result<()> {
+        let (file, identity) = match segment::inspect(path, base)? {
+            (file, Inspected::Segment(identity)) => (file, identity),
+            (_, Inspected::Version(found)) => {
+                self.unreadable += 1;
+                let what = format!("has format version {found}, which this build does not read");
+                self.find(Severity::Blocking, path, None, what);
+                return Ok(());
+            }
+            (_, Inspected::Damaged(what)) => {
+                self.unreadable += 1;
+                self.find(Severity::Damage, path, None, what.to_owned());
+                return Ok(());
+            }
+        };
+        self.seen.segments += 1;
+        self.look_at_order(path, &identity);
+        let footer = segment::footer(&file, &identity)?;
+        let scanned = Scanned::new(&file, identity)?;
+        let live = footer.is_none().then(|| self.live_end(&identity)).flatten();
+        let limit = footer.as_ref().map(|footer| footer.sealed_end.to_native());
+        let limit = limit.or(live).unwrap_or(scanned.extent().record_end());
+        let mut walk = self.walk(path, &scanned, limit, told);
+        if footer.is_none() && live.is_none() {
+            // Behind the last record of a segment that nobody has sealed there is nothing.
+            walk.gaps.pop_if(|(_, end)| *end == limit);
+        }
+        self.judge(path, &identity, footer.as_ref(), &walk);
+        if footer.is_none() {
+            self.look_for_lost_footer(path, &file, &identity, live.is_some())?;
+        }
+        let holds = walk.tally.records > 0 || !walk.damaged.is_empty() || !walk.gaps.is_empty();
+        self.last = Some((identity, holds));
+        self.unreadable = 0;
+        Ok(())
+    }
+
+    /// How far a segment of the epoch that the marks tell of is acknowledged.
+    fn live_end(&self, identity: &Identity) -> Option<u64> {
+        let (epoch, acked) = marks::acked(self.marks.as_ref()?);
+        let live = epoch == u64::from(identity.epoch);
+        let end = acked.clamp(identity.extent.first(), identity.extent.record_end());
+        live.then_some(end)
+    }
+
+    fn look_at_order(&mut self, path: &Path, identity: &Identity) {
+        let Some((last, held)) = self.last else { return };
+        if last.lane_id != identity.lane_id {
+            let what = "belongs to another lane than the segments before it".to_owned();
+            self.find(Severity::Blocking, path, None, what);
+            return;
+        }
+        if last.extent.end() > identity.extent.base {
+            let what = "begins before the segment in front of it ends".to_owned();
+            self.find(Severity::Damage, path, None, what);
+        }
+        if last.epoch > identity.epoch {
+            let what = format!("is of epoch {} behind one of {}", identity.epoch, last.epoch);
+            self.find(Severity::Damage, path, None, what);
+        }
+        let next = last.sequence.saturating_add(u64::from(held)).saturating_add(self.unreadable);
+        if let Some(missing @ 1..) = identity.sequence.checked_sub(next) {
+            let what = format!("{missing} segments are missing in front of it");
+            self.find(Severity::Damage, path, None, what);
+        }
+    }
+
+    fn walk(
+        &mut self,
+        path: &Path,
+        scanned: &Scanned,
+        limit: u64,
+        told: &mut dyn FnMut(u64),
+    ) -> Walk {
+        let extent = scanned.extent();
+        let (mut walk, mut offset, mut told_at) = (Walk::default(), extent.first(), extent.base);
+        while offset < limit {
+            let framed = match scanned.find(offset, limit) {
+                Found::Record(framed) => framed,
+                Found::Gap(framed) => {
+                    walk.gaps.push((offset, framed.start));
+                    framed
+                }
+                Found::Nothing => {
+                    walk.gaps.push((offset, limit));
+                    break;
+                }
+            };
+            self.count(path, scanned, &framed, &mut walk);
+            offset = framed.end;
+            if offset - told_at >= PROGRESS_BYTES {
+                told_at = offset;
+                told(offset - extent.base);
+            }
+        }
+        walk
+    }
+
+    fn count(&mut self, path: &Path, scanned: &Scanned, framed: &Framed, walk: &mut Walk) {
+        if framed.is_pad() {
+            self.seen.pads += 1;
+            return;
+        }
+        if !scanned.payload_holds(framed) {
+            walk.damaged.push(framed.start);
+            return;
+        }
+        self.seen.records += 1;
+        walk.tally.add(framed.header.received_ns.to_native());
+        if framed.is_purged() {
+            self.seen.purged += 1;
+            let (meta, body) = scanned.sections(framed);
+            if meta.iter().chain(body).any(|byte| *byte != 0) {
+                let what = "was purged, and its payload is not erased; purge again".to_owned();
+                self.find(Severity::Damage, path, Some(framed.start), what);
+            }
+        }
+        if Kind::from_number(framed.header.kind).is_none() {
+            let what = format!("a record of kind {}, which is not known", framed.header.kind);
+            self.find(Severity::Remains, path, Some(framed.start), what);
+        }
+    }
+
+    /// What came of a walk, held against what the footer or a crash explains.
+    fn judge(&mut self, path: &Path, identity: &Identity, footer: Option<&Footer>, walk: &Walk) {
+        let (damaged, gaps) = (walk.damaged.len() as u64, walk.gaps.len() as u64);
+        self.seen.damaged += damaged;
+        self.seen.gaps += gaps;
+        let known = footer.map_or((0, 0), |footer| {
+            (u64::from(footer.damaged.to_native()), u64::from(footer.gaps.to_native()))
+        });
+        let promised = footer.is_none()
+            && identity.ack == AckLevel::Synced as u8
+            && self.live_end(identity).is_some();
+        let explained = match footer {
+            Some(_) => damaged <= known.0 && gaps <= known.1,
+            None => !promised,
+        };
+        let severity = if explained { Severity::Remains } else { Severity::Damage };
+        for start in &walk.damaged {
+            let what = "a record whose payload does not hold its checksum".to_owned();
+            self.find(severity, path, Some(*start), what);
+        }
+        for (from, to) in &walk.gaps {
+            let what = format!("{} bytes that are no record", to - from);
+            self.find(severity, path, Some(*from), what);
+        }
+        let Some(footer) = footer.filter(|_| explained) else { return };
+        let own = walk.tally.footer(identity.extent.base, footer.sealed_end.to_native());
+        let told = (footer.records, footer.first_ns, footer.last_ns);
+        if told != (own.records, own.first_ns, own.last_ns) {
+            let what = format!(
+                "the footer tells of {} records, and {} are there or their times differ",
+                footer.records, own.records
+            );
+            self.find(Severity::Damage, path, None, what);
+        }
+    }
+
+    /// A segment that nobody has sealed has zeros where its footer goes.
+    fn look_for_lost_footer(
+        &mut self,
+        path: &Path,
+        file: &File,
+        identity: &Identity,
+        live: bool,
+    ) -> io::Result<()> {
+        let mut page = [0; 4096];
+        file.read_exact_at(&mut page, identity.extent.bytes - PAGE_BYTES)?;
+        let empty = page.iter().all(|byte| *byte == 0);
+        // A writer may have sealed it since.
+        if !empty && segment::footer(file, identity)?.is_none() {
+            let what = "has a footer that does not hold; the next start writes it anew".to_owned();
+            self.find(Severity::Damage, path, None, what);
+        } else if empty && !live {
+            let what = "was not sealed; the next start of a writer does that".to_owned();
+            self.find(Severity::Remains, path, None, what);
+        }
+        Ok(())
+    }
+
+    fn look_at_marks(&mut self, dir: &Path) {
+        let path = dir.join(marks::MARKS_FILE);
+        let Some(marks) = &self.marks else {
+            let what = "is missing or does not hold; the next start makes it anew".to_owned();
+            return self.find(Severity::Remains, &path, None, what);
+        };
+        // Lowest first: a writer that goes on meanwhile raises the later ones only.
+        let durable = marks.load(Mark::Durable);
+        let published = marks.load(Mark::Published);
+        let claimed = marks.load(Mark::Claimed);
+        let epoch = marks.load(Mark::Epoch);
+        if durable > published || published > claimed {
+            let what = format!("claimed {claimed}, published {published}, durable {durable}");
+            self.find(Severity::Damage, &path, None, what);
+        }
+        if let Some((last, _)) = self.last
+            && epoch < u64::from(last.epoch)
+        {
+            let what = format!("tells of epoch {epoch} where segments have {}", last.epoch);
+            self.find(Severity::Remains, &path, None, what);
+        }
+    }
+
+    fn look_for_leftovers(&mut self, dir: &Path) -> Result<(), ReadError> {
+        let io = |error| ReadError::Io { path: dir.to_owned(), error };
+        for entry in fs::read_dir(dir).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            if path.extension().is_some_and(|extension| extension == crate::purge::COPY_EXTENSION) {
+                let what = "a purge was broken off; run it again, or start a writer".to_owned();
+                self.find(Severity::Damage, &path, None, what);
+            }
+        }
+        Ok(())
+    }
+}

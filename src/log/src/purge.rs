@@ -1,0 +1,462 @@
+//! Payloads erased for good, records and their keys kept.
+//!
+//! A sealed segment is copied without the payloads that go, and the copy takes the segment's name
+//! in one step; the old file is unlinked. So every reader sees each byte as it was or not at all:
+//! one that has the old file mapped ends with it, and bytes that a reader holds never change.
+//! That costs a copy of every segment touched, in time and, while it lasts, in space. Overwriting
+//! in place would cost the payloads alone, and would change records under the eyes of readers.
+//!
+//! A segment that a running writer still stores into is sealed first, on request: see `roll`.
+//! Without a writer the purge takes the writer's lock and seals as a recovery does.
+//!
+//! A crash at any point leaves each segment as it was or purged, and perhaps a copy with the
+//! extension `purge`, which the next purge or the next start of a writer removes. What is told of
+//! a purge stands in the file `purges` of the lane, one line each.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Seek as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FallocateFlags, FlockOperation, Gid, RenameFlags, Uid};
+
+use crate::clock::Clock;
+use crate::format::{RECORD_HEADER_BYTES, RECORD_PURGED, RecordHeader};
+use crate::lane::{self, OpenError};
+use crate::marks;
+use crate::meta::Meta;
+use crate::position::{Key, Kind, Position};
+use crate::recover;
+use crate::roll;
+use crate::scan::{Found, Framed, Scanned};
+use crate::segment::{self, Identity, Inspected};
+
+/// The extension of a copy that has not taken its segment's place yet, or of a segment whose place
+/// was taken.
+pub(crate) const COPY_EXTENSION: &str = "purge";
+/// The name of the journal, whose lock keeps a second purge of the lane away.
+const JOURNAL_FILE: &str = "purges";
+/// How long a writer is waited for that should seal a segment, and how often it is looked at.
+const SEAL_WAIT: Duration = Duration::from_secs(30);
+const SEAL_LOOK: Duration = Duration::from_millis(20);
+
+/// Why a purge did not come to its end. What is erased stays erased; purge again for the rest.
+#[derive(Debug, thiserror::Error)]
+pub enum PurgeError {
+    /// Another purge of the lane is at work.
+    #[error("another purge is at work in {}", path.display())]
+    Busy {
+        /// The lane.
+        path: PathBuf,
+    },
+    /// The lane cannot be sealed without its writer.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The writer of the lane did not seal a segment that holds what should go.
+    #[error(
+        "the writer of {} did not seal it within {} s; stop the server and purge again",
+        path.display(),
+        SEAL_WAIT.as_secs()
+    )]
+    NotSealed {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// A copy does not hold what the segment held.
+    #[error("the copy of {} does not hold what it should; the segment is as it was", path.display())]
+    Copy {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// The operating system refused something.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PurgeError {
+    let path = path.to_owned();
+    move |error| PurgeError::Io { path, error }
+}
+
+/// A record that may be purged.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Where it is.
+    pub position: Position,
+    /// What it is, if this version knows.
+    pub kind: Option<Kind>,
+    /// The fingerprint of its event key.
+    pub key: Key,
+    /// When the request arrived, unix time in nanoseconds.
+    pub received_ns: u64,
+    /// Its meta section; nothing if its payload does not hold, so that nobody knows whose it is.
+    pub meta: Option<Meta<'a>>,
+}
+
+/// What a purge has found, or done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Records that were chosen.
+    pub records: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Segments in which they lie; each is copied once.
+    pub segments: u64,
+    /// Bytes of these segments.
+    pub segment_bytes: u64,
+    /// Records that had been purged before.
+    pub purged_before: u64,
+    /// Damaged records that were not chosen, and stretches that are no record: what they hold
+    /// cannot be told.
+    pub unreadable: u64,
+}
+
+/// The right to purge a lane; held by one at a time.
+#[derive(Debug)]
+pub struct Purger {
+    dir: PathBuf,
+    journal: File,
+    /// Held where nobody writes the lane, so that nobody begins to.
+    writer_lock: Option<File>,
+    clock: Clock,
+}
+
+/// What goes in one segment.
+struct Victims {
+    records: Vec<Framed>,
+    /// Fillers with something in them: what a producer left that gave up.
+    pads: Vec<Framed>,
+}
+
+impl Purger {
+    /// Takes the right to purge the lane in `dir`.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, PurgeError> {
+        let dir = dir.as_ref().to_owned();
+        let path = dir.join(JOURNAL_FILE);
+        let journal = segment::writing().append(true).create(true).open(&path);
+        let journal = journal.map_err(io_error(&path))?;
+        match rustix::fs::flock(&journal, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(PurgeError::Busy { path: dir }),
+            Err(error) => return Err(io_error(&path)(error.into())),
+        }
+        let writer_lock = match lane::lock(&dir) {
+            Ok(lock) => Some(lock),
+            Err(OpenError::Locked { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { dir, journal, writer_lock, clock: Clock::System })
+    }
+
+    /// Adds a line to the lane's journal of purges and waits until it is on the medium.
+    pub fn note(&mut self, line: &str) -> Result<(), PurgeError> {
+        let written = writeln!(self.journal, "{line}").and_then(|()| self.journal.sync_all());
+        written
+            .and_then(|()| segment::sync_dir(&self.dir))
+            .map_err(io_error(&self.dir.join(JOURNAL_FILE)))
+    }
+
+    /// Looks at every acknowledged record, and changes nothing.
+    pub fn look(
+        &self,
+        mut choose: impl FnMut(&Candidate<'_>) -> bool,
+    ) -> Result<Erased, PurgeError> {
+        let mut erased = Erased::default();
+        for base in self.list()? {
+            let Some((_, scanned, limit)) = self.open_segment(base)? else { continue };
+            victims(&scanned, limit, &mut choose, &mut erased);
+        }
+        Ok(erased)
+    }
+
+    /// Erases the payload of every record that is acknowledged now and that `choose` chooses.
+    pub fn erase(
+        &mut self,
+        mut choose: impl FnMut(&Candidate<'_>) -> bool,
+    ) -> Result<Erased, PurgeError> {
+        self.remove_copies()?;
+        if self.writer_lock.is_some() {
+            recover::seal(&self.dir)?;
+        }
+        let mut erased = Erased::default();
+        for base in self.list()? {
+            let Some((file, scanned, limit)) = self.open_segment(base)? else { continue };
+            let victims = victims(&scanned, limit, &mut choose, &mut erased);
+            if victims.records.is_empty() && victims.pads.is_empty() {
+                continue;
+            }
+            let path = self.dir.join(segment::file_name(base));
+            self.wait_until_sealed(&path, &file, &scanned.identity, limit)?;
+            self.rewrite(&path, &file, &scanned, &victims)?;
+        }
+        Ok(erased)
+    }
+
+    fn list(&self) -> Result<Vec<u64>, PurgeError> {
+        segment::list(&self.dir).map_err(io_error(&self.dir))
+    }
+
+    /// A segment, mapped, and how far it may be looked at; nothing if it holds nothing that is
+    /// acknowledged, or cannot be read.
+    fn open_segment(&self, base: u64) -> Result<Option<(File, Scanned, u64)>, PurgeError> {
+        let path = self.dir.join(segment::file_name(base));
+        let open = || -> io::Result<Option<(File, Scanned, u64)>> {
+            let (file, Inspected::Segment(identity)) = segment::inspect(&path, base)? else {
+                return Ok(None);
+            };
+            let footer = segment::footer(&file, &identity)?;
+            let limit = match footer {
+                Some(footer) => footer.sealed_end.to_native(),
+                None => self.unsealed_end(&identity)?,
+            };
+            let scanned = Scanned::new(&file, identity)?;
+            Ok((limit > identity.extent.first()).then_some((file, scanned, limit)))
+        };
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found.map_err(io_error(&path)),
+        }
+    }
+
+    /// How far a segment without a footer may be read: to its end if nobody writes it.
+    fn unsealed_end(&self, identity: &Identity) -> io::Result<u64> {
+        if self.writer_lock.is_some() {
+            return Ok(identity.extent.record_end());
+        }
+        let told = marks::open_for_reading(&self.dir)?.map(|marks| marks::acked(&marks));
+        Ok(match told {
+            Some((epoch, acked)) if epoch == u64::from(identity.epoch) => {
+                acked.min(identity.extent.record_end())
+            }
+            _ => 0,
+        })
+    }
+
+    fn wait_until_sealed(
+        &self,
+        path: &Path,
+        file: &File,
+        identity: &Identity,
+        limit: u64,
+    ) -> Result<(), PurgeError> {
+        let deadline = self.clock.monotonic() + SEAL_WAIT;
+        let sealed = || segment::footer(file, identity).map(|footer| footer.is_some());
+        let mut asked = false;
+        while !sealed().map_err(io_error(path))? {
+            if !asked {
+                roll::ask(&self.dir, limit).map_err(io_error(&self.dir))?;
+                asked = true;
+            }
+            if self.clock.monotonic() > deadline {
+                roll::withdraw(&self.dir);
+                return Err(PurgeError::NotSealed { path: path.to_owned() });
+            }
+            std::thread::sleep(SEAL_LOOK);
+        }
+        Ok(())
+    }
+
+    /// Puts a copy without the victims' payloads in the place of a sealed segment.
+    fn rewrite(
+        &self,
+        path: &Path,
+        file: &File,
+        scanned: &Scanned,
+        victims: &Victims,
+    ) -> Result<(), PurgeError> {
+        let copy_path = path.with_extension(COPY_EXTENSION);
+        let copied = copy_without(file, &copy_path, &scanned.identity, victims);
+        let copied = copied.map_err(io_error(&copy_path))?;
+        if !same_but(scanned, &copied, victims) {
+            fs::remove_file(&copy_path).map_err(io_error(&copy_path))?;
+            return Err(PurgeError::Copy { path: path.to_owned() });
+        }
+        take_place(&copy_path, path).map_err(io_error(path))?;
+        // The name first: a crash behind this leaves the old file to the next purge at the most.
+        segment::sync_dir(&self.dir).map_err(io_error(&self.dir))?;
+        match fs::remove_file(&copy_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&copy_path)(error));
+            }
+            _ => {}
+        }
+        segment::sync_dir(&self.dir).map_err(io_error(&self.dir))
+    }
+
+    /// Removes what a purge has left that was broken off.
+    fn remove_copies(&self) -> Result<(), PurgeError> {
+        for entry in fs::read_dir(&self.dir).map_err(io_error(&self.dir))? {
+            let path = entry.map_err(io_error(&self.dir))?.path();
+            if path.extension().is_some_and(|extension| extension == COPY_EXTENSION) {
+                fs::remove_file(&path).map_err(io_error(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What goes in a segment up to `limit`.
+fn victims(
+    scanned: &Scanned,
+    limit: u64,
+    choose: &mut dyn FnMut(&Candidate<'_>) -> bool,
+    erased: &mut Erased,
+) -> Victims {
+    let mut victims = Victims { records: Vec::new(), pads: Vec::new() };
+    let mut offset = scanned.extent().first();
+    loop {
+        let framed = match scanned.find(offset, limit) {
+            Found::Record(framed) => framed,
+            Found::Gap(framed) => {
+                erased.unreadable += 1;
+                framed
+            }
+            Found::Nothing => break,
+        };
+        offset = framed.end;
+        if framed.is_pad() {
+            let (_, inside) = scanned.sections(&framed);
+            if inside.iter().any(|byte| *byte != 0) {
+                victims.pads.push(framed);
+            }
+        } else if framed.is_purged() {
+            erased.purged_before += 1;
+        } else {
+            let holds = scanned.payload_holds(&framed);
+            let meta = holds.then(|| Meta::new(scanned.sections(&framed).0));
+            if choose(&candidate(scanned, &framed, meta)) {
+                let (meta, body) = scanned.sections(&framed);
+                erased.bytes += (meta.len() + body.len()) as u64;
+                victims.records.push(framed);
+            } else if !holds {
+                erased.unreadable += 1;
+            }
+        }
+    }
+    if !victims.records.is_empty() {
+        erased.records += victims.records.len() as u64;
+        erased.segments += 1;
+        erased.segment_bytes += scanned.extent().bytes;
+    }
+    victims
+}
+
+fn candidate<'a>(scanned: &Scanned, framed: &Framed, meta: Option<Meta<'a>>) -> Candidate<'a> {
+    Candidate {
+        position: Position::new(scanned.identity.epoch, framed.start),
+        kind: Kind::from_number(framed.header.kind),
+        key: Key(framed.header.key),
+        received_ns: framed.header.received_ns.to_native(),
+        meta,
+    }
+}
+
+/// Makes the copy, durable under its own name.
+fn copy_without(
+    mut file: &File,
+    copy_path: &Path,
+    identity: &Identity,
+    victims: &Victims,
+) -> io::Result<Scanned> {
+    let known = file.metadata()?;
+    let mut copy = segment::writing().create_new(true).open(copy_path)?;
+    keep_owner(&copy, &known)?;
+    rustix::fs::fallocate(&copy, FallocateFlags::empty(), 0, known.len())?;
+    file.rewind()?;
+    io::copy(&mut file, &mut copy)?;
+    for framed in &victims.records {
+        let header = purged_header(&framed.header, identity.seed);
+        copy.write_all_at(&header, framed.start - identity.extent.base)?;
+    }
+    for framed in victims.records.iter().chain(&victims.pads) {
+        let from = framed.start + RECORD_HEADER_BYTES;
+        erase(&copy, from - identity.extent.base, framed.end - from)?;
+    }
+    copy.sync_all()?;
+    Scanned::new(&copy, *identity)
+}
+
+/// Whoever purges, the writer's user must be able to read the copy.
+fn keep_owner(copy: &File, known: &Metadata) -> io::Result<()> {
+    let own = copy.metadata()?;
+    if (own.uid(), own.gid()) != (known.uid(), known.gid()) {
+        let (uid, gid) = (Uid::from_raw(known.uid()), Gid::from_raw(known.gid()));
+        rustix::fs::fchown(copy, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
+
+/// The bytes of a record's header after its payload was erased.
+fn purged_header(header: &RecordHeader, seed: u32) -> [u8; 64] {
+    let mut purged = *header;
+    purged.flags |= RECORD_PURGED;
+    purged.payload_crc = 0.into();
+    let mut bytes = purged.sealed_bytes(seed);
+    bytes[..4].copy_from_slice(&header.commit.to_native().to_le_bytes());
+    bytes
+}
+
+/// Writes zeros.
+fn erase(file: &File, mut at: u64, mut bytes: u64) -> io::Result<()> {
+    const ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+    while bytes > 0 {
+        let step = bytes.min(ZEROS.len() as u64);
+        let zeros = ZEROS.get(..usize::try_from(step).unwrap_or(0)).unwrap_or_default();
+        file.write_all_at(zeros, at)?;
+        at += step;
+        bytes -= step;
+    }
+    Ok(())
+}
+
+/// Whether a copy holds every record of the segment, the victims erased and all others as they
+/// were.
+fn same_but(segment: &Scanned, copy: &Scanned, victims: &Victims) -> bool {
+    let extent = segment.extent();
+    let limit = extent.record_end();
+    let mut erased = victims.records.iter().peekable();
+    let mut offset = extent.first();
+    loop {
+        let (was, is) = match (segment.find(offset, limit), copy.find(offset, limit)) {
+            (Found::Record(was), Found::Record(is)) | (Found::Gap(was), Found::Gap(is)) => {
+                (was, is)
+            }
+            (Found::Nothing, Found::Nothing) => return erased.peek().is_none(),
+            _ => return false,
+        };
+        if (was.start, was.end, was.header.key) != (is.start, is.end, is.header.key) {
+            return false;
+        }
+        let victim = erased.next_if(|victim| victim.start == was.start).is_some();
+        let right = if victim {
+            let (meta, body) = copy.sections(&is);
+            is.is_purged() && meta.iter().chain(body).all(|byte| *byte == 0)
+        } else {
+            was.is_pad() || segment.sections(&was) == copy.sections(&is)
+        };
+        if !right {
+            return false;
+        }
+        offset = was.end;
+    }
+}
+
+/// Gives the copy the segment's name, and the segment that of the copy, in one step: a segment
+/// that retention has removed meanwhile is not brought back.
+fn take_place(copy: &Path, path: &Path) -> io::Result<()> {
+    let cwd = rustix::fs::CWD;
+    match rustix::fs::renameat_with(cwd, copy, cwd, path, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // Retired: the copy goes as well, which the caller does.
+        Err(rustix::io::Errno::NOENT) if !path.exists() => Ok(()),
+        // A file system that cannot exchange: the old file goes with its name.
+        Err(rustix::io::Errno::INVAL) if path.exists() => fs::rename(copy, path),
+        Err(error) => Err(error.into()),
+    }
+}
