@@ -63,6 +63,8 @@ mod tail;
 mod inspect;
 mod roll;
 mod purge;
+mod restore;
+mod repair;
 
 #[cfg(test)]
 mod golden;
@@ -80,6 +82,7 @@ pub use position::{Key, Kind, ParsePositionError, Position};
 pub use purge::{Candidate, Erased, PurgeError, Purger};
 pub use record::RecordRef;
 pub use recover::Recovery;
+pub use repair::{Cure, Repaired, Step, repair};
 pub use shared::{Acked, LaneState, SUBSCRIBERS_MAX};
 pub use stats::{Durations, LaneStats};
 pub use tail::{From, ReadError, Reader, Skipped};

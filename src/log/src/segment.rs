@@ -73,7 +73,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn header(&self) -> SegmentHeader {
+    pub(crate) fn header(&self) -> SegmentHeader {
         SegmentHeader {
             magic: [0; 8],
             version: FORMAT_VERSION.into(),

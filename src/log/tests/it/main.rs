@@ -7,3 +7,4 @@ mod damage;
 mod model;
 mod inspect;
 mod purge;
+mod repair;
