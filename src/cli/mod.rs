@@ -1,12 +1,16 @@
 //! One file a verb: what it takes, what it prints, what it exits with. Here the table of verbs.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 75 failed but may succeed later, 78 wrong
-//! configuration.
+//! configuration; verbs that look for damage exit 3 if there is some, 4 if it keeps a lane from
+//! opening.
 
 mod check;
 mod demo;
 mod providers;
+mod place;
+mod purge;
 mod row;
+mod segments;
 mod serve;
 mod tail;
 mod terminal;
@@ -19,6 +23,11 @@ use clap::{Parser, Subcommand};
 const EXIT_TEMPORARY: u8 = 75;
 /// The arguments ask for something that is not there, as clap's own usage errors.
 const EXIT_USAGE: u8 = 2;
+
+/// Something that was acknowledged cannot be read, or not be trusted.
+const EXIT_DAMAGE: u8 = 3;
+/// A writer would refuse to open a lane.
+const EXIT_BLOCKING: u8 = 4;
 
 /// Receives webhooks at the edge and never loses one that it has acknowledged.
 #[derive(Debug, Parser)]
@@ -38,6 +47,10 @@ enum Verb {
     Tail(tail::TailArgs),
     /// List the senders that are built in, or tell all about one
     Providers(providers::ProvidersArgs),
+    /// List, verify, repair or export the files of the log
+    Segments(segments::SegmentsArgs),
+    /// Erase the payloads of an event, a tenant or a time for good
+    Purge(purge::PurgeArgs),
     /// Start a receiver on an embedded configuration and send it a short signed burst
     Demo(demo::DemoArgs),
 }
@@ -49,6 +62,8 @@ pub fn run() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Tail(args) => tail::run(&args),
         Verb::Providers(args) => providers::run(&args),
+        Verb::Segments(args) => segments::run(&args),
+        Verb::Purge(args) => purge::run(&args),
         Verb::Demo(args) => demo::run(&args),
     }
 }

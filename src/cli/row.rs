@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use forebay_log::{HeaderValue, Kind, Meta, RecordRef, Tag};
+use forebay_log::{HeaderValue, Key, Kind, Meta, RecordRef, Tag};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -51,6 +51,8 @@ impl Style {
 #[derive(Debug, Serialize)]
 struct Row<'r> {
     position: String,
+    /// The fingerprint of the event key, in hexadecimal.
+    key: String,
     kind: &'static str,
     received_at: String,
     lane: &'r str,
@@ -98,6 +100,7 @@ impl<'r> Row<'r> {
         let text = |tag| meta.get(tag).map(String::from_utf8_lossy);
         Self {
             position: record.position().to_string(),
+            key: key_text(record.key()),
             kind: kind_text(record.kind()),
             received_at: time_text(record.received_ns()),
             lane,
@@ -132,16 +135,23 @@ impl<'r> Value<'r> {
                 Ok(text) => Self::Text(text),
                 Err(_) => Self::Base64(STANDARD.encode(bytes)),
             },
-            HeaderValue::Digest(digest) => {
-                let mut text = String::with_capacity(2 * digest.len());
-                // Writing to a String cannot fail.
-                for byte in digest {
-                    _ = write!(text, "{byte:02x}");
-                }
-                Self::Digest(text)
-            }
+            HeaderValue::Digest(digest) => Self::Digest(hexadecimal(digest)),
         }
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    // Writing to a String cannot fail.
+    for byte in bytes {
+        _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// The fingerprint of an event key.
+pub(super) fn key_text(key: Key) -> String {
+    hexadecimal(&key.0)
 }
 
 fn kind_text(kind: Kind) -> &'static str {
@@ -153,7 +163,7 @@ fn kind_text(kind: Kind) -> &'static str {
 }
 
 /// RFC 3339 in UTC, always with nanoseconds, so that text sorts as time does.
-fn time_text(unix_ns: u64) -> String {
+pub(super) fn time_text(unix_ns: u64) -> String {
     // Every u64 lies in jiff's range, which ends in the year 9999.
     let time = Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or_default();
     format!("{time:.9}")

@@ -5,18 +5,18 @@
 //! pipe ends it quietly. Exit codes: 0 the end, 2 a lane or folder that does not exist, 75 a log
 //! that cannot be read now, 78 a bad configuration.
 
-use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use forebay_log::{Clock, From, Kind, Position, ReadError, Reader, RecordRef, Skipped, Tag};
 use jiff::Timestamp;
 
+use super::place::{Named, Place, PlaceError};
 use super::row::Style;
-use super::terminal;
-use crate::config::{self, ConfigError};
+use super::{EXIT_TEMPORARY, terminal};
+use crate::config;
 
 /// How much is written at once.
 const OUT_BYTES: usize = 64 * 1024;
@@ -27,15 +27,9 @@ const WAIT: Duration = Duration::from_secs(1);
 /// What `tail` takes.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct TailArgs {
-    /// The configuration that names the lanes; else `FOREBAY_CONFIG`, else the usual place
-    #[arg(short, long, value_name = "FILE", conflicts_with = "dir")]
-    pub config: Option<PathBuf>,
-    /// The data folder, in place of a configuration
-    #[arg(long, value_name = "DATA")]
-    pub dir: Option<PathBuf>,
-    /// The lane; not needed where there is only one
-    #[arg(long, value_name = "NAME")]
-    pub lane: Option<String>,
+    /// Where the lane is
+    #[command(flatten)]
+    pub place: Place,
     /// Where to begin: earliest, latest, a position as 1-4096, a time as 2026-11-21T18:00:00Z,
     /// or a duration before now as 2h
     #[arg(long, value_name = "PLACE", default_value = "earliest", value_parser = parse_start)]
@@ -116,11 +110,8 @@ fn parse_start(text: &str) -> Result<Start, String> {
 /// Why nothing more is printed.
 #[derive(Debug, thiserror::Error)]
 enum TailError {
-    #[error("{0}")]
-    Config(ConfigError),
-    /// The lane or the folder is wrong.
-    #[error("{0}")]
-    Usage(String),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("cannot write: {0}")]
@@ -130,9 +121,8 @@ enum TailError {
 impl TailError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => ConfigError::EXIT_CODE,
-            Self::Usage(_) => 2,
-            Self::Read(_) => 75,
+            Self::Place(error) => error.exit_code(),
+            Self::Read(_) => EXIT_TEMPORARY,
             Self::Write(error) if terminal::closed(error) => 0,
             Self::Write(_) => 1,
         }
@@ -142,18 +132,16 @@ impl TailError {
 /// Runs the verb.
 pub(super) fn run(args: &TailArgs) -> ExitCode {
     let Err(error) = tail(args, &Clock::System) else { return ExitCode::SUCCESS };
-    let report = match &error {
+    match &error {
         TailError::Write(error) if terminal::closed(error) => return ExitCode::SUCCESS,
-        TailError::Config(error) => error.render(terminal::coloured(&io::stderr())),
-        error => format!("error: {error}"),
-    };
-    // With standard error closed as well there is nobody left to tell.
-    _ = writeln!(io::stderr().lock(), "{report}");
+        TailError::Place(error) => error.report(),
+        error => terminal::complain(error),
+    }
     ExitCode::from(error.exit_code())
 }
 
 fn tail(args: &TailArgs, clock: &Clock) -> Result<(), TailError> {
-    let (lane, folder) = lane(args)?;
+    let Named { name: lane, folder } = args.place.one()?;
     let out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
     let style = style(args, &io::stdout());
     Tail { args, lane, style, out, told: Skipped::default() }.run(&folder, clock)
@@ -165,54 +153,6 @@ fn newest(folder: &Path) -> Result<u64, ReadError> {
     let mut reader = Reader::open(folder)?;
     reader.seek(From::Latest)?;
     Ok(reader.offset())
-}
-
-/// The lane to read and its folder.
-fn lane(args: &TailArgs) -> Result<(String, PathBuf), TailError> {
-    let (data_dir, mut names) = if let Some(dir) = &args.dir {
-        (dir.clone(), lanes_in(dir)?)
-    } else {
-        let path = config::path(args.config.as_deref());
-        let kept = config::load_kept(&path, config::environment()).map_err(TailError::Config)?;
-        (kept.data_dir, kept.lanes.into_iter().map(|lane| lane.name).collect())
-    };
-    let listed = names.join(", ");
-    let name = match (&args.lane, names.len()) {
-        (Some(name), _) if names.contains(name) => name.clone(),
-        (Some(name), _) => {
-            return Err(TailError::Usage(format!("there is no lane {name}; there is {listed}")));
-        }
-        (None, 1) => names.remove(0),
-        (None, 0) => {
-            let folder = data_dir.join("lanes");
-            return Err(TailError::Usage(format!("there is no lane in {}", folder.display())));
-        }
-        (None, _) => {
-            return Err(TailError::Usage(format!("say which lane, with --lane: {listed}")));
-        }
-    };
-    let folder = data_dir.join("lanes").join(&name);
-    Ok((name, folder))
-}
-
-/// The lanes of a data folder, by name.
-fn lanes_in(data_dir: &Path) -> Result<Vec<String>, TailError> {
-    let folder = data_dir.join("lanes");
-    let unreadable = |error: io::Error| {
-        let folder = folder.display();
-        TailError::Usage(format!("{folder}: {error}; give the folder that data_dir names"))
-    };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if entry.path().is_dir()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn style(args: &TailArgs, out: &impl IsTerminal) -> Style {

@@ -1,7 +1,10 @@
 //! What depends on who is looking: a person at a terminal or a program behind a pipe.
 
 use std::io::{self, IsTerminal, Write as _};
+use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
+use forebay_log::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::ConfigError;
@@ -41,4 +44,52 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn complain(error: &dyn std::error::Error) {
     // With standard error gone there is nobody left to tell.
     drop(writeln!(io::stderr().lock(), "error: {}", chain(error)));
+}
+
+/// Tells something that is no error.
+pub(super) fn warn(text: &str) {
+    // As above.
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// How far long work has come, in place on a line of standard error, where that is a terminal.
+#[derive(Debug)]
+pub(super) struct Progress {
+    what: String,
+    told: Option<Instant>,
+    shown: bool,
+    clock: Clock,
+}
+
+impl Progress {
+    /// Between two lines.
+    const PACE: Duration = Duration::from_millis(200);
+
+    pub(super) fn new(what: &str) -> Self {
+        let clock = Clock::System;
+        // What is over at once is not worth a line.
+        let told = io::stderr().is_terminal().then(|| clock.monotonic());
+        Self { what: what.to_owned(), told, shown: false, clock }
+    }
+
+    /// So many bytes of so many are done.
+    pub(super) fn tell(&mut self, done: u64, all: u64) {
+        let Some(told) = self.told else { return };
+        let now = self.clock.monotonic();
+        if now.saturating_duration_since(told) < Self::PACE {
+            return;
+        }
+        self.told = Some(now);
+        self.shown = true;
+        let percent = done.saturating_mul(100) / all.max(1);
+        let (done, all) = (ByteSize(done), ByteSize(all));
+        drop(write!(io::stderr().lock(), "\r{}: {done} of {all}, {percent} % \x1b[K", self.what));
+    }
+
+    /// Takes the line away.
+    pub(super) fn end(self) {
+        if self.shown {
+            drop(write!(io::stderr().lock(), "\r\x1b[K"));
+        }
+    }
 }

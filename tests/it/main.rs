@@ -24,6 +24,7 @@ mod demo;
 mod handshakes;
 mod kill;
 mod line;
+mod purge;
 mod refused;
 mod reload;
 mod sdk;

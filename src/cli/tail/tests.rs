@@ -96,13 +96,14 @@ fn a_row_says_all_that_the_record_holds() {
     let mut written = Written::new();
     let position = written.append(Kind::Event, 2, b"{\"a\": 1}");
     let expected = format!(
-        "{{\"position\":\"{position}\",\"kind\":\"event\",\
+        "{{\"position\":\"{position}\",\"key\":\"{:032x}\",\"kind\":\"event\",\
          \"received_at\":\"2026-11-21T18:00:02.000000000Z\",\"lane\":\"main\",\
          \"source\":\"even\",\"environment\":\"production\",\"tenant\":null,\"event_id\":\"2\",\
          \"event_type\":\"room.started\",\"event_time\":null,\"secret\":\"current\",\
          \"method\":null,\"target\":null,\"peer\":null,\"trace_id\":null,\
          \"headers\":[[\"x-a\",\"1\"],[\"x-a\",{{\"base64\":\"/w==\"}}],\
-         [\"authorization\",{{\"digest\":\"abab\"}}]],\"body\":\"{{\\\"a\\\": 1}}\"}}\n"
+         [\"authorization\",{{\"digest\":\"abab\"}}]],\"body\":\"{{\\\"a\\\": 1}}\"}}\n",
+        0
     );
     assert_eq!(written.print(&[], Style::Json), expected);
 }
@@ -214,9 +215,9 @@ fn who_follows_sees_what_comes_until_the_pipe_is_closed() {
 fn a_lane_is_found_or_the_lanes_are_named() {
     let written = Written::new();
     let data = written.data.path().to_str().unwrap();
-    let found = |words: &[&str]| lane(&args(words)).map(|(name, _)| name);
+    let found = |words: &[&str]| args(words).place.one().map(|lane| lane.name);
     assert_eq!(found(&["--dir", data]).unwrap(), "main");
-    fs::create_dir(written.data.path().join("lanes/other")).unwrap();
+    std::fs::create_dir(written.data.path().join("lanes/other")).unwrap();
     for (words, says) in [
         (&["--dir", data][..], "say which lane, with --lane: main, other"),
         (&["--dir", data, "--lane", "x"][..], "there is no lane x; there is main, other"),
@@ -227,6 +228,8 @@ fn a_lane_is_found_or_the_lanes_are_named() {
         assert_eq!(error.exit_code(), 2);
     }
     assert_eq!(found(&["--dir", data, "--lane", "other"]).unwrap(), "other");
+    let folder = written.data.path().join("lanes/main");
+    assert_eq!(found(&["--dir", folder.to_str().unwrap()]).unwrap(), "main", "a lane's folder");
     let error = found(&["--config", "/nonexistent.toml"]).unwrap_err();
     assert_eq!(error.exit_code(), 78);
 }

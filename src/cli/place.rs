@@ -1,0 +1,138 @@
+//! Which lanes a verb works on: those of a configuration, of a data folder, or the one whose
+//! folder was given.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::terminal;
+use crate::config::{self, ConfigError};
+
+/// Where the lanes are.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Place {
+    /// The configuration that names the lanes; else `FOREBAY_CONFIG`, else the usual place
+    #[arg(short, long, value_name = "FILE", conflicts_with = "dir")]
+    pub config: Option<PathBuf>,
+    /// The data folder, or the folder of one lane, in place of a configuration
+    #[arg(long, value_name = "DATA")]
+    pub dir: Option<PathBuf>,
+    /// The lane; not needed where there is only one
+    #[arg(long, value_name = "NAME")]
+    pub lane: Option<String>,
+}
+
+/// A lane by its name and its folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub name: String,
+    pub folder: PathBuf,
+}
+
+/// Why there is no lane to work on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlaceError {
+    #[error("{0}")]
+    Config(ConfigError),
+    /// The lane or the folder is wrong.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl PlaceError {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => ConfigError::EXIT_CODE,
+            Self::Usage(_) => 2,
+        }
+    }
+
+    /// Tells it on standard error, a mistake in the configuration with its place underlined.
+    pub(super) fn report(&self) {
+        match self {
+            Self::Config(error) => terminal::report(error),
+            Self::Usage(_) => terminal::complain(self),
+        }
+    }
+}
+
+impl Place {
+    /// The one lane that is meant.
+    pub(super) fn one(&self) -> Result<Named, PlaceError> {
+        let mut lanes = self.all()?;
+        if lanes.len() == 1 {
+            return Ok(lanes.remove(0));
+        }
+        Err(PlaceError::Usage(format!("say which lane, with --lane: {}", listed(&lanes))))
+    }
+
+    /// The lane that was named, or else every lane; at least one.
+    pub(super) fn all(&self) -> Result<Vec<Named>, PlaceError> {
+        let (folder, mut lanes) = self.find()?;
+        let known = listed(&lanes);
+        if let Some(name) = &self.lane {
+            lanes.retain(|lane| lane.name == *name);
+            if lanes.is_empty() {
+                return Err(PlaceError::Usage(format!(
+                    "there is no lane {name}; there is {known}"
+                )));
+            }
+        }
+        if lanes.is_empty() {
+            return Err(PlaceError::Usage(format!("there is no lane in {}", folder.display())));
+        }
+        Ok(lanes)
+    }
+
+    /// All lanes, and where they were looked for.
+    fn find(&self) -> Result<(PathBuf, Vec<Named>), PlaceError> {
+        let Some(dir) = &self.dir else {
+            let path = config::path(self.config.as_deref());
+            let kept =
+                config::load_kept(&path, config::environment()).map_err(PlaceError::Config)?;
+            let folder = kept.data_dir.join("lanes");
+            let named = |name: String| Named { folder: folder.join(&name), name };
+            let lanes = kept.lanes.into_iter().map(|lane| named(lane.name)).collect();
+            return Ok((folder, lanes));
+        };
+        let folder = dir.join("lanes");
+        if !folder.is_dir() && is_lane(dir) {
+            let whole = fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+            let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok((dir.clone(), vec![Named { name, folder: dir.clone() }]));
+        }
+        let lanes = lanes_in(&folder)?;
+        Ok((folder, lanes))
+    }
+}
+
+fn listed(lanes: &[Named]) -> String {
+    lanes.iter().map(|lane| lane.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a folder holds segments itself.
+fn is_lane(dir: &Path) -> bool {
+    let segment = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|is| is == "seg"))
+    };
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(segment))
+}
+
+/// The lanes of a folder, by name.
+fn lanes_in(folder: &Path) -> Result<Vec<Named>, PlaceError> {
+    let unreadable = |error: io::Error| {
+        let folder = folder.display();
+        PlaceError::Usage(format!("{folder}: {error}; give the folder that data_dir names"))
+    };
+    let mut lanes = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if entry.path().is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            lanes.push(Named { folder: entry.path(), name });
+        }
+    }
+    lanes.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(lanes)
+}

@@ -1,0 +1,243 @@
+//! `forebay purge`: payloads erased for good, from every segment, also beside a running server.
+//!
+//! Which records go is said by event, tenant, time and source; all that are given must hold. An
+//! event goes with its later deliveries. What stays of a record is its place, the time of its
+//! arrival and the fingerprint of its key, so that a delivery that comes later is still known as
+//! one. Every run leaves two lines in the file `purges` of the lane, before and after.
+//!
+//! Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 3 done but for records that
+//! cannot be read, of which nobody can say whose they are, 75 not all is erased: purge again, 78
+//! a bad configuration.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use clap::{ArgGroup, Args};
+use forebay_log::{Candidate, Clock, Erased, Key, PurgeError, Purger, Tag};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::place::{Named, Place, PlaceError};
+use super::row::{key_text, time_text};
+use super::{EXIT_DAMAGE, EXIT_TEMPORARY, terminal};
+use crate::config;
+
+/// What `purge` takes.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true)
+    .args(["event", "tenant", "before"]))]
+pub(super) struct PurgeArgs {
+    #[command(flatten)]
+    place: Place,
+    /// The event of this id, or of this key as `tail --json` shows it, with all its deliveries
+    #[arg(long, value_name = "KEY")]
+    event: Option<String>,
+    /// Everything of this tenant
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// Everything that arrived before a time as 2026-11-21T18:00:00Z, or longer ago than 720h
+    #[arg(long, value_name = "TIME")]
+    before: Option<String>,
+    /// Only what this source received
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Say what would go and what it would cost, and erase nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why not everything is erased.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error("lane {lane}: {error}")]
+    Purge { lane: String, error: PurgeError },
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// Runs the verb.
+pub(super) fn run(args: &PurgeArgs) -> ExitCode {
+    let told = purge(args, &Clock::System).and_then(|(text, complete)| {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())?;
+        Ok(complete)
+    });
+    let code = match told {
+        Ok(complete) => u8::from(!complete) * EXIT_DAMAGE,
+        Err(CommandError::Place(error)) => {
+            error.report();
+            error.exit_code()
+        }
+        Err(error) => {
+            terminal::complain(&error);
+            if matches!(error, CommandError::Write(_)) { 1 } else { EXIT_TEMPORARY }
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// What is to be printed, and whether every record could be judged.
+fn purge(args: &PurgeArgs, clock: &Clock) -> Result<(String, bool), CommandError> {
+    let before = args.before.as_deref().map(|text| parse_before(text, clock)).transpose();
+    let before_ns = before.map_err(PlaceError::Usage)?;
+    let mut found = Vec::new();
+    for lane in args.place.all()? {
+        let erased = purge_lane(args, before_ns, &lane, clock);
+        let erased =
+            erased.map_err(|error| CommandError::Purge { lane: lane.name.clone(), error })?;
+        found.push((lane, erased));
+    }
+    let text = if args.json {
+        let lanes: Vec<Value> = found.iter().map(|(lane, erased)| json_of(lane, erased)).collect();
+        format!("{:#}\n", json!({ "dry_run": args.dry_run, "lanes": lanes }))
+    } else {
+        found.iter().map(|(lane, erased)| text_of(args.dry_run, lane, erased)).collect()
+    };
+    Ok((text, found.iter().all(|(_, erased)| erased.unreadable == 0)))
+}
+
+fn parse_before(text: &str, clock: &Clock) -> Result<u64, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return u64::try_from(time.as_nanosecond())
+            .map_err(|_| "--before: that is before any record".to_owned());
+    }
+    config::parse_duration(text)
+        .map(|ago| {
+            let ago_ns = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+            clock.wall_ns().saturating_sub(ago_ns)
+        })
+        .map_err(|_| {
+            "--before: write a time (2026-11-21T18:00:00Z) or a duration before now (720h)"
+                .to_owned()
+        })
+}
+
+fn purge_lane(
+    args: &PurgeArgs,
+    before_ns: Option<u64>,
+    lane: &Named,
+    clock: &Clock,
+) -> Result<Erased, PurgeError> {
+    let mut purger = Purger::open(&lane.folder)?;
+    let mut chosen = Chosen { args, before_ns, keys: None };
+    if let Some(event) = &args.event {
+        let mut keys = BTreeSet::new();
+        purger.look(|found| {
+            if chosen.names(found, event) {
+                keys.insert(found.key.0);
+            }
+            false
+        })?;
+        chosen.keys = Some(keys);
+    }
+    if args.dry_run {
+        return purger.look(|found| chosen.chooses(found));
+    }
+    purger.note(&begun(&chosen, clock).to_string())?;
+    let outcome = purger.erase(|found| chosen.chooses(found));
+    let at = time_text(clock.wall_ns());
+    let ended = match &outcome {
+        Ok(erased) => json!({
+            "at": at, "state": "done", "records": erased.records, "bytes": erased.bytes,
+            "segments": erased.segments, "purged_before": erased.purged_before,
+            "unreadable": erased.unreadable,
+        }),
+        Err(error) => json!({ "at": at, "state": "failed", "error": error.to_string() }),
+    };
+    purger.note(&ended.to_string())?;
+    outcome
+}
+
+/// The first line of the journal. An event is told by its key alone: its id may be what should be
+/// forgotten.
+fn begun(chosen: &Chosen<'_>, clock: &Clock) -> Value {
+    let keys = chosen.keys.as_ref();
+    json!({
+        "at": time_text(clock.wall_ns()),
+        "state": "begun",
+        "uid": rustix::process::getuid().as_raw(),
+        "event_keys": keys.map(|keys| keys.iter().map(|key| key_text(Key(*key))).collect::<Vec<_>>()),
+        "tenant": chosen.args.tenant,
+        "before": chosen.before_ns.map(time_text),
+        "source": chosen.args.source,
+    })
+}
+
+/// Which records go.
+struct Chosen<'a> {
+    args: &'a PurgeArgs,
+    before_ns: Option<u64>,
+    /// The keys of the event, once they were looked for.
+    keys: Option<BTreeSet<[u8; 16]>>,
+}
+
+impl Chosen<'_> {
+    /// Whether a record is of the event that was named, by key or by id.
+    fn names(&self, found: &Candidate<'_>, event: &str) -> bool {
+        let id = found.meta.and_then(|meta| meta.get(Tag::EventId));
+        let named = id == Some(event.as_bytes()) || key_text(found.key) == event;
+        named && self.is_of_source_and_tenant(found)
+    }
+
+    fn chooses(&self, found: &Candidate<'_>) -> bool {
+        let early = self.before_ns.is_none_or(|before_ns| found.received_ns < before_ns);
+        let of_event = self.keys.as_ref().is_none_or(|keys| keys.contains(&found.key.0));
+        // The key is of one source and one tenant already, so that a damaged record goes too.
+        early && of_event && (self.keys.is_some() || self.is_of_source_and_tenant(found))
+    }
+
+    fn is_of_source_and_tenant(&self, found: &Candidate<'_>) -> bool {
+        let fits = |tag, wanted: &Option<String>| {
+            wanted.as_ref().is_none_or(|wanted| {
+                found.meta.and_then(|meta| meta.get(tag)) == Some(wanted.as_bytes())
+            })
+        };
+        fits(Tag::Source, &self.args.source) && fits(Tag::Tenant, &self.args.tenant)
+    }
+}
+
+fn json_of(lane: &Named, erased: &Erased) -> Value {
+    json!({
+        "lane": lane.name,
+        "folder": lane.folder,
+        "records": erased.records,
+        "bytes": erased.bytes,
+        "segments": erased.segments,
+        "segment_bytes": erased.segment_bytes,
+        "purged_before": erased.purged_before,
+        "unreadable": erased.unreadable,
+    })
+}
+
+fn text_of(dry_run: bool, lane: &Named, erased: &Erased) -> String {
+    let done = if dry_run { "would be purged" } else { "purged" };
+    let (bytes, copied) = (ByteSize(erased.bytes), ByteSize(erased.segment_bytes));
+    let mut text = format!(
+        "lane {}: {} records ({bytes}) {done}, by a copy of {} segments ({copied})\n",
+        lane.name, erased.records, erased.segments
+    );
+    // Writing to a String cannot fail.
+    if erased.purged_before > 0 {
+        _ = writeln!(text, "  {} had been purged before", erased.purged_before);
+    }
+    if erased.unreadable > 0 {
+        _ = writeln!(
+            text,
+            "  {} damaged records or gaps stay: nobody can say whose they are; retention removes \
+             them",
+            erased.unreadable
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

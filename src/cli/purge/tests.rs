@@ -1,0 +1,134 @@
+//! Records of two tenants and two sources; what is named goes, and nothing else.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use forebay_log::{
+    AckLevel, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Position, Reader, SEGMENT_BYTES_MIN,
+};
+use tempfile::TempDir;
+
+use super::*;
+
+/// 2026-11-21T18:00:00Z.
+const SIX: u64 = 1_795_284_000_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    purge: PurgeArgs,
+}
+
+fn args(data: &TempDir, words: &[&str]) -> PurgeArgs {
+    let dir = data.path().to_str().unwrap();
+    Command::try_parse_from([&["purge", "--dir", dir], words].concat()).unwrap().purge
+}
+
+/// Event `number` of twelve: tenant by its remainder of 2, source by that of 3; event 5 has a
+/// later delivery.
+fn written() -> (TempDir, PathBuf) {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("lanes/main");
+    let options = LaneOptions {
+        segment_bytes: SEGMENT_BYTES_MIN,
+        ack: AckLevel::Written,
+        disk_reserve_bytes: Some(0),
+        volatile_allowed: true,
+        ..LaneOptions::default()
+    };
+    let (lane, _) = Lane::open(&folder, options).unwrap();
+    let mut appender = lane.appender();
+    for (number, kind) in (0..12).map(|number| (number, Kind::Event)).chain([(5, Kind::Delivery)]) {
+        let mut meta = MetaWriter::default();
+        meta.field(Tag::Source, format!("source-{}", number % 3).as_bytes()).unwrap();
+        meta.field(Tag::Tenant, format!("tenant-{}", number % 2).as_bytes()).unwrap();
+        meta.field(Tag::EventId, format!("evt_{number}").as_bytes()).unwrap();
+        let (body, key) = (number.to_string(), Key([u8::try_from(number).unwrap(); 16]));
+        let received_ns = SIX + number * SECOND;
+        let (meta, body) = (meta.as_bytes(), body.as_bytes());
+        appender.append(&NewRecord { kind, key, received_ns, meta, body }).unwrap();
+    }
+    lane.close();
+    (data, folder)
+}
+
+/// The bodies that are left; that of the delivery is the event's again.
+fn left(folder: &PathBuf) -> Vec<u64> {
+    let mut reader = Reader::open(folder).unwrap();
+    let mut bodies = Vec::new();
+    while let Some(record) = reader.next().unwrap() {
+        bodies.push(std::str::from_utf8(record.body()).unwrap().parse().unwrap());
+    }
+    bodies
+}
+
+#[test]
+fn what_is_named_goes_and_nothing_else() {
+    type Stays = fn(u64) -> bool;
+    let cases: [(&[&str], Stays); 8] = [
+        (&["--event", "evt_5"], |number| number != 5),
+        (&["--event", "05050505050505050505050505050505"], |number| number != 5),
+        (&["--event", "evt_5", "--source", "source-0"], |_| true),
+        (&["--tenant", "tenant-1"], |number| number % 2 != 1),
+        (&["--tenant", "tenant-1", "--source", "source-0"], |number| number % 6 != 3),
+        (&["--before", "2026-11-21T18:00:04Z"], |number| number >= 4),
+        (&["--before", "1h", "--tenant", "nobody"], |_| true),
+        (&["--before", "2026-11-21T18:00:04Z", "--tenant", "tenant-0"], |number| {
+            number >= 4 || number % 2 != 0
+        }),
+    ];
+    for (words, stays) in cases {
+        let (data, folder) = written();
+        let all: Vec<u64> = (0..12).chain([5]).collect();
+        let expected: Vec<u64> = all.iter().copied().filter(|number| stays(*number)).collect();
+        assert!(purge(&args(&data, &[words, &["--dry-run"]].concat()), &Clock::System).unwrap().1);
+        assert_eq!(left(&folder), all, "a dry run erases nothing");
+        assert!(purge(&args(&data, words), &Clock::System).unwrap().1);
+        assert_eq!(left(&folder), expected, "{words:?}");
+    }
+}
+
+#[test]
+fn the_journal_tells_what_was_purged_and_not_the_id() {
+    let (data, folder) = written();
+    purge(&args(&data, &["--event", "evt_5", "--tenant", "tenant-1"]), &Clock::System).unwrap();
+    let text = std::fs::read_to_string(folder.join("purges")).unwrap();
+    assert!(!text.contains("evt_5"), "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["event_keys"], json!([key_text(Key([5; 16]))]));
+    assert_eq!((&lines[0]["state"], &lines[0]["tenant"]), (&json!("begun"), &json!("tenant-1")));
+    assert_eq!((&lines[1]["state"], &lines[1]["records"]), (&json!("done"), &json!(2)));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_unless_its_key_was_named() {
+    use std::os::unix::fs::FileExt;
+    let (data, folder) = written();
+    let mut reader = Reader::open(&folder).unwrap();
+    let position: Position = loop {
+        let record = reader.next().unwrap().unwrap();
+        if record.body() == b"3" {
+            break record.position();
+        }
+    };
+    let path = forebay_log::segments(&folder).unwrap().remove(0).path;
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xa5; 4], position.offset() + 70).unwrap();
+    assert!(!purge(&args(&data, &["--tenant", "tenant-1"]), &Clock::System).unwrap().1);
+    assert!(purge(&args(&data, &["--event", &"03".repeat(16)]), &Clock::System).unwrap().1);
+    assert!(purge(&args(&data, &["--tenant", "tenant-1"]), &Clock::System).unwrap().1);
+}
+
+#[test]
+fn nothing_named_and_times_that_are_none_are_refused() {
+    let (data, _) = written();
+    let dir = data.path().to_str().unwrap();
+    for words in [&["--dir", dir][..], &["--dir", dir, "--source", "a"][..]] {
+        assert!(Command::try_parse_from([&["purge"], words].concat()).is_err());
+    }
+    let error = purge(&args(&data, &["--before", "yesterday"]), &Clock::System).unwrap_err();
+    assert!(error.to_string().contains("write a time"), "{error}");
+}

@@ -1,0 +1,87 @@
+//! `forebay purge` beside a running server: the bytes are gone from every file, a later delivery
+//! is still a duplicate, and the server goes on.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support::server::{Server, Setup, forebay};
+use crate::support::{Driver, sign};
+
+for_each_driver![a_purged_event_is_nowhere_and_its_later_delivery_still_a_duplicate];
+
+const CANARY: &str = "canary-4d1f0c";
+
+/// Every file under a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The files that hold the canary.
+fn with_canary(server: &Server) -> Vec<PathBuf> {
+    let holds = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
+    };
+    files(&server.data()).into_iter().filter(holds).collect()
+}
+
+fn command(server: &Server, words: &[&str]) -> Output {
+    forebay(words).arg("--dir").arg(server.data()).output().unwrap()
+}
+
+fn send(server: &Server, id: &str, body: &str) {
+    let request = sign::standard(id, body.as_bytes());
+    assert_eq!(server.send(&request).status, 200);
+}
+
+fn a_purged_event_is_nowhere_and_its_later_delivery_still_a_duplicate(driver: Driver) {
+    let mut server = Server::start(Setup::new(driver).segments("128KiB", "8KiB"));
+    let secret = format!("{{\"type\":\"n\",\"who\":\"{CANARY}\"}}");
+    for index in 0..300 {
+        let body = format!("{{\"type\":\"n\",\"pad\":\"{}\"}}", "x".repeat(700));
+        send(&server, &format!("msg_{index}"), &body);
+        if index % 100 == 50 {
+            send(&server, &format!("{CANARY}_{index}"), &secret);
+        }
+    }
+    // A later delivery holds the id in its headers. The newest event is in the segment that is
+    // still being written.
+    send(&server, &format!("{CANARY}_50"), &secret);
+    send(&server, &format!("{CANARY}_last"), &secret);
+    assert_eq!(server.rows_of(305).len(), 305);
+    assert!(with_canary(&server).len() > 1, "the search finds what is there");
+
+    for id in ["50", "150", "250", "last"] {
+        let id = format!("{CANARY}_{id}");
+        let done = command(&server, &["purge", "--json", "--event", &id]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    assert_eq!(with_canary(&server), Vec::<PathBuf>::new());
+    assert_eq!(server.events().len(), 300);
+
+    for restarted in [false, true] {
+        if restarted {
+            server.kill();
+            server.run();
+        }
+        send(&server, &format!("{CANARY}_150"), &secret);
+        send(&server, &format!("msg_after_{restarted}"), "{\"type\":\"n\"}");
+        let events = 301 + usize::from(restarted);
+        let rows = server.rows_of(events + 1 + usize::from(restarted));
+        assert_eq!(rows.iter().filter(|row| row.is_event()).count(), events, "{restarted}");
+        let known = rows.iter().filter(|row| row.is_delivery()).count();
+        assert_eq!(known, 1 + usize::from(restarted), "a delivery of what was purged is known");
+    }
+    assert!(server.end().success());
+    let verified = command(&server, &["segments", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+}
