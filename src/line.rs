@@ -109,7 +109,7 @@ impl Line {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Route { source, counters } = route;
+        let Route { source, counters, .. } = route;
         let seat = &self.seats[source.lane];
         let admitted = match Admitted::admit(received, body, source, &self.budget).await? {
             Admission::Request(admitted) => admitted,
@@ -119,7 +119,7 @@ impl Line {
         let mut waited = Duration::ZERO;
         let mut batch = Batch::default();
         let (appended, outcome) = loop {
-            let wait = match Reject::guard(|| self.keep(&admitted, seat, &mut batch))? {
+            let wait = match Reject::guard(|| self.keep(&admitted, route, &mut batch))? {
                 Kept::Done(appended, outcome) => break (appended, outcome),
                 Kept::Handshake(answer) => return Ok(Ended::Handshake(answer)),
                 Kept::TwinInside => TWIN_WAIT,
@@ -138,10 +138,12 @@ impl Line {
     fn keep(
         &self,
         admitted: &Admitted<'_>,
-        seat: &Seat,
+        route: &Route,
         batch: &mut Batch,
     ) -> Result<Kept, Reject> {
+        let seat = &self.seats[route.source.lane];
         let verified = Verified::verify(admitted)?;
+        route.matched(verified.secret(), self.receiver, admitted.received().received_ns);
         if let Some(answer) = admitted.source().handshakes.signed(&verified)? {
             return Ok(Kept::Handshake(answer));
         }

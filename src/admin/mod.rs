@@ -1,9 +1,10 @@
-//! The admin listener: `/metrics`, `/healthz`, `/readyz`, on a thread and a runtime of its own.
+//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/secrets`, on a thread and a runtime of its own.
 //!
 //! It reads counters and lane states, takes no body and changes nothing; the receivers do not
 //! know it. It belongs on a loopback or a private address: it asks nobody who they are.
 
 mod ready;
+mod secrets;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -16,8 +17,11 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use forebay_log::Clock;
 use thiserror::Error;
 use tokio::sync::oneshot;
+
+pub use self::secrets::SecretTold;
 
 use crate::observe::{CONTENT_TYPE, Metrics};
 
@@ -110,6 +114,7 @@ fn router(state: State) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .route("/secrets", get(secrets))
         .with_state(state)
 }
 
@@ -127,6 +132,17 @@ async fn readyz(Shared(state): Shared<State>) -> Response {
     let readiness = ready::Readiness::of(&state);
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CONTENT_TYPE, "application/json")], readiness.to_json()).into_response()
+}
+
+async fn secrets(Shared(state): Shared<State>) -> Response {
+    let told = secrets::told(&state, Clock::System.wall_ns());
+    match serde_json::to_string(&told) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the secrets cannot be listed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }
 
 #[cfg(test)]

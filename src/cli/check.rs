@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::terminal;
@@ -15,6 +16,7 @@ use crate::config::{
     self, Config, ConfigError, LaneConfig, Origin, SecretConfig, Source, duration_text, size_text,
 };
 use crate::identify::RuleText;
+use crate::verify::Validity;
 
 /// What `check` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -142,7 +144,15 @@ fn secret_json(secret: &SecretConfig) -> Value {
         Origin::Env(variable) => ("env", json!(variable)),
         Origin::File(path) => ("file", json!(path)),
     };
-    json!({ "name": secret.name, "origin": origin, "from": place, "key_id": secret.key_id })
+    let [not_before, not_after] = validity_json(secret.validity);
+    json!({
+        "name": secret.name,
+        "origin": origin,
+        "from": place,
+        "key_id": secret.key_id,
+        "not_before": not_before,
+        "not_after": not_after,
+    })
 }
 
 fn lane_name<'c>(config: &'c Config, source: &Source) -> Option<&'c str> {
@@ -251,13 +261,34 @@ fn source_text(text: &mut Facts, config: &Config, source: &Source) {
 
 fn secret_text(secret: &SecretConfig) -> String {
     let name = &secret.name;
+    let time = validity_text(secret.validity);
     let key_id =
         secret.key_id.as_ref().map_or_else(String::new, |key_id| format!(", key id {key_id}"));
     match &secret.origin {
-        Origin::Value => format!("{name} (in the file{key_id})"),
-        Origin::Env(variable) => format!("{name} (env {variable}{key_id})"),
-        Origin::File(path) => format!("{name} (file {}{key_id})", path.display()),
+        Origin::Value => format!("{name} (in the file{key_id}{time})"),
+        Origin::Env(variable) => format!("{name} (env {variable}{key_id}{time})"),
+        Origin::File(path) => format!("{name} (file {}{key_id}{time})", path.display()),
     }
+}
+
+fn validity_text(validity: Validity) -> String {
+    let mut text = String::new();
+    for (word, at) in ["from", "until"].into_iter().zip(validity_json(validity)) {
+        if let Some(at) = at {
+            // Writing to a String cannot fail.
+            _ = write!(text, ", {word} {at}");
+        }
+    }
+    text
+}
+
+/// Its first and its last moment, where it has them.
+fn validity_json(Validity { from_ns, until_ns }: Validity) -> [Option<String>; 2] {
+    let moment = |ns| Timestamp::from_nanosecond(i128::from(ns)).ok().map(|at| at.to_string());
+    [
+        Some(from_ns).filter(|ns| *ns > 0).and_then(moment),
+        Some(until_ns).filter(|ns| *ns < u64::MAX).and_then(moment),
+    ]
 }
 
 #[cfg(test)]
@@ -276,7 +307,7 @@ preset = "livekit"
 tenant = "acme"
 secrets = [
   { name = "a", value = "canary-canary-canary", key_id = "APIa" },
-  { name = "b", env = "ROOMS_B", key_id = "APIb" },
+  { name = "b", env = "ROOMS_B", key_id = "APIb", not_after = "2027-01-01T00:00:00Z" },
 ]
 [[source]]
 name = "pay"
@@ -304,7 +335,8 @@ secrets = [{ name = "a", value = "canary-canary-canary" }]
             "  retention     168h, at most 1GiB",
             "source rooms",
             "  signed as     LiveKit (preset livekit)",
-            "  secrets       a (in the file, key id APIa), b (env ROOMS_B, key id APIb)",
+            "  secrets       a (in the file, key id APIa), b (env ROOMS_B, key id APIb, \
+             until 2027-01-01T00:00:00Z)",
             "  tenant        acme",
             "  event_id      json:id",
             "  tolerance     5m",
@@ -322,6 +354,7 @@ secrets = [{ name = "a", value = "canary-canary-canary" }]
         assert_eq!(json["sources"][0]["preset"], "livekit");
         assert_eq!(json["sources"][0]["rules"]["event_type"], "json:event");
         assert_eq!(json["sources"][0]["secrets"][1]["from"], "ROOMS_B");
+        assert_eq!(json["sources"][0]["secrets"][1]["not_after"], "2027-01-01T00:00:00Z");
         assert_eq!(json["sources"][1]["tolerance"], "5m");
         let error = load(&TEXT.replace("/livekit", "livekit")).expect_err("bad");
         let json = bad_json(Path::new("forebay.toml"), &error);

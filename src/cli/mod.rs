@@ -11,6 +11,7 @@ mod place;
 mod purge;
 mod row;
 mod segments;
+mod secrets;
 mod serve;
 mod tail;
 mod terminal;
@@ -45,6 +46,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Read events out of the log, from this or any other process
     Tail(tail::TailArgs),
+    /// Tell which secrets a running server holds, and when each was last used
+    Secrets(secrets::SecretsArgs),
     /// List the senders that are built in, or tell all about one
     Providers(providers::ProvidersArgs),
     /// List, verify, repair or export the files of the log
@@ -61,6 +64,7 @@ pub fn run() -> ExitCode {
         Verb::Serve(args) => serve::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Tail(args) => tail::run(&args),
+        Verb::Secrets(args) => secrets::run(&args),
         Verb::Providers(args) => providers::run(&args),
         Verb::Segments(args) => segments::run(&args),
         Verb::Purge(args) => purge::run(&args),

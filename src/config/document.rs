@@ -143,7 +143,7 @@ pub(super) fn parse(text: &str) -> Result<Spanned<Table<'_>>, Problem> {
 /// all the same.
 const SECRET_WORDS: [&str; 5] = ["secret", "value", "token", "password", "private"];
 /// Keys of a secret that say where it is, not what it is.
-const SECRET_NEIGHBOURS: [&str; 4] = ["name", "env", "file", "key_id"];
+const SECRET_NEIGHBOURS: [&str; 6] = ["name", "env", "file", "key_id", "not_before", "not_after"];
 
 fn is_secret_word(key: &str) -> bool {
     let key = key.to_ascii_lowercase();

@@ -231,7 +231,8 @@ fn open_ended(file: &Table<'_>, variable: &str) -> Option<(Vec<Step>, Form)> {
         }
         let (secret, field) = rest.split_once("__").unwrap_or((rest, "VALUE"));
         let field = field.to_ascii_lowercase();
-        if field != "key_id" && !ORIGINS.contains(&field.as_str()) {
+        let known = ["key_id", "not_before", "not_after"];
+        if !known.contains(&field.as_str()) && !ORIGINS.contains(&field.as_str()) {
             return None;
         }
         steps.push(Step::Key("secrets".to_owned()));
@@ -262,7 +263,7 @@ fn toml_value(form: Form, text: &str) -> String {
             return format!("[{}]", items.join(", "));
         }
         Form::Texts | Form::Table | Form::Truth => true,
-        Form::Text | Form::Choice(_) | Form::Span(..) | Form::Size(..) => false,
+        Form::Text | Form::Moment | Form::Choice(_) | Form::Span(..) | Form::Size(..) => false,
     };
     // A literal of several lines would break the rule of one line a variable.
     if literal && !text.contains(['\n', '\r']) && DeValue::parse(text).is_ok() {

@@ -110,6 +110,14 @@ pub fn load_kept(
     from_file(path, environment, read_kept)
 }
 
+/// Reads of a configuration only where a running server is asked. Secrets are not asked for.
+pub fn load_admin(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<AdminConfig, ConfigError> {
+    from_file(path, environment, read_admin)
+}
+
 /// Reads the parts of a configuration that a caller wants.
 type Wanted<T> = for<'t> fn(&'t Reading<'t>, &Section<'t>) -> Option<T>;
 
@@ -199,6 +207,12 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
         lanes: lanes.into_iter().map(|lane| lane.config).collect(),
         sources,
     })
+}
+
+fn read_admin<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<AdminConfig> {
+    let nothing = section::empty();
+    let section = Section::open(reading, "admin", root.value("admin").unwrap_or(&nothing))?;
+    receive::read_admin(&section, None)
 }
 
 fn read_kept<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Kept> {

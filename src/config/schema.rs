@@ -21,6 +21,8 @@ pub(super) enum Form {
     Span(Duration, Duration),
     /// A size as text between these two.
     Size(u64, u64),
+    /// A moment.
+    Moment,
     /// A list of texts.
     Texts,
     /// A rule as text, or a list of rules.
@@ -221,6 +223,18 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "The public name that the sender gives the key, as LiveKit's API key.",
     ),
+    key(
+        "source.secrets.not_before",
+        Form::Moment,
+        "",
+        "Since when the secret counts, as `\"2026-12-31T00:00:00Z\"`. Default: always.",
+    ),
+    key(
+        "source.secrets.not_after",
+        Form::Moment,
+        "",
+        "Until when the secret counts. Default: always.",
+    ),
     key("source.lane", Form::Text, "", "The lane that takes the events. Default: the only lane."),
     key(
         "source.environment",
@@ -301,6 +315,9 @@ impl Form {
                 units::size_text(min),
                 units::size_text(max)
             ),
+            Self::Moment => {
+                "a date with time and offset, such as \"2026-12-31T00:00:00Z\"".to_owned()
+            }
             Self::Texts => "a list of texts, such as [\"application/json\"]".to_owned(),
             Self::Rule => "a rule, such as \"json:data.id\" or \"header:x-event-id\"".to_owned(),
             Self::Table => "a table".to_owned(),

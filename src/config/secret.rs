@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::env::ORIGINS;
 use super::section::{Reading, Section, refuse_twins};
 use crate::limits;
-use crate::verify::{Algorithm, NamedSecret, SchemeSpec, SecretText};
+use crate::verify::{Algorithm, NamedSecret, SchemeSpec, SecretText, Validity};
 
 /// The largest file that a secret is read from: keys are small, and a mistaken path may not be.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -35,6 +35,8 @@ pub struct SecretConfig {
     pub origin: Origin,
     /// The public name that the sender gives it.
     pub key_id: Option<String>,
+    /// When it counts.
+    pub validity: Validity,
 }
 
 /// Reads the secrets of a source, each long enough for the scheme that uses it.
@@ -90,7 +92,24 @@ fn read(
     check_length(section, key, &value, (scheme, bytes_min));
     let name = name?.to_owned();
     let secret = NamedSecret { name: name.clone(), value, key_id: key_id.clone() };
-    Some((SecretConfig { name, origin, key_id }, secret))
+    let validity = validity(section)?;
+    Some((SecretConfig { name, origin, key_id, validity }, secret))
+}
+
+/// From when until when the secret counts.
+fn validity(section: &Section<'_>) -> Option<Validity> {
+    let moment =
+        |key, otherwise| if section.has(key) { section.moment(key) } else { Some(otherwise) };
+    let Validity { from_ns, until_ns } = Validity::ALWAYS;
+    let validity = Validity {
+        from_ns: moment("not_before", from_ns)?,
+        until_ns: moment("not_after", until_ns)?,
+    };
+    if validity.from_ns >= validity.until_ns {
+        section.refuse("not_after", "is not after `not_before`", "swap the two, or leave one out");
+        return None;
+    }
+    Some(validity)
 }
 
 /// What counts is the key that the text stands for, once the scheme is known.

@@ -225,6 +225,26 @@ impl<'t> Section<'t> {
         count
     }
 
+    /// A moment in nanoseconds since 1970, written as text or as TOML's own date.
+    pub(super) fn moment(&self, key: &str) -> Option<u64> {
+        let value = self.table.get(key)?.get_ref();
+        let written = match (value.as_str(), value.as_datetime()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(date)) => date.to_string(),
+            (None, None) => {
+                let what = format!("it is {}", a(value.type_str()));
+                self.misfit(key, Form::Moment, &what);
+                return None;
+            }
+        };
+        let at = written.parse::<jiff::Timestamp>().ok();
+        let ns = at.and_then(|at| u64::try_from(at.as_nanosecond()).ok());
+        if ns.is_none() {
+            self.misfit(key, Form::Moment, "it is no moment since 1970");
+        }
+        ns
+    }
+
     /// One of the form's words.
     pub(super) fn choice(&self, key: &str) -> Option<&'t str> {
         let text = self.text_or_default(key)?;

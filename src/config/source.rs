@@ -18,7 +18,7 @@ use super::units;
 use crate::handshake::Handshakes;
 use crate::identify::{IdentitySpec, RuleText, Rules};
 use crate::limits;
-use crate::verify::{Answers, Profile, Settings, SpecError, Verifier};
+use crate::verify::{Answers, Profile, Settings, SpecError, Validity, Verifier};
 
 /// The longest path of a source.
 const PATH_BYTES_MAX: usize = 1024;
@@ -179,6 +179,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
     let verifier = Verifier::new(&recipe.scheme, values, &settings)
         .map_err(|error| report(section, &error))
         .ok()?;
+    let validities: Vec<Validity> = secrets.iter().map(|secret| secret.validity).collect();
     Some(Source {
         name: name?.to_owned(),
         path: path?.to_owned(),
@@ -187,7 +188,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         tenant,
         handshakes: handshakes?,
         answers: answers?,
-        verifier,
+        verifier: verifier.valid(&validities),
         identity: identity?,
         identity_spec,
         content_types,

@@ -136,6 +136,40 @@ impl SourceCounters {
     }
 }
 
+/// How often and when a secret last matched: a share for each receiver.
+#[derive(Debug)]
+pub struct SecretCounters(Box<[CachePadded<Matched>]>);
+
+#[derive(Debug, Default)]
+struct Matched {
+    uses: Count,
+    last_ns: Count,
+}
+
+impl SecretCounters {
+    pub(super) fn new(receivers: usize) -> Self {
+        Self((0..receivers).map(|_| CachePadded::default()).collect())
+    }
+
+    /// The secret matched a request of this receiver that arrived now.
+    pub fn matched(&self, receiver: usize, now_ns: u64) {
+        if let Some(share) = self.0.get(receiver) {
+            share.uses.add(1);
+            share.last_ns.set(now_ns);
+        }
+    }
+
+    /// Requests that it matched.
+    pub fn uses(&self) -> u64 {
+        self.0.iter().map(|share| share.uses.read()).sum()
+    }
+
+    /// When it last matched one, in nanoseconds since 1970.
+    pub fn last_used_ns(&self) -> Option<u64> {
+        self.0.iter().map(|share| share.last_ns.read()).max().filter(|last| *last > 0)
+    }
+}
+
 /// What one receiver counts about itself.
 #[derive(Debug, Default)]
 pub struct ReceiverCounters(CachePadded<Receiver>);

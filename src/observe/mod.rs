@@ -7,7 +7,7 @@
 //! | atomic | written by | read by | ordering | what becomes visible |
 //! |---|---|---|---|---|
 //! | every [`Count`] and bucket | the one receiver that owns it | the scrape | Relaxed | nothing else: a lone number |
-//! | the list of sources | configuration loads, by compare-and-swap | the scrape | `ArcSwap` | sources whole |
+//! | the list of sources, the list of secrets | configuration loads, by compare-and-swap | the scrape | `ArcSwap` | entries whole |
 //!
 //! `render.rs` holds every metric name. Logs never hold a body, a header value or a secret: no
 //! function here takes one.
@@ -16,7 +16,7 @@ mod counters;
 mod render;
 pub mod logs;
 
-pub use counters::{Count, Latency, Outcome, ReceiverCounters, SourceCounters};
+pub use counters::{Count, Latency, Outcome, ReceiverCounters, SecretCounters, SourceCounters};
 pub use render::CONTENT_TYPE;
 
 use std::fmt;
@@ -26,6 +26,7 @@ use arc_swap::ArcSwap;
 use forebay_log::{Lane, LaneState, LaneStats, WatermarksRead};
 
 use crate::dedupe;
+use crate::verify::Validity;
 
 /// A moment of one lane, as a scrape and the readiness check need it.
 #[derive(Clone, Debug)]
@@ -88,12 +89,28 @@ impl fmt::Debug for Watched {
     }
 }
 
+/// A secret that is loaded: what may be told about it, and its counters.
+#[derive(Clone, Debug)]
+pub struct LoadedSecret {
+    /// Its source.
+    pub source: String,
+    /// Its name.
+    pub name: String,
+    /// `mac`, `public-key` or `token`.
+    pub kind: &'static str,
+    /// When it counts.
+    pub validity: Validity,
+    /// What is counted of it.
+    pub counters: Arc<SecretCounters>,
+}
+
 /// Every counter of the process.
 #[derive(Debug)]
 pub struct Metrics {
     receivers: Vec<Arc<ReceiverCounters>>,
     sources: ArcSwap<Vec<Arc<SourceCounters>>>,
     unknown: Arc<SourceCounters>,
+    secrets: ArcSwap<Vec<LoadedSecret>>,
     lanes: Vec<Watched>,
     reloads_ok: Count,
     reloads_failed: Count,
@@ -106,6 +123,7 @@ impl Metrics {
             receivers: (0..receivers).map(|_| Arc::default()).collect(),
             sources: ArcSwap::default(),
             unknown: Arc::new(SourceCounters::new("", receivers)),
+            secrets: ArcSwap::default(),
             lanes,
             reloads_ok: Count::default(),
             reloads_failed: Count::default(),
@@ -131,6 +149,24 @@ impl Metrics {
             Arc::new(sources.iter().chain([&new]).cloned().collect())
         });
         found
+    }
+
+    /// The counters of a source's secret: the ones it has if it is loaded already.
+    pub fn secret(&self, source: &str, name: &str) -> Arc<SecretCounters> {
+        let loaded = self.secrets.load();
+        let known = loaded.iter().find(|of| of.source == source && of.name == name);
+        let new = || Arc::new(SecretCounters::new(self.receivers.len()));
+        known.map_or_else(new, |known| Arc::clone(&known.counters))
+    }
+
+    /// These secrets are loaded now, and no others.
+    pub fn secrets_loaded(&self, secrets: Vec<LoadedSecret>) {
+        self.secrets.store(Arc::new(secrets));
+    }
+
+    /// The secrets that are loaded.
+    pub fn secrets(&self) -> Arc<Vec<LoadedSecret>> {
+        self.secrets.load_full()
     }
 
     /// For requests that belong to no source; they count under the empty name.

@@ -16,7 +16,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{LaneReading, Metrics, Outcome, SourceCounters, Watched};
+use super::{LaneReading, LoadedSecret, Metrics, Outcome, SourceCounters, Watched};
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -61,6 +61,22 @@ const REQUESTS: Name = Name(
 /// `forebay_received_bytes_total`
 const RECEIVED: Name =
     Name("forebay_received", "Body bytes that arrived, refused ones included.", Some(Unit::Bytes));
+
+/// `forebay_secret_matches_total`
+const MATCHES: Name =
+    Name("forebay_secret_matches", "Requests that a secret verified, since the start.", None);
+/// `forebay_secret_last_match_timestamp_seconds`
+const LAST_MATCH: Name = Name(
+    "forebay_secret_last_match_timestamp",
+    "When a secret last verified a request; absent until it did.",
+    Some(Unit::Seconds),
+);
+/// `forebay_secret_expiry_timestamp_seconds`
+const EXPIRY: Name = Name(
+    "forebay_secret_expiry_timestamp",
+    "When a secret ceases to count; absent where it does not.",
+    Some(Unit::Seconds),
+);
 
 // The lanes.
 /// `forebay_lane_state`
@@ -140,6 +156,7 @@ impl Collector for Scrape {
         process(&mut page, &self.0)?;
         receivers(&mut page, &self.0)?;
         sources(&mut page, &self.0)?;
+        secrets(&mut page, &self.0)?;
         let lanes: Vec<_> =
             self.0.lanes().iter().map(|lane: &Watched| (lane.name(), lane.read())).collect();
         lane_levels(&mut page, &lanes)?;
@@ -204,6 +221,16 @@ fn requests(of: &SourceCounters) -> impl Iterator<Item = ([(&'static str, &str);
     counts
         .filter(|(outcome, count)| *count > 0 || !matches!(outcome, Outcome::Rejected(_)))
         .map(|(outcome, count)| ([("source", of.name()), ("outcome", outcome.label())], count))
+}
+
+fn secrets(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
+    let loaded = metrics.secrets();
+    let labels = |of: &LoadedSecret| [("source", of.source.clone()), ("secret", of.name.clone())];
+    page.counters(&MATCHES, loaded.iter().map(|of| (labels(of), of.counters.uses())))?;
+    let last = |of: &LoadedSecret| Some((labels(of), seconds_of(of.counters.last_used_ns()?)));
+    page.gauges(&LAST_MATCH, loaded.iter().filter_map(last))?;
+    let expiring = loaded.iter().filter(|of| of.validity.until_ns != u64::MAX);
+    page.gauges(&EXPIRY, expiring.map(|of| (labels(of), seconds_of(of.validity.until_ns))))
 }
 
 type Lanes<'a> = [(&'a str, LaneReading)];

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::Source;
-use crate::observe::{Metrics, SourceCounters};
+use crate::observe::{LoadedSecret, Metrics, SecretCounters, SourceCounters};
+use crate::verify::SecretIndex;
 
 /// A source and what is counted of it.
 #[derive(Debug)]
@@ -13,6 +14,17 @@ pub struct Route {
     pub source: Source,
     /// Its counters, which outlive a reload.
     pub counters: Arc<SourceCounters>,
+    /// Those of its secrets, in their order.
+    secrets: Vec<Arc<SecretCounters>>,
+}
+
+impl Route {
+    /// A secret of the source matched a request.
+    pub fn matched(&self, secret: SecretIndex, receiver: usize, now_ns: u64) {
+        if let Some(counters) = self.secrets.get(secret.as_usize()) {
+            counters.matched(receiver, now_ns);
+        }
+    }
 }
 
 /// All sources of one load of the configuration; immutable.
@@ -24,15 +36,33 @@ pub struct Routes {
 impl Routes {
     /// Routes to `sources`, whose paths the configuration has found distinct.
     pub fn new(sources: Vec<Source>, metrics: &Metrics) -> Self {
+        let mut loaded = Vec::new();
         let route = |source: Source| {
             let counters = metrics.source(&source.name);
-            (source.path.clone(), Route { source, counters })
+            let secrets = loaded_secrets(&source, metrics);
+            let counted = secrets.iter().map(|secret| Arc::clone(&secret.counters)).collect();
+            loaded.extend(secrets);
+            (source.path.clone(), Route { source, counters, secrets: counted })
         };
-        Self { by_path: sources.into_iter().map(route).collect() }
+        let by_path = sources.into_iter().map(route).collect();
+        metrics.secrets_loaded(loaded);
+        Self { by_path }
     }
 
     /// The route of a request's path.
     pub fn find(&self, path: &str) -> Option<&Route> {
         self.by_path.get(path)
     }
+}
+
+fn loaded_secrets(source: &Source, metrics: &Metrics) -> Vec<LoadedSecret> {
+    let kinds = source.verifier.secret_kinds();
+    let loaded = source.secrets.iter().zip(kinds).map(|(secret, kind)| LoadedSecret {
+        source: source.name.clone(),
+        name: secret.name.clone(),
+        kind,
+        validity: secret.validity,
+        counters: metrics.secret(&source.name, &secret.name),
+    });
+    loaded.collect()
 }

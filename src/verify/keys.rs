@@ -43,7 +43,7 @@ pub(super) struct Secret {
     pub(super) key_id: Option<String>,
     pub(super) key: Key,
     /// The same for the scheme's other algorithms.
-    others: Vec<Key>,
+    pub(super) others: Vec<Key>,
 }
 
 impl Secret {

@@ -29,6 +29,7 @@ mod compose;
 mod fields;
 mod sns;
 mod params;
+mod live;
 mod compile;
 mod compile_jwt;
 mod strict;
@@ -45,6 +46,7 @@ use ring::{digest, hmac};
 
 pub use self::answers::{Answers, Delivery, Patience};
 pub use self::encoding::{KeyEncoding, SignatureEncoding};
+pub use self::live::Validity;
 pub use self::profile::{Family, Notes, Profile, preset, presets};
 pub use self::secret::{NamedSecret, SecretIndex, SecretText};
 pub use self::sign::{SignInput, SignedRequest, Signer, sign};
@@ -57,7 +59,8 @@ pub use self::verified::Verified;
 use self::compile::Scheme;
 use self::compose::Asked;
 use self::jwt::Token;
-use self::keys::{Key, Secret};
+use self::keys::Key;
+use self::live::Live;
 use self::template::Signed;
 use self::token::Place;
 use crate::reject::Reject;
@@ -66,7 +69,7 @@ use crate::reject::Reject;
 #[derive(Clone, Debug)]
 pub struct Verifier {
     scheme: Scheme,
-    secrets: Vec<Secret>,
+    secrets: Live,
 }
 
 /// What of a request's head a signature may be made over.
@@ -131,18 +134,27 @@ impl Verifier {
         settings: &Settings,
     ) -> Result<Self, SpecError> {
         let (secrets, key_pair) = keys::load(spec, secrets)?;
-        Ok(Self { scheme: Scheme::new(spec, key_pair, settings)?, secrets })
+        let scheme = Scheme::new(spec, key_pair, settings)?;
+        Ok(Self { scheme, secrets: Live::new(secrets, &[]) })
+    }
+
+    /// The same, but each secret counts only in its time; in the order of the secrets.
+    #[must_use]
+    pub fn valid(self, validities: &[Validity]) -> Self {
+        let secrets = Live::new(self.secrets.all().to_vec(), validities);
+        Self { secrets, ..self }
     }
 
     /// Judges the head alone: every needed header exactly once and readable, a signed time in
     /// tolerance, and for a JWT the token itself.
     pub fn claim<'h>(&self, head: &Head<'h>, now_ns: u64) -> Result<Claim<'h>, Reject> {
+        let secrets = &self.secrets.at(now_ns).ok_or(Reject::CannotVerify)?.secrets;
         let proof = match &self.scheme {
             Scheme::Template(template) => Proof::Template(template.claim(head, now_ns)?),
-            Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(&self.secrets, head, now_ns)?),
+            Scheme::Jwt(jwt) => Proof::Jwt(jwt.claim(secrets, head, now_ns)?),
             Scheme::Fields(_) | Scheme::Sns(_) => Proof::Body,
             Scheme::Params(_) => Proof::Params(Asked::new(head)),
-            Scheme::Token(token) => Proof::Done(token.claim(&self.secrets, head)?),
+            Scheme::Token(token) => Proof::Done(token.claim(secrets, head)?),
             Scheme::Open => Proof::Done(SecretIndex::NONE),
         };
         Ok(Claim { now_ns, proof })
@@ -150,22 +162,24 @@ impl Verifier {
 
     /// Judges the body under the head that made the claim, and says which secret matched.
     pub fn check(&self, claim: &Claim<'_>, body: &[u8]) -> Result<SecretIndex, Reject> {
-        match (&self.scheme, &claim.proof) {
+        let live = self.secrets.at(claim.now_ns).ok_or(Reject::CannotVerify)?;
+        let secret = match (&self.scheme, &claim.proof) {
             (Scheme::Template(template), Proof::Template(signed)) => {
-                template.check(&self.secrets, signed, body, claim.now_ns)
+                template.check(&live.secrets, signed, body, claim.now_ns)?
             }
-            (Scheme::Jwt(_), Proof::Jwt(token)) => token.check(body),
+            (Scheme::Jwt(_), Proof::Jwt(token)) => token.check(body)?,
             (Scheme::Fields(fields), Proof::Body) => {
-                fields.check(&self.secrets, body, claim.now_ns)
+                fields.check(&live.secrets, body, claim.now_ns)?
             }
-            (Scheme::Sns(sns), Proof::Body) => sns.check(&self.secrets, body),
+            (Scheme::Sns(sns), Proof::Body) => sns.check(&live.secrets, body)?,
             (Scheme::Params(params), Proof::Params(asked)) => {
-                params.check(&self.secrets, *asked, body)
+                params.check(&live.secrets, *asked, body)?
             }
-            (Scheme::Token(_) | Scheme::Open, Proof::Done(secret)) => Ok(*secret),
+            (Scheme::Token(_) | Scheme::Open, Proof::Done(secret)) => *secret,
             // The claim is another verifier's.
-            _ => Err(Reject::CannotVerify),
-        }
+            _ => return Err(Reject::CannotVerify),
+        };
+        Ok(live.index(secret))
     }
 
     /// SHA-256 over the signed bytes of a request that was checked, for keys of events without an
@@ -219,7 +233,7 @@ impl Verifier {
 
     /// The MAC of `text` under one of the secrets; none if that is no key of a MAC.
     fn mac(&self, index: SecretIndex, text: &[u8]) -> Option<hmac::Tag> {
-        match &self.secrets.get(index.as_usize())?.key {
+        match &self.secrets.all().get(index.as_usize())?.key {
             Key::Mac(key) => Some(hmac::sign(key, text)),
             Key::Public(_) | Key::Token(_) => None,
         }
@@ -227,12 +241,21 @@ impl Verifier {
 
     /// The name of a secret of this verifier.
     pub fn secret_name(&self, index: SecretIndex) -> &str {
-        self.secrets.get(index.as_usize()).map_or("", |secret| &secret.name)
+        self.secrets.all().get(index.as_usize()).map_or("", |secret| &secret.name)
     }
 
-    /// The names of all live secrets, in the order of [`SecretIndex`].
+    /// What kind each secret is of, in the order of [`SecretIndex`].
+    pub fn secret_kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.secrets.all().iter().map(|secret| match secret.key {
+            Key::Mac(_) => "mac",
+            Key::Public(_) => "public-key",
+            Key::Token(_) => "token",
+        })
+    }
+
+    /// The names of all secrets, in the order of [`SecretIndex`].
     pub fn secret_names(&self) -> impl Iterator<Item = &str> {
-        self.secrets.iter().map(|secret| &*secret.name)
+        self.secrets.all().iter().map(|secret| &*secret.name)
     }
 }
 

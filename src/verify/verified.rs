@@ -32,6 +32,11 @@ impl<'r> Verified<'r> {
         self.admitted.source().verifier.mac(self.secret, text)
     }
 
+    /// The secret that matched.
+    pub fn secret(&self) -> SecretIndex {
+        self.secret
+    }
+
     /// The name of the secret that matched.
     pub fn secret_name(&self) -> &str {
         self.admitted.source().verifier.secret_name(self.secret)

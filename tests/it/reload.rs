@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use crate::support::load::{Load, StopOnDrop};
-use crate::support::server::{Server, Setup, source};
+use crate::support::server::{Server, Setup, forebay, source};
 use crate::support::{Driver, eventually, sign};
 
 for_each_driver![
     a_reload_under_load_drops_nothing,
     secrets_rotate_without_a_gap,
+    secrets_rotate_under_load_and_nothing_is_refused,
+    a_secret_counts_in_its_time_alone,
+    the_secrets_in_use_are_told_and_their_values_are_not,
     a_file_with_a_mistake_changes_nothing,
 ];
 
@@ -74,6 +77,125 @@ fn secrets_rotate_without_a_gap(driver: Driver) {
         row.and_then(|row| row.secret).unwrap_or_default()
     };
     assert_eq!((by("msg_2"), by("msg_3")), ("next".to_owned(), "first".to_owned()));
+}
+
+/// As the guides say: the new secret is added, the sender changes over, the old one goes.
+fn secrets_rotate_under_load_and_nothing_is_refused(driver: Driver) {
+    const SENDERS: usize = 4;
+    let setup = Setup::new(driver);
+    let server = Server::start(setup.clone());
+    let load = Load::default();
+    let reloads = || {
+        let metrics = server.admin("/metrics");
+        let line =
+            metrics.text().lines().find(|line| line.contains("reloads_total{outcome=\"ok\""));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let reload = |secrets: &[(&'static str, &'static str)]| {
+        let before = reloads();
+        server.write_config(&setup.clone().secrets(secrets));
+        server.reload();
+        eventually("the secrets are loaded", WAIT, || reloads() > before);
+    };
+    std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&load);
+        load.start(scope, server.address(), SENDERS);
+        let (mut old, mut new) = (FIRST, NEXT);
+        for round in 1..=6 {
+            reload(&[old, new]);
+            load.turn();
+            eventually("every sender has changed over", WAIT, || {
+                load.turned() == round * SENDERS as u64
+            });
+            reload(&[new]);
+            (old, new) = (new, old);
+        }
+    });
+    assert_eq!((load.refused(), load.broken()), (0, 0), "of {} accepted", load.accepted());
+    let events = server.events();
+    assert_eq!(events.len() as u64, load.accepted(), "each acknowledged event is in the log");
+    let by = |name: &str| events.iter().filter(|row| row.secret.as_deref() == Some(name)).count();
+    assert!(by("first") > 0 && by("next") > 0, "both were used");
+}
+
+fn a_secret_counts_in_its_time_alone(driver: Driver) {
+    let at = |seconds: i64| {
+        jiff::Timestamp::from_second(sign::now_seconds() + seconds).unwrap().to_string()
+    };
+    let secret = |name: &str, value: &str, time: &str| {
+        format!("{{ name = \"{name}\", value = \"{value}\", {time} }}")
+    };
+    let source = |name: &str, secrets: &[String]| {
+        format!(
+            "[[source]]\nname = \"{name}\"\npath = \"/{name}\"\npreset = \"standard-webhooks\"\n\
+             environment = \"test\"\nsecrets = [{}]\n",
+            secrets.join(", ")
+        )
+    };
+    let past = format!("not_after = \"{}\"", at(-1));
+    let future = format!("not_before = {}", at(3600));
+    let soon = format!("not_after = \"{}\"", at(2));
+    let (first, next) = (sign::STANDARD_SECRET, sign::STANDARD_SECRET_NEXT);
+    let setup = Setup::new(driver)
+        .more(&source(
+            "both",
+            &[secret("old", first, &past), secret("new", next, &past.replace("after", "before"))],
+        ))
+        .more(&source("short", &[secret("short", first, &soon)]))
+        .more(&source("none", &[secret("later", first, &future)]));
+    let server = Server::start(setup);
+    let send = |path: &str, id: &str, value: &str| {
+        let request = sign::standard_at(id, b"{}", sign::now_seconds(), value);
+        server.send(&request.to(path)).status
+    };
+    assert_eq!(send("/both", "msg_1", next), 200);
+    assert_eq!(send("/both", "msg_2", first), 401, "expired");
+    assert_eq!(send("/none", "msg_3", first), 503, "not yet: that is no fault of the sender");
+    eventually("the last secret expires without a reload", WAIT, || {
+        send("/short", "msg_4", first) == 503
+    });
+    let ids: Vec<String> = server.events().iter().map(|row| row.id().to_owned()).collect();
+    assert!(ids.contains(&"msg_1".to_owned()) && !ids.contains(&"msg_2".to_owned()), "{ids:?}");
+}
+
+fn the_secrets_in_use_are_told_and_their_values_are_not(driver: Driver) {
+    let mut server = Server::start(Setup::new(driver).secrets(&[FIRST, NEXT]));
+    for index in 0..3 {
+        assert_eq!(server.send(&sign::standard(&format!("msg_{index}"), b"{}")).status, 200);
+    }
+    let tell = |json: bool| {
+        let mut command = forebay(&["secrets", "--config"]);
+        command.arg(server.config());
+        if json {
+            command.arg("--json");
+        }
+        command.output().unwrap()
+    };
+    let told: serde_json::Value = serde_json::from_slice(&tell(true).stdout).unwrap();
+    let of = |source: &str, name: &str| {
+        let rows = told.as_array().unwrap();
+        rows.iter().find(|row| row["source"] == source && row["name"] == name).unwrap()
+    };
+    assert_eq!((&of("std", "first")["uses"], &of("std", "next")["uses"]), (&3.into(), &0.into()));
+    assert_eq!(of("std", "first")["kind"], "mac");
+    assert_eq!(of("std", "first")["state"], "live");
+    assert!(of("std", "first")["last_used"].as_str().unwrap().ends_with('Z'));
+    assert!(of("std", "next")["last_used"].is_null());
+    let text = String::from_utf8(tell(false).stdout).unwrap();
+    assert!(text.lines().next().unwrap().starts_with("source "), "{text}");
+    let metrics = server.admin("/metrics");
+    let counted = "forebay_secret_matches_total{source=\"std\",secret=\"first\"} 3";
+    assert!(metrics.text().contains(counted), "{}", metrics.text());
+    assert!(metrics.text().contains("forebay_secret_last_match_timestamp_seconds{source=\"std\""));
+    for shown in [told.to_string(), text, metrics.text().to_owned()] {
+        for secret in [sign::STANDARD_SECRET, sign::STANDARD_SECRET_NEXT, sign::GITHUB_SECRET] {
+            assert!(!shown.contains(secret.trim_start_matches("whsec_")), "{shown}");
+        }
+    }
+    assert_eq!(server.send(&crate::support::http::Request::get("/secrets")).status, 404);
+    assert!(server.end().success());
+    let command = forebay(&["secrets", "--config"]).arg(server.config()).output().unwrap();
+    assert_eq!(command.status.code(), Some(75), "nobody is there to tell");
 }
 
 fn a_file_with_a_mistake_changes_nothing(driver: Driver) {

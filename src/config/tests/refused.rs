@@ -100,6 +100,44 @@ error: not TOML: invalid inline table element, expected `,`
 }
 
 #[test]
+fn a_time_that_is_none_is_refused_and_the_secret_beside_it_not_shown() {
+    let secret = "value = \"canary-canary-canary-canary\"";
+    for (time, what) in [
+        ("not_after = \"tomorrow\"", "it is no moment since 1970"),
+        ("not_after = \"2026-01-01\"", "it is no moment since 1970"),
+        ("not_after = \"1969-01-01T00:00:00Z\"", "it is no moment since 1970"),
+        ("not_before = 1700000000", "it is an integer"),
+        (
+            "not_before = 2026-01-02T00:00:00Z, not_after = 2026-01-01T00:00:00Z",
+            "is not after `not_before`",
+        ),
+    ] {
+        let report = bad(&LEAST.replace(secret, &format!("{secret}, {time}")), &[]);
+        assert!(report.contains(what), "{time}:\n{report}");
+        assert!(report.contains(time), "the time is no secret:\n{report}");
+    }
+}
+
+#[test]
+fn a_handshake_or_an_answer_that_cannot_be_is_underlined() {
+    for (line, what) in [
+        ("answers = { success_status = 404 }", "404 is no such status"),
+        ("answers = { sucess_status = 200 }", "did you mean `success_status`?"),
+        ("handshakes = [{ name = \"a\" }]", "missing field `answer`"),
+        (
+            "handshakes = [{ name = \"a\", answer = { kind = \"echo\", from = \"x\" } }]",
+            "`a` \"x\" is no place",
+        ),
+        ("verify_token = { value = \"short\" }", "too short a token"),
+        ("verify_token = { env = \"UNSET\" }", "`UNSET`, which is not set"),
+        ("verify_token = {}", "`source.verify_token.env` is missing"),
+    ] {
+        let report = bad(&format!("{LEAST}{line}\n"), &[]);
+        assert!(report.contains(what), "{line}:\n{report}");
+    }
+}
+
+#[test]
 fn every_mistake_of_a_file_is_named_at_once() {
     let report = bad(
         r#"

@@ -12,6 +12,10 @@ use super::sign;
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     stop: AtomicBool,
+    /// Odd while the senders sign with their next secret.
+    turn: AtomicU64,
+    /// Answers to the first request that a sender signed in a new turn.
+    turned: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
     broken: AtomicU64,
@@ -32,9 +36,14 @@ impl Load {
 
     fn send(&self, address: SocketAddr, sender: usize) {
         let mut connection = None;
-        let mut count = 0;
+        let (mut count, mut last_turn) = (0, 0);
         while !self.stop.load(Ordering::Relaxed) {
-            let request = sign::standard(&format!("msg_{sender}_{count}"), b"{\"type\":\"load\"}");
+            let turn = self.turn.load(Ordering::Relaxed);
+            let secrets = [sign::STANDARD_SECRET, sign::STANDARD_SECRET_NEXT];
+            let secret = secrets[usize::from(turn % 2 == 1)];
+            let id = format!("msg_{sender}_{count}");
+            let request =
+                sign::standard_at(&id, b"{\"type\":\"load\"}", sign::now_seconds(), secret);
             count += 1;
             let open = connection.take().map_or_else(|| Connection::open(address), Ok);
             let answered =
@@ -43,6 +52,8 @@ impl Load {
                 Ok((open, answer)) => {
                     let counter = if answer.status == 200 { &self.accepted } else { &self.refused };
                     counter.fetch_add(1, Ordering::Relaxed);
+                    self.turned.fetch_add(u64::from(turn != last_turn), Ordering::Relaxed);
+                    last_turn = turn;
                     connection = (!answer.closes()).then_some(open);
                 }
                 Err(_) => {
@@ -50,6 +61,16 @@ impl Load {
                 }
             }
         }
+    }
+
+    /// Lets the senders sign with their other secret from now on.
+    pub(crate) fn turn(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a sender has been answered for the first time after a turn.
+    pub(crate) fn turned(&self) -> u64 {
+        self.turned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn stop(&self) {
