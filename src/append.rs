@@ -115,9 +115,7 @@ impl Writer {
         }
         meta.field(Tag::Secret, verified.secret_name().as_bytes())?;
         meta.field(Tag::Method, head.method.as_str().as_bytes())?;
-        let target = head.uri.path_and_query().filter(|_| !source.verifier.credential_in_query());
-        let target = target.map_or(head.uri.path(), |target| target.as_str());
-        meta.field(Tag::Target, target.as_bytes())?;
+        meta.field(Tag::Target, source.shown_target(&head.uri).as_bytes())?;
         meta.field(Tag::Peer, received.connection.peer().as_bytes())?;
         for (name, value) in &head.headers {
             let credential = source.verifier.is_credential(name)

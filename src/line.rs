@@ -148,6 +148,7 @@ impl Line {
             return Ok(Kept::Handshake(answer));
         }
         admitted.within_budget()?;
+        admitted.source().expected.check(&verified)?;
         for identified in Identified::identify(verified).skip(batch.kept) {
             match self.keep_event(identified, seat)? {
                 Kept::Done(appended, outcome) => batch.add(appended, outcome),

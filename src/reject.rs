@@ -17,6 +17,10 @@ use crate::limits::RETRY_AFTER;
 pub enum Reject {
     /// No source has this path.
     UnknownPath,
+    /// The sender's address is not one that the source takes.
+    AddressRefused,
+    /// No client certificate that the source takes.
+    CertificateRefused,
     /// The method is not POST.
     MethodNotAllowed,
     /// Missing or doubled Host, an unknown transfer coding, CONNECT: not a request to trust.
@@ -47,6 +51,9 @@ pub enum Reject {
     Future,
     /// The signature cannot be checked at this moment.
     CannotVerify,
+    /// What the source expects of every request does not stand in this one: it is of another
+    /// environment, or not the operator's.
+    NotExpected,
     /// A handshake without the token, from another origin, or to another address than is taken.
     HandshakeRefused,
     /// A handshake about a topic that the source does not want.
@@ -70,11 +77,18 @@ pub enum Reject {
 }
 
 /// Every reason in the order of the line: its status, its label in metrics, its sentence.
-const TOLD: [(Reject, StatusCode, &str, &str); 26] = {
+const TOLD: [(Reject, StatusCode, &str, &str); 29] = {
     use Reject as R;
     use StatusCode as S;
     [
         (R::UnknownPath, S::NOT_FOUND, "unknown_path", "no source has this path"),
+        (R::AddressRefused, S::FORBIDDEN, "address_refused", "this source takes other addresses"),
+        (
+            R::CertificateRefused,
+            S::FORBIDDEN,
+            "certificate_refused",
+            "this source takes other client certificates",
+        ),
         (R::MethodNotAllowed, S::METHOD_NOT_ALLOWED, "method_not_allowed", "send webhooks by POST"),
         (R::HeadMalformed, S::BAD_REQUEST, "head_malformed", "the request head breaks HTTP/1.1"),
         (
@@ -129,6 +143,12 @@ const TOLD: [(Reject, StatusCode, &str, &str); 26] = {
             S::SERVICE_UNAVAILABLE,
             "cannot_verify",
             "the signature cannot be checked now",
+        ),
+        (
+            R::NotExpected,
+            S::FORBIDDEN,
+            "not_expected",
+            "what this source expects does not stand in the request",
         ),
         (
             R::HandshakeRefused,
@@ -201,6 +221,7 @@ impl Reject {
         !matches!(
             self,
             Self::SignatureWrong
+                | Self::NotExpected
                 | Self::DedupeFull
                 | Self::LogFull
                 | Self::LogFailed

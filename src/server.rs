@@ -137,7 +137,8 @@ impl Opened {
             Watched::new(&lane.name, move || LaneReading::of(&of.log, &of.table))
         });
         let metrics = Arc::new(Metrics::new(receive.receivers, watched.collect()));
-        let routes = Arc::new(ArcSwap::from_pointee(Routes::new(sources, &metrics)));
+        let routes =
+            Arc::new(ArcSwap::from_pointee(Routes::new(sources, &metrics, fingerprinter.clone())));
         let clock = clock.clone();
         Ok(Self { lanes, routes, fingerprinter, metrics, receive, driver, clock, steady })
     }
@@ -232,7 +233,8 @@ impl Server {
     /// Takes the sources and secrets of a newly loaded configuration. Requests under way end
     /// with those they began with.
     pub fn reload(&self, config: Config) {
-        let routes = Routes::new(config.sources, &self.opened.metrics);
+        let routes =
+            Routes::new(config.sources, &self.opened.metrics, self.opened.fingerprinter.clone());
         self.opened.routes.store(Arc::new(routes));
     }
 
@@ -398,7 +400,9 @@ impl ReceiverSeat {
             let waits = Rc::clone(seat.waits());
             runtime::spawn(async move { waits.release().await });
         }
-        let receiver = Receiver::new(line, self.opened.deadlines(), self.opened.clock.clone());
+        let (deadlines, clock) = (self.opened.deadlines(), self.opened.clock.clone());
+        let proxies = Arc::clone(&self.opened.receive.proxies);
+        let receiver = Receiver::behind(line, deadlines, clock, proxies);
         drop(ready.try_send(Ok(())));
         let mut stopped = self.stopped;
         let stop = async move {

@@ -35,7 +35,7 @@ const RESERVED: [&str; 2] = ["FOREBAY_LOG", "FOREBAY_CONFIG"];
 pub(super) const ORIGINS: [&str; 3] = ["value", "env", "file"];
 
 /// Keys of a source that hold a secret of another kind.
-const TOKENS: [&str; 1] = ["verify_token"];
+const TOKENS: [&str; 2] = ["verify_token", "path_token"];
 
 /// One step from a table to the value that a variable means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +148,7 @@ fn known(file: &Table<'_>) -> Known {
         let parts: Vec<&str> = key.path.split('.').collect();
         match parts.as_slice() {
             // Renaming is not overriding, and a table has keys of its own.
-            [.., "name"] | ["source", "scheme" | "answers" | "handshakes"] => {}
+            [.., "name"] | ["source", "scheme" | "answers" | "handshakes" | "expect"] => {}
             [list @ ("lane" | "source"), rest @ ..] => {
                 for (name, table) in names(file, list) {
                     let start = Start::default().key(list).named(name);

@@ -1,12 +1,14 @@
 //! `[receive]` and `[admin]`: where the receivers listen, and every deadline and bound of theirs.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use super::section::Section;
 use super::source::Source;
 use super::units;
+use crate::receive::{Proxies, ProxyKind};
 
 /// How sockets are driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct ReceiveConfig {
     pub write_timeout: Duration,
     /// How long open requests may take after SIGTERM.
     pub drain_timeout: Duration,
+    /// The proxies in front.
+    pub proxies: Arc<Proxies>,
 }
 
 /// The listener for operators.
@@ -80,6 +84,11 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReceiveConfig> {
     let idle_timeout = section.duration("idle_timeout");
     let write_timeout = section.duration("write_timeout");
     let drain_timeout = section.duration("drain_timeout");
+    let trusted = section.networks("trusted_proxies");
+    let kind = section.choice("proxy_header");
+    if section.has("proxy_header") && !section.has("trusted_proxies") {
+        section.missing("trusted_proxies", "name the proxies: trusted_proxies = [\"10.0.0.0/8\"]");
+    }
     Some(ReceiveConfig {
         listen: listen?,
         receivers: receivers?,
@@ -96,6 +105,13 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReceiveConfig> {
         idle_timeout: idle_timeout?,
         write_timeout: write_timeout?,
         drain_timeout: drain_timeout?,
+        proxies: Arc::new(Proxies {
+            trusted: trusted?,
+            kind: match kind? {
+                "proxy-protocol" => ProxyKind::ProxyProtocol,
+                _ => ProxyKind::ForwardedFor,
+            },
+        }),
     })
 }
 

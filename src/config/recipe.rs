@@ -8,7 +8,7 @@ use super::near::nearest;
 use super::secret;
 use super::section::Section;
 use super::source::words;
-use crate::handshake::{HandshakeSpec, Terms};
+use crate::handshake::{Expected, HandshakeSpec, Terms};
 use crate::identify::{IdentitySpec, RuleText};
 use crate::limits;
 use crate::verify::{self, Answers, Profile, SchemeSpec, SecretText};
@@ -105,6 +105,18 @@ pub(super) fn handshakes(
     };
     let token = token.as_ref().map(SecretText::expose_secret);
     Some((specs, Terms::new(token, topics, origins)))
+}
+
+/// What must stand in the source's requests.
+pub(super) fn expected(section: &Section<'_>) -> Option<Expected> {
+    if !section.has("expect") {
+        return Some(Expected::default());
+    }
+    let spec = table(section, "expect")?;
+    let compiled = Expected::new(&spec);
+    compiled
+        .map_err(|error| section.refuse("expect", &error.message, "write the place as it is"))
+        .ok()
 }
 
 /// A table in a form of its own; serde's error is shown at the place inside it.

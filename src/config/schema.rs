@@ -114,6 +114,18 @@ pub(super) const KEYS: &[Key] = &[
         "After SIGTERM: how long open requests may still take.",
     ),
     key(
+        "receive.trusted_proxies",
+        Form::Texts,
+        "",
+        "Networks of the proxies in front, whose word about a client's address is taken.",
+    ),
+    key(
+        "receive.proxy_header",
+        Form::Choice(&["x-forwarded-for", "proxy-protocol"]),
+        "x-forwarded-for",
+        "How they tell it: `x-forwarded-for`, or `proxy-protocol` (version 1 or 2) on every connection.",
+    ),
+    key(
         "admin.listen",
         Form::Text,
         "127.0.0.1:9464",
@@ -164,6 +176,43 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("source.name", Form::Text, "", "Name of the source. Required."),
     key("source.path", Form::Text, "", "Path of the URL, with its leading slash. Required."),
+    key(
+        "source.path_token.value",
+        Form::Text,
+        "",
+        "What stands for `{token}` in the path: at least 22 letters, digits, `-` or `_` that nobody can guess; better `env` or `file`.",
+    ),
+    key(
+        "source.path_token.env",
+        Form::Text,
+        "",
+        "The environment variable that holds the path's token.",
+    ),
+    key("source.path_token.file", Form::Text, "", "The file that holds the path's token."),
+    key(
+        "source.allow_from",
+        Form::Texts,
+        "",
+        "Networks and addresses that the sender is in; others get 403. Default: any.",
+    ),
+    key(
+        "source.client_certificate.header",
+        Form::Text,
+        "",
+        "The header in which a trusted proxy tells of the client certificate that it verified.",
+    ),
+    key(
+        "source.client_certificate.values",
+        Form::Texts,
+        "",
+        "The values of it that are taken, such as a subject or a fingerprint.",
+    ),
+    key(
+        "source.expect",
+        Form::Table,
+        "",
+        "What must stand in every verified request, as `{ \"json:livemode\" = \"true\" }`; others get 403.",
+    ),
     key("source.preset", Form::Text, "", "A provider that is built in; this or `source.scheme`."),
     key("source.scheme", Form::Table, "", "How signatures are made, where no preset fits."),
     key(

@@ -4,11 +4,12 @@
 //! one run names every mistake. What was read is only used when nothing was reported.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -313,6 +314,24 @@ impl<'t> Section<'t> {
             self.misfit(key, form, "it is not a list of texts");
         }
         texts
+    }
+
+    /// A list of networks and addresses; empty if it is not there.
+    pub(super) fn networks(&self, key: &str) -> Option<Vec<IpNet>> {
+        if !self.has(key) {
+            return Some(Vec::new());
+        }
+        let mut networks = Vec::new();
+        for text in self.texts(key)? {
+            let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+            let Some(network) = text.parse().ok().or_else(address) else {
+                let cure = "write it as \"192.0.2.0/24\", \"2001:db8::/32\" or \"192.0.2.7\"";
+                self.refuse(key, &format!("holds \"{text}\", which is no network"), cure);
+                return None;
+            };
+            networks.push(network);
+        }
+        Some(networks)
     }
 
     /// The tables of a list; the cure says how one is written.

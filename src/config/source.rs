@@ -1,9 +1,12 @@
 //! `[[source]]`: a sender, how it signs, what its events are called and which lane takes them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
@@ -15,10 +18,11 @@ use super::recipe;
 use super::secret::{self, SecretConfig};
 use super::section::{Reading, Section, refuse_twins};
 use super::units;
-use crate::handshake::Handshakes;
+use crate::handshake::{Expected, Handshakes};
 use crate::identify::{IdentitySpec, RuleText, Rules};
 use crate::limits;
-use crate::verify::{Answers, Profile, Settings, SpecError, Validity, Verifier};
+use crate::receive::{Certificate, Gate, ProxyKind};
+use crate::verify::{Answers, Profile, SecretText, Settings, SpecError, Validity, Verifier};
 
 /// The longest path of a source.
 const PATH_BYTES_MAX: usize = 1024;
@@ -30,6 +34,12 @@ pub struct Source {
     pub name: String,
     /// The path of its URL.
     pub path: String,
+    /// What stands for `{token}` in it.
+    path_token: Option<SecretText>,
+    /// Who may reach it.
+    pub gate: Gate,
+    /// What must stand in its requests.
+    pub expected: Expected,
     /// Its lane, as an index into [`super::Config::lanes`].
     pub lane: usize,
     /// Production or another.
@@ -58,10 +68,34 @@ pub struct Source {
     pub tolerance: Option<Duration>,
 }
 
+/// Stands in a path for its token.
+const TOKEN_PLACE: &str = "{token}";
+
 impl Source {
     /// Whether its events may come by GET, without a body.
     pub fn takes_get(&self) -> bool {
         self.preset.is_some_and(|preset| preset.events_by_get)
+    }
+
+    /// The path with its token, which is not to be shown.
+    pub fn expanded_path(&self) -> Cow<'_, str> {
+        match &self.path_token {
+            Some(token) => self.path.replace(TOKEN_PLACE, token.expose_secret()).into(),
+            None => Cow::Borrowed(&self.path),
+        }
+    }
+
+    /// The target of a request to this source, without what must not be kept.
+    pub fn shown_target<'u>(&'u self, uri: &'u Uri) -> Cow<'u, str> {
+        let query = uri.query().filter(|_| !self.verifier.credential_in_query());
+        match (&self.path_token, query) {
+            (Some(_), Some(query)) => format!("{}?{query}", self.path).into(),
+            (Some(_), None) => Cow::Borrowed(&self.path),
+            (None, None) => Cow::Borrowed(uri.path()),
+            (None, Some(_)) => {
+                uri.path_and_query().map_or_else(Cow::default, |target| target.as_str().into())
+            }
+        }
     }
 
     /// The rules that find the parts of an event's identity, by key, as written.
@@ -146,6 +180,8 @@ fn refuse_mixed_lanes(sections: &[Section<'_>], lanes: &[ReadLane<'_>]) {
 fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
     let name = section.name();
     let path = path(section);
+    let path_token = path_token(section, path);
+    let gate = gate(section, around.receive);
     let lane = lane(section, around.lanes);
     let environment = section.text_or_default("environment");
     if let Some(environment) = environment {
@@ -164,6 +200,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
     let handshakes = recipe::handshakes(section, &recipe)
         .map(|(specs, terms)| Handshakes::new(&specs, &recipe.scheme, terms))
         .and_then(|handshakes| handshakes.map_err(|error| report(section, &error)).ok());
+    let expected = recipe::expected(section);
     let answers = recipe::answers(section, recipe.preset);
     let content_types = recipe::content_types(section, recipe.content_types);
     let (tenant, identity_spec) = recipe::identity(section, recipe.identity);
@@ -183,6 +220,9 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
     Some(Source {
         name: name?.to_owned(),
         path: path?.to_owned(),
+        path_token: path_token?,
+        gate: gate?,
+        expected: expected?,
         lane: lane?,
         environment: environment?.to_owned(),
         tenant,
@@ -224,7 +264,7 @@ fn path<'t>(section: &Section<'t>) -> Option<&'t str> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte);
     if !path.starts_with('/') {
         section.refuse("path", "does not start with `/`", format!("write \"/{path}\""));
-    } else if !path.bytes().all(plain) {
+    } else if !path.replacen(TOKEN_PLACE, "", 1).bytes().all(plain) {
         let cure = "write the path as it stands in the URL, without query; what is not plain \
                     ASCII is percent-encoded there";
         section.refuse("path", "holds characters that no path has", cure);
@@ -234,6 +274,65 @@ fn path<'t>(section: &Section<'t>) -> Option<&'t str> {
         return Some(path);
     }
     None
+}
+
+/// What stands for `{token}`: the path needs it if it has the place for it, and else has none.
+#[expect(clippy::option_option, reason = "none, or a mistake that is reported")]
+fn path_token(section: &Section<'_>, path: Option<&str>) -> Option<Option<SecretText>> {
+    const KEY: &str = "path_token";
+    let placed = path?.contains(TOKEN_PLACE);
+    if placed != section.has(KEY) {
+        if placed {
+            section
+                .missing(KEY, "say what stands for it: path_token = { env = \"MY_PATH_TOKEN\" }");
+        } else {
+            section.refuse(KEY, "has no place in `path`", "write path = \"/.../{token}\"");
+        }
+        return None;
+    }
+    if !placed {
+        return Some(None);
+    }
+    let token = secret::read_token(section, "source.path_token", KEY)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let text = token.expose_secret();
+    if text.len() < limits::PATH_TOKEN_BYTES_MIN || !text.bytes().all(plain) {
+        let cure = format!(
+            "write at least {} letters, digits, `-` and `_`, such as `openssl rand -hex 16` makes",
+            limits::PATH_TOKEN_BYTES_MIN
+        );
+        section.refuse(KEY, "can be guessed, or cannot stand in a path", cure);
+        return None;
+    }
+    Some(Some(token))
+}
+
+/// Who may reach the source.
+fn gate(section: &Section<'_>, receive: Option<&ReceiveConfig>) -> Option<Gate> {
+    let allow_from = section.networks("allow_from")?;
+    let proxies = receive.map(|receive| Arc::clone(&receive.proxies)).unwrap_or_default();
+    let Some(value) = section.value("client_certificate") else {
+        return Some(Gate { allow_from, certificate: None, proxies });
+    };
+    if proxies.trusted.is_empty() || proxies.kind != ProxyKind::ForwardedFor {
+        let cure = "forebay itself does not speak TLS: let a proxy in front verify the \
+                    certificate, and name it in `receive.trusted_proxies`";
+        section.refuse("client_certificate", "is told by nobody", cure);
+        return None;
+    }
+    let table = Section::open(section.reading, "source.client_certificate", value)?;
+    let name = table.required("header", "name the header that the proxy sets")?;
+    let Ok(header) = name.parse() else {
+        table.refuse("header", "is no name of a header", "use letters, digits and hyphens");
+        return None;
+    };
+    let values: Vec<String> =
+        table.texts("values").unwrap_or_default().into_iter().map(str::to_owned).collect();
+    if values.is_empty() {
+        table.missing("values", "say which certificates are taken: values = [\"CN=sender\"]");
+        return None;
+    }
+    Some(Gate { allow_from, certificate: Some(Certificate { header, values }), proxies })
 }
 
 /// The lane that is named, or the only one.

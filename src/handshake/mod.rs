@@ -19,12 +19,14 @@
 mod spec;
 mod place;
 mod answer;
+mod expected;
 
 use http::Method;
 use http::request::Parts;
 use ring::digest;
 use subtle::ConstantTimeEq as _;
 
+pub use self::expected::{Expected, OneOf};
 pub use self::spec::{AnswerSpec, Guard, GuardSpec, HandshakeMethod, HandshakeSpec};
 
 use self::answer::{Asked, Reply};

@@ -130,6 +130,7 @@ fn admit_head<'r>(
     budget: &Rc<Budget>,
 ) -> Result<Head<'r>, Reject> {
     let Received { head, received_ns, .. } = received;
+    source.gate.check(received)?;
     let framing = Framing::read(&head.headers);
     framing.check(head)?;
     if declared == Some(0)

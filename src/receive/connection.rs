@@ -12,12 +12,13 @@
 //! ```
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -57,6 +58,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Connection {
     peer: String,
+    address: IpAddr,
     pulse: Rc<Pulse>,
     phase: Cell<Phase>,
     until: Cell<Option<Instant>>,
@@ -69,6 +71,11 @@ impl Connection {
     /// Who is at the other end, as text: written into every record of the connection.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The address of who is at the other end; behind a proxy of TCP, of its client.
+    pub fn address(&self) -> IpAddr {
+        self.address
     }
 
     /// The phase it is in.
@@ -180,6 +187,7 @@ impl Connections {
     pub fn enter(self: &Rc<Self>, peer: SocketAddr) -> Entered {
         let connection = Rc::new(Connection {
             peer: peer.to_string(),
+            address: peer.ip().to_canonical(),
             pulse: Rc::clone(&self.pulse),
             phase: Cell::new(Phase::Idle),
             until: Cell::new(self.pulse.after(self.pulse.deadlines.idle)),
@@ -242,13 +250,15 @@ impl Drop for Entered {
 pub(super) struct Watched<S> {
     stream: S,
     connection: Rc<Connection>,
+    /// What was read before the stream was watched.
+    early: Bytes,
     lingered: u64,
 }
 
 impl<S> Watched<S> {
-    /// Watches `stream`.
-    pub(super) fn new(stream: S, connection: Rc<Connection>) -> Self {
-        Self { stream, connection, lingered: 0 }
+    /// Watches `stream`, of which `early` has been read already.
+    pub(super) fn new(stream: S, connection: Rc<Connection>, early: Bytes) -> Self {
+        Self { stream, connection, early, lingered: 0 }
     }
 }
 
@@ -275,6 +285,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(count));
+            self.connection.received_bytes();
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {

@@ -6,13 +6,17 @@
 mod admitted;
 mod body;
 mod connection;
+mod gate;
 mod problem;
+mod proxy;
 mod routes;
 mod serve;
 
 pub use admitted::{Admission, Admitted, Received};
 pub use body::Budget;
 pub use connection::{Connection, Connections, Deadlines, Entered};
+pub use gate::{Certificate, Gate};
 pub use problem::{accepted, refused};
+pub use proxy::{Proxies, ProxyKind};
 pub use routes::{Route, Routes};
 pub use serve::{Answer, Handler, Receiver};

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, Connections, Deadlines, Phase, Watched};
+use super::proxy::{Introduced, Proxies, introduce};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, SWEEP_INTERVAL};
 use crate::runtime::{self, Listener, Stream};
 
@@ -53,6 +55,8 @@ pub struct Receiver<H> {
     handler: Rc<H>,
     connections: Rc<Connections>,
     http: http1::Builder,
+    proxies: Arc<Proxies>,
+    head_timeout: Duration,
     clock: Clock,
     draining: Cell<bool>,
 }
@@ -60,13 +64,24 @@ pub struct Receiver<H> {
 impl<H: Handler> Receiver<H> {
     /// A receiver that answers by `handler`.
     pub fn new(handler: Rc<H>, deadlines: Deadlines, clock: Clock) -> Rc<Self> {
+        Self::behind(handler, deadlines, clock, Arc::default())
+    }
+
+    /// The same behind proxies.
+    pub fn behind(
+        handler: Rc<H>,
+        deadlines: Deadlines,
+        clock: Clock,
+        proxies: Arc<Proxies>,
+    ) -> Rc<Self> {
         let mut http = http1::Builder::new();
         // Without half_close a sender that shuts its side after the body loses its answer.
         http.half_close(true).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
         // Deadlines are `Connection`'s.
         http.header_read_timeout(None);
         let connections = Connections::new(deadlines, clock.monotonic());
-        Rc::new(Self { handler, connections, http, clock, draining: Cell::new(false) })
+        let (head_timeout, draining) = (deadlines.head, Cell::new(false));
+        Rc::new(Self { handler, connections, http, proxies, head_timeout, clock, draining })
     }
 
     /// The open connections.
@@ -134,7 +149,28 @@ impl<H: Handler> Receiver<H> {
         }
     }
 
-    async fn serve(&self, stream: Stream, peer: SocketAddr) {
+    /// Who connected, and what was read to know it. None ends the connection: a proxy that says
+    /// nothing sensible about its client, or says it too slowly.
+    async fn introduced(
+        &self,
+        stream: &mut Stream,
+        peer: SocketAddr,
+    ) -> Option<(SocketAddr, Bytes)> {
+        if !self.proxies.introduces(peer.ip()) {
+            return Some((peer, Bytes::new()));
+        }
+        match runtime::timeout(self.head_timeout, introduce(stream)).await {
+            Some(Ok(Introduced { client, early })) => Some((client.unwrap_or(peer), early)),
+            Some(Err(error)) => {
+                tracing::debug!(%error, %peer, "no PROXY header");
+                None
+            }
+            None => None,
+        }
+    }
+
+    async fn serve(&self, mut stream: Stream, peer: SocketAddr) {
+        let Some((peer, early)) = self.introduced(&mut stream, peer).await else { return };
         self.handler.connected();
         let entered = self.connections.enter(peer);
         let connection = entered.connection();
@@ -142,7 +178,7 @@ impl<H: Handler> Receiver<H> {
         let service = service_fn(|request| {
             handler.answer(request, Rc::clone(connection)).map(Ok::<_, Infallible>)
         });
-        let io = TokioIo::new(Watched::new(stream, Rc::clone(connection)));
+        let io = TokioIo::new(Watched::new(stream, Rc::clone(connection), early));
         let mut http = pin!(self.http.serve_connection(io, service));
         let mut told = false;
         poll_fn(|cx| {

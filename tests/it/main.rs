@@ -23,6 +23,7 @@ mod config;
 mod demo;
 mod handshakes;
 mod kill;
+mod layers;
 mod line;
 mod purge;
 mod refused;

@@ -138,6 +138,36 @@ fn a_handshake_or_an_answer_that_cannot_be_is_underlined() {
 }
 
 #[test]
+fn a_layer_that_would_not_hold_is_refused() {
+    for (line, what) in [
+        ("allow_from = [\"10.0.0.0/33\"]", "holds \"10.0.0.0/33\", which is no network"),
+        ("allow_from = [\"example.com\"]", "which is no network"),
+        ("allow_from = \"10.0.0.0/8\"", "it is not a list of texts"),
+        ("path_token = { value = \"canary-canary-canary-canary\" }", "has no place in `path`"),
+        ("expect = { \"body\" = \"x\" }", "is no place"),
+        ("expect = { \"json:a\" = 1 }", "`source.expect` does not fit"),
+        (
+            "client_certificate = { header = \"x-cert\", values = [\"CN=a\"] }",
+            "name it in `receive.trusted_proxies`",
+        ),
+    ] {
+        let report = bad(&format!("{LEAST}{line}\n"), &[]);
+        assert!(report.contains(what), "{line}:\n{report}");
+    }
+    let hidden = LEAST.replace("\"/hub\"", "\"/hub/{token}\"");
+    let report = bad(&hidden, &[]);
+    assert!(report.contains("`source.path_token` is missing"), "{report}");
+    for token in ["canary", "canary-canary-canary", "canary/canary/canary/canary"] {
+        let report = bad(&format!("{hidden}path_token = {{ value = \"{token}\" }}\n"), &[]);
+        assert!(report.contains("path_token"), "{report}");
+    }
+    let twice = LEAST.replace("\"/hub\"", "\"/{token}/{token}\"");
+    assert!(bad(&twice, &[]).contains("characters that no path has"));
+    let report = bad(&format!("receive.proxy_header = \"proxy-protocol\"\n{LEAST}"), &[]);
+    assert!(report.contains("`receive.trusted_proxies` is missing"), "{report}");
+}
+
+#[test]
 fn every_mistake_of_a_file_is_named_at_once() {
     let report = bad(
         r#"
