@@ -145,6 +145,10 @@ pub(super) fn identity(
     section: &Section<'_>,
     mut spec: IdentitySpec,
 ) -> (Option<String>, IdentitySpec) {
+    if section.has("event_id") {
+        // What the preset knows of its own id says nothing about another.
+        spec.event_key = None;
+    }
     for (key, rule) in [
         ("event_id", &mut spec.event_id),
         ("event_type", &mut spec.event_type),

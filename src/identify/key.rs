@@ -51,7 +51,7 @@ impl Identity<'_> {
         let count = self.ends.iter().take_while(|end| **end != 0).count();
         Ok(EventKey {
             kind: [self.kind as u8],
-            id: self.event_id.as_deref().unwrap_or_default(),
+            id: self.event_key.as_deref().or(self.event_id.as_deref()).unwrap_or_default(),
             ends: self.ends.get(..count).unwrap_or_default(),
             digest,
             item,

@@ -48,6 +48,8 @@ pub struct IdentitySpec {
     /// others do not tell events apart by themselves: the event key, though not the id, also holds
     /// a digest of what was signed.
     pub event_id: Option<RuleText>,
+    /// What tells events apart, where that is more than the id or another thing.
+    pub event_key: Option<RuleText>,
     /// What happened.
     pub event_type: Option<RuleText>,
     /// When it happened, as the sender writes it.
@@ -60,6 +62,7 @@ pub struct IdentitySpec {
 #[derive(Clone, Debug)]
 pub struct Rules {
     event_id: Field,
+    event_key: Field,
     event_type: Field,
     event_time: Field,
     tenant: Field,
@@ -87,10 +90,12 @@ pub struct Identity<'r> {
     pub event_time: Option<Cow<'r, str>>,
     /// Whose event it is.
     pub tenant: Option<Cow<'r, str>>,
+    /// What tells events apart, if that is not the id.
+    event_key: Option<Cow<'r, str>>,
     kind: KeyKind,
     /// Which item of a batch it is of.
     item: Option<u32>,
-    /// Where the parts of a joined id end.
+    /// Where the parts of a joined key end.
     ends: [u16; rule::PARTS_MAX],
 }
 
@@ -100,11 +105,12 @@ impl Rules {
     pub fn new(spec: &IdentitySpec, scheme: &SchemeSpec) -> Result<Self, SpecError> {
         let mut compiler = rule::Compiler::new(scheme);
         let event_id = compiler.field("event_id", spec.event_id.as_ref())?;
+        let event_key = compiler.field("event_key", spec.event_key.as_ref())?;
         let event_type = compiler.field("event_type", spec.event_type.as_ref())?;
         let event_time = compiler.field("event_time", spec.event_time.as_ref())?;
         let tenant = compiler.field("tenant", spec.tenant.as_ref())?;
         let rule::Compiled { paths, token, batch } = compiler.finish(spec.items.as_deref())?;
-        Ok(Self { event_id, event_type, event_time, tenant, paths, token, batch })
+        Ok(Self { event_id, event_key, event_type, event_time, tenant, paths, token, batch })
     }
 
     /// Reads a verified request as one event.
@@ -122,8 +128,8 @@ impl Rules {
         })
     }
 
-    fn fields(&self) -> [&Field; 4] {
-        [&self.event_id, &self.event_type, &self.event_time, &self.tenant]
+    fn fields(&self) -> [&Field; 5] {
+        [&self.event_id, &self.event_key, &self.event_type, &self.event_time, &self.tenant]
     }
 
     /// The paths of one kind without which the rules cannot be settled.
@@ -151,15 +157,21 @@ impl Rules {
         look: impl Fn(&Source) -> Option<Cow<'r, str>>,
     ) -> Identity<'r> {
         let event_id = self.event_id.read(&look);
-        let kind = match &event_id {
+        let event_key = self.event_key.read(&look);
+        let (rule, named) = match &event_key {
+            Some(key) => (&self.event_key, Some(key)),
+            None => (&self.event_id, event_id.as_ref()),
+        };
+        let kind = match named {
             None => KeyKind::Signed,
-            Some(id) if self.event_id.shared() || !id.signed => KeyKind::IdAndSigned,
+            Some(named) if rule.shared() || !named.signed => KeyKind::IdAndSigned,
             Some(_) => KeyKind::Id,
         };
         Identity {
             kind,
             item,
-            ends: event_id.as_ref().map_or_else(Default::default, |id| id.ends),
+            ends: named.map_or_else(Default::default, |named| named.ends),
+            event_key: event_key.map(|key| key.text),
             event_id: event_id.map(|id| id.text),
             event_type: self.event_type.read(&look).map(|found| found.text),
             event_time: self.event_time.read(&look).map(|found| found.text),

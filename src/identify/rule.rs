@@ -15,6 +15,9 @@ use crate::verify::{Format, SchemeSpec, SpecError};
 pub(super) const PARTS_MAX: usize = 6;
 const _: () = assert!(limits::IDENTITY_BYTES_MAX <= u16::MAX as usize, "ends are u16");
 
+/// The fields of a message of SNS that its signature covers.
+const SNS_SIGNED: [&str; 6] = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"];
+
 /// The part of an id that stands for a digest of the signed bytes.
 const DIGEST: &str = "digest";
 
@@ -154,7 +157,8 @@ impl<'s> Compiler<'s> {
             let message = format!("has {} parts; give 1 to {PARTS_MAX}", texts.len());
             return Err(SpecError::new(key, message));
         }
-        let digest = key == "event_id" && texts.iter().any(|text| text == DIGEST);
+        let digest =
+            ["event_id", "event_key"].contains(&key) && texts.iter().any(|text| text == DIGEST);
         let mut parts = Vec::with_capacity(texts.len());
         for text in texts.iter().filter(|text| !digest || *text != DIGEST) {
             let sources = text.split('|').map(|text| self.source(text.trim()));
@@ -178,7 +182,7 @@ impl<'s> Compiler<'s> {
             Some(("json", path)) => Ok(Source::Json { slot: self.paths.add(path)?, signed: true }),
             Some(("item", path)) => {
                 let slot = self.items.get_or_insert_default().add(path)?;
-                Ok(Source::Item { slot, signed: true })
+                Ok(Source::Item { slot, signed: self.covers(path, true) })
             }
             Some(("form", name)) if !name.is_empty() => {
                 Ok(Source::Form { name: name.into(), signed: true })
@@ -194,6 +198,21 @@ impl<'s> Compiler<'s> {
                 "{text:?} is not a rule; write \"header:NAME\", \"json:data.items[0].id\", \
                  \"form:NAME\" or \"claim:NAME\""
             )),
+        }
+    }
+
+    /// Whether the signature covers what stands at a path of the body or of its items. Where it
+    /// stands in the body it covers the fields that it names, and of a list those of each item;
+    /// every other scheme covers the body whole.
+    fn covers(&self, path: &str, item: bool) -> bool {
+        let scheme = self.scheme;
+        match (&scheme.signature, scheme.format) {
+            (None, Format::Sns) => SNS_SIGNED.contains(&path),
+            (None, _) => true,
+            (Some(_), _) => {
+                let named = |part: &String| part.strip_prefix("json:") == Some(path);
+                item == scheme.each.is_some() && scheme.signed.iter().any(named)
+            }
         }
     }
 
