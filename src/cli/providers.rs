@@ -186,8 +186,7 @@ fn delivery_text(text: &mut Facts, delivery: &Delivery) {
 fn snippet(profile: &Profile) -> String {
     let name = &profile.name;
     let variable = name.to_ascii_uppercase().replace('-', "_");
-    let names_keys = profile.scheme.jwt.as_ref().is_some_and(|jwt| jwt.key_id.is_some());
-    let key_id = if names_keys { ", key_id = \"...\"" } else { "" };
+    let key_id = if profile.scheme.names_keys() { ", key_id = \"...\"" } else { "" };
     let secret = if profile.family() == Family::PublicKey { "PUBLIC_KEY" } else { "SECRET" };
     format!(
         "[[source]]\nname = \"{name}\"\npath = \"/{name}\"\npreset = \"{name}\"\n\

@@ -15,7 +15,7 @@ use crate::identify::IdentitySpec;
 use crate::limits;
 
 /// The data files, one a sender, in the order in which they are listed to people.
-const FILES: [&str; 45] = [
+const FILES: [&str; 54] = [
     include_str!("presets/livekit.toml"),
     include_str!("presets/twitch.toml"),
     include_str!("presets/mux.toml"),
@@ -23,14 +23,18 @@ const FILES: [&str; 45] = [
     include_str!("presets/agora.toml"),
     include_str!("presets/cloudflare-stream.toml"),
     include_str!("presets/cloudflare-notifications.toml"),
+    include_str!("presets/aws-sns.toml"),
     include_str!("presets/standard-webhooks.toml"),
     include_str!("presets/svix.toml"),
     include_str!("presets/twilio.toml"),
     include_str!("presets/signalwire.toml"),
     include_str!("presets/signalwire-compatibility.toml"),
+    include_str!("presets/vonage.toml"),
+    include_str!("presets/vonage-sms.toml"),
     include_str!("presets/getstream.toml"),
     include_str!("presets/sendbird.toml"),
     include_str!("presets/daily.toml"),
+    include_str!("presets/youtube-websub.toml"),
     include_str!("presets/kick.toml"),
     include_str!("presets/discord.toml"),
     include_str!("presets/dyte.toml"),
@@ -43,23 +47,28 @@ const FILES: [&str; 45] = [
     include_str!("presets/bitmovin.toml"),
     include_str!("presets/telnyx.toml"),
     include_str!("presets/plivo.toml"),
+    include_str!("presets/messagebird.toml"),
     include_str!("presets/messagebird-legacy.toml"),
+    include_str!("presets/bandwidth.toml"),
+    include_str!("presets/ringcentral.toml"),
     include_str!("presets/meta.toml"),
     include_str!("presets/slack.toml"),
     include_str!("presets/stripe.toml"),
+    include_str!("presets/jwplayer.toml"),
     include_str!("presets/wave.toml"),
     include_str!("presets/wavespeedai.toml"),
+    include_str!("presets/100ms.toml"),
+    include_str!("presets/pusher.toml"),
     include_str!("presets/github.toml"),
     include_str!("presets/intercom.toml"),
     include_str!("presets/linear.toml"),
     include_str!("presets/paddle.toml"),
+    include_str!("presets/paypal.toml"),
     include_str!("presets/shopify.toml"),
+    include_str!("presets/adyen.toml"),
     include_str!("presets/adyen-payload.toml"),
     include_str!("presets/sendgrid.toml"),
-    include_str!("presets/paypal.toml"),
-    include_str!("presets/100ms.toml"),
-    include_str!("presets/ringcentral.toml"),
-    include_str!("presets/bandwidth.toml"),
+    include_str!("presets/mailgun.toml"),
     include_str!("presets/cloudevents.toml"),
 ];
 
@@ -115,6 +124,10 @@ pub enum Family {
     PublicKey,
     /// A JSON Web Token.
     Jwt,
+    /// A MAC over the URL and the fields of a form.
+    UrlForm,
+    /// A signature that stands in the body, over some of its fields.
+    InBody,
     /// No signature: the secret itself.
     Token,
     /// No signature: a name and a password.
@@ -129,6 +142,8 @@ impl fmt::Display for Family {
             Self::Hmac => "hmac",
             Self::PublicKey => "public-key",
             Self::Jwt => "jwt",
+            Self::UrlForm => "url-form",
+            Self::InBody => "in-body",
             Self::Token => "token",
             Self::Basic => "basic",
             Self::None => "none",
@@ -139,8 +154,13 @@ impl fmt::Display for Family {
 impl Profile {
     /// The kind of its scheme.
     pub fn family(&self) -> Family {
-        match (self.scheme.format, self.scheme.algorithm) {
+        let scheme = &self.scheme;
+        match (scheme.format, scheme.algorithm) {
             (Format::Jwt, _) => Family::Jwt,
+            (Format::Sns, _) => Family::InBody,
+            (Format::Params, _) => Family::UrlForm,
+            _ if scheme.signature.is_some() => Family::InBody,
+            _ if scheme.signed.iter().any(|part| part.starts_with("url")) => Family::UrlForm,
             (_, Algorithm::Token) => Family::Token,
             (_, Algorithm::Basic) => Family::Basic,
             (_, Algorithm::None) => Family::None,

@@ -161,7 +161,7 @@ impl Case {
         let now_ns = vector.now_s.unwrap_or(1_700_000_000) * 1_000_000_000;
         let url = vector.url.as_deref().unwrap_or("https://hooks.example/in");
         let host = url.find("://").expect("a URL") + 3;
-        let path = url[host..].find('/').expect("a path") + host;
+        let path = url[host..].find('/').map_or(url.len(), |at| at + host);
         let (public_url, target) = url.split_at(path);
         let settings = Settings {
             public_url: Some(public_url.to_owned()),

@@ -168,11 +168,11 @@ time = { from = "header:X-At", unit = "s" }
 fn every_preset_can_be_configured() {
     for preset in crate::verify::presets() {
         let secret = crate::verify::tests::example_secret(preset).trim_end().replace('\n', "\\n");
-        let key_id = if preset.name == "livekit" { ", key_id = \"k\"" } else { "" };
+        let key_id = crate::verify::tests::example_key_id(preset)
+            .map_or_else(String::new, |id| format!(", key_id = \"{id}\""));
         let text = LEAST.replace("github", &preset.name);
         let text = text.replace(&format!("\"{CANARY}\""), &format!("\"{secret}\"{key_id}"));
-        let account =
-            "public_url = \"https://hooks.example.com\"\nparams = { webhook_id = \"w\" }\n";
+        let account = "public_url = \"https://hooks.example.com\"\nparams = { webhook_id = \"w\", topic_arn = \"t\" }\n";
         let config = good(&format!("{text}\n{account}"), &[]);
         assert_eq!(config.sources[0].preset.unwrap().name, preset.name);
     }
