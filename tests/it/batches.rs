@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::support::Driver;
 use crate::support::http::Request;
+use crate::support::log::Row;
 use crate::support::server::{Server, Setup, source};
 
 const CREDENTIALS: &str = "forebay:a-password-of-some-length";
@@ -38,7 +39,7 @@ fn each_event_of_a_batch_is_kept_once(driver: Driver) {
         assert_eq!(server.send(&batch(&body)).status, 200);
     }
     let events = server.events();
-    let bodies: Vec<Vec<u8>> = events.iter().map(super::support::log::Row::body).collect();
+    let bodies: Vec<Vec<u8>> = events.iter().map(Row::body).collect();
     assert_eq!(bodies, [a.as_bytes(), b.as_bytes(), c.as_bytes()]);
     assert_eq!(events[2].id(), "c:message-delivered:+1");
     // Seven items came: three events and four later deliveries.
@@ -52,7 +53,7 @@ fn what_is_no_list_is_kept_as_one_event(driver: Driver) {
     for body in bodies {
         assert_eq!(server.send(&batch(body)).status, 200, "{body}");
     }
-    let kept: Vec<Vec<u8>> = server.events().iter().map(super::support::log::Row::body).collect();
+    let kept: Vec<Vec<u8>> = server.events().iter().map(Row::body).collect();
     assert_eq!(kept, bodies.map(|body| body.as_bytes().to_vec()));
 }
 
@@ -66,7 +67,7 @@ fn a_large_batch_is_kept_whole(driver: Driver) {
     for _ in 0..2 {
         assert_eq!(server.send(&request).status, 200);
     }
-    let kept: Vec<Vec<u8>> = server.events().iter().map(super::support::log::Row::body).collect();
+    let kept: Vec<Vec<u8>> = server.events().iter().map(Row::body).collect();
     assert_eq!(kept.len(), items.len());
     assert!(kept.iter().zip(&items).all(|(kept, item)| kept == item.as_bytes()));
 }

@@ -3,6 +3,7 @@
 //! Needs node and the packages of `tests/sdk`, so it is ignored unless asked for: `tests/run sdk`
 //! installs both and runs it.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -26,7 +27,11 @@ const P256_KEY: &str = include_str!("../keys/p256.pem");
 fn raw_hex(pem: &str) -> String {
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let der = BASE64.decode(base64).unwrap();
-    der[der.len() - 32..].iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut hex = String::new();
+    for byte in &der[der.len() - 32..] {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    hex
 }
 
 /// What `tests/sdk/send.mjs` reports of one SDK.
@@ -83,7 +88,7 @@ fn official_senders_are_accepted_once(driver: Driver) {
     for (name, known, signing) in secrets {
         more += &source(name, name, &[("only", known)]);
         if ["twilio", "plivo"].contains(&name) {
-            more += &format!("public_url = \"{PUBLIC_URL}\"\n");
+            writeln!(more, "public_url = \"{PUBLIC_URL}\"").unwrap();
         }
         told[name] = signing.into();
     }

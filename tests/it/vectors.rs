@@ -29,7 +29,7 @@ use crate::support::log::{self, Row};
 use crate::support::server::{forebay, free_address};
 
 /// The fewest vectors that there may be: less would mean that some were lost.
-const VECTORS_MIN: usize = 150;
+const VECTORS_MIN: usize = 229;
 /// For vectors without a time of their own.
 const ANY_TIME_S: u64 = 1_700_000_000;
 /// A secret that every configuration takes, of either form.
@@ -62,6 +62,7 @@ struct Vector {
     url: Option<String>,
     body: Option<String>,
     body_base64: Option<String>,
+    #[serde(default)]
     headers: BTreeMap<String, String>,
     event: Option<Event>,
     response: Option<Answer>,
@@ -79,7 +80,9 @@ struct Event {
 #[derive(Debug, Deserialize)]
 struct Answer {
     status: u16,
+    #[serde(default)]
     headers: BTreeMap<String, String>,
+    #[serde(default)]
     body: String,
 }
 
@@ -123,7 +126,10 @@ impl Case {
         // What a vector leaves out its sender is known to send.
         let typed =
             self.vector.headers.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
-        if !typed && let Some(media) = self.profile.content_types.first() {
+        if !typed
+            && self.vector.method.is_none()
+            && let Some(media) = self.profile.content_types.first()
+        {
             request = request.header("content-type", media.as_str());
         }
         for (name, value) in &self.vector.headers {
@@ -213,9 +219,10 @@ fn parted(url: Option<&str>, source: &str) -> [String; 3] {
         return ["https://hooks.example".into(), format!("/{source}"), String::new()];
     };
     let host = url.find("://").unwrap() + 3;
-    let path = url[host..].find('/').unwrap() + host;
     let query = url.find('?').unwrap_or(url.len());
-    [url[..path].to_owned(), url[path..query].to_owned(), url[query..].to_owned()]
+    let path = url[host..query].find('/').map_or(query, |at| at + host);
+    let absent = if path == query { "/" } else { "" };
+    [url[..path].to_owned(), url[path..query].to_owned() + absent, url[query..].to_owned()]
 }
 
 /// Cases of one server have paths of their own.
@@ -330,7 +337,9 @@ fn judge_answer(case: &Case, answer: &Response) {
         assert_eq!(status, wanted.success_status.as_u16(), "{name} ({why}): {answer:?}");
         assert_eq!(answer.body, wanted.success_body, "{name}");
     } else {
-        assert!((400..600).contains(&status), "{name} ({why}): {answer:?}");
+        // Some hubs want that what is not theirs is swallowed.
+        let swallowed = case.profile.answers.bad_signature_status.as_u16() == status;
+        assert!((400..600).contains(&status) || swallowed, "{name} ({why}): {answer:?}");
     }
 }
 
