@@ -6,11 +6,13 @@
 mod ready;
 mod secrets;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State as Shared;
@@ -18,12 +20,22 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use forebay_log::Clock;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use self::secrets::SecretTold;
 
 use crate::observe::{CONTENT_TYPE, Metrics};
+
+/// From the first byte of a request, or the end of the last one, to the end of its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open at once; a scraper and a person need a few.
+const CONNECTIONS_MAX: usize = 64;
+/// Out of file descriptors, mostly: waiting is the only cure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the answers are made from.
 #[derive(Clone, Debug)]
@@ -73,8 +85,8 @@ impl Admin {
             // Connections that are open when it stops end with the runtime: a scrape in flight
             // is not worth a wait.
             tokio::select! {
-                served = axum::serve(listener, router(state)) => served,
-                _ = stopped => Ok(()),
+                never = serve(listener, router(state)) => match never {},
+                _ = stopped => Ok::<(), io::Error>(()),
             }
         };
         let thread = thread::Builder::new()
@@ -107,6 +119,35 @@ fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
+}
+
+/// Serves until it is dropped; a connection may wait so long for the end of a request's head, and
+/// for the next request.
+async fn serve(listener: tokio::net::TcpListener, router: Router) -> Infallible {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let http = Arc::new(http);
+    let open = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&open).acquire_owned().await else { continue };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the admin listener could not accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (http, service) = (Arc::clone(&http), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            let served = http.serve_connection(TokioIo::new(stream), service).await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "an admin connection ended");
+            }
+            drop(permit);
+        });
+    }
 }
 
 fn router(state: State) -> Router {

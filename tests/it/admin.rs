@@ -9,6 +9,7 @@ for_each_driver![
     health_and_readiness_are_answered,
     metrics_count_what_happened,
     the_public_listener_tells_nothing,
+    connections_that_say_nothing_keep_nobody_out,
 ];
 
 fn health_and_readiness_are_answered(driver: Driver) {
@@ -81,4 +82,16 @@ fn the_public_listener_tells_nothing(driver: Driver) {
         assert!([404, 405].contains(&response.status), "{path}: {}", response.status);
         assert_eq!(response.value("server"), "", "{path}");
     }
+}
+
+/// More connections than the listener holds at once, of which none ends its request.
+fn connections_that_say_nothing_keep_nobody_out(driver: Driver) {
+    let server = Server::start(Setup::new(driver));
+    let mut stalled: Vec<_> = (0..80).map(|_| server.connect_admin()).collect();
+    for connection in &mut stalled {
+        connection.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\nx-more: ").unwrap();
+    }
+    // Once they are cut off, there is room again.
+    assert_eq!(server.admin("/healthz").status, 200);
+    assert!(stalled[0].ended_within(std::time::Duration::from_secs(20)));
 }

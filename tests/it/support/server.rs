@@ -224,6 +224,10 @@ impl Server {
         self.try_admin(path).unwrap()
     }
 
+    pub(crate) fn connect_admin(&self) -> Connection {
+        Connection::open(SocketAddr::new(self.address, ADMIN_PORT)).unwrap()
+    }
+
     fn try_admin(&self, path: &str) -> std::io::Result<Response> {
         let mut connection = Connection::open(SocketAddr::new(self.address, ADMIN_PORT))?;
         connection.send(&Request::get(path).header("connection", "close"))
