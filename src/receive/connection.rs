@@ -18,10 +18,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::unparsed;
 use crate::limits::LINGER_BYTES_MAX;
 
 /// How long each phase may last.
@@ -252,13 +253,15 @@ pub(super) struct Watched<S> {
     connection: Rc<Connection>,
     /// What was read before the stream was watched.
     early: Bytes,
+    /// What is left to write of a problem, in the place of an answer of hyper's own.
+    problem: Option<Bytes>,
     lingered: u64,
 }
 
 impl<S> Watched<S> {
     /// Watches `stream`, of which `early` has been read already.
     pub(super) fn new(stream: S, connection: Rc<Connection>, early: Bytes) -> Self {
-        Self { stream, connection, early, lingered: 0 }
+        Self { stream, connection, early, problem: None, lingered: 0 }
     }
 }
 
@@ -306,7 +309,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        // While no request has been handed over, only hyper itself has something to say.
+        if self.problem.is_none() && matches!(self.connection.phase(), Phase::Idle | Phase::Head) {
+            self.problem = unparsed::problem(bytes);
+        }
+        let Self { stream, problem, .. } = &mut *self;
+        let Some(left) = problem else { return Pin::new(stream).poll_write(cx, bytes) };
+        while !left.is_empty() {
+            let count = ready!(Pin::new(&mut *stream).poll_write(cx, left))?;
+            if count == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            left.advance(count);
+        }
+        *problem = None;
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -11,6 +11,7 @@ mod problem;
 mod proxy;
 mod routes;
 mod serve;
+mod unparsed;
 
 pub use admitted::{Admission, Admitted, Received};
 pub use body::Budget;
