@@ -23,6 +23,8 @@ pub const SECRET_BYTES_MIN: usize = 16;
 pub const IDENTITY_BYTES_MAX: usize = 512;
 /// The most events in one request; a longer list is kept as one event.
 pub const ITEMS_MAX: usize = 16_384;
+/// The most addresses whose failures one receiver remembers.
+pub const ADDRESSES_MAX: usize = 4096;
 /// The longest header of the PROXY protocol, its extensions included.
 pub const PROXY_HEADER_BYTES_MAX: usize = 2048;
 /// The shortest token in a path: 128 bits in base64url.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,8 @@ use crate::identify::Identified;
 use crate::limits::ACK_WAIT_MAX;
 use crate::observe::{Outcome, ReceiverCounters, SourceCounters};
 use crate::receive::{
-    Admission, Admitted, Answer, Budget, Connection, Handler, Received, Route, Routes, accepted,
-    refused,
+    Admission, Admitted, Answer, Budget, Connection, Failures, Handler, Proxies, Received, Route,
+    Routes, accepted, refused,
 };
 use crate::reject::Reject;
 use crate::runtime;
@@ -92,6 +93,10 @@ pub struct Line {
     pub unknown: Arc<SourceCounters>,
     /// How requests are answered that no source has a path for.
     pub answers: Answers,
+    /// The failures of each address, where they have a bound.
+    pub failures: Option<Failures>,
+    /// The proxies that tell of their clients.
+    pub proxies: Arc<Proxies>,
     /// The time by which keys expire.
     pub steady: Steady,
     /// The time.
@@ -191,12 +196,14 @@ impl Line {
         // A block and not an async fn, whose future would hold its arguments twice.
         async move {
             let routes = self.current();
-            let (counters, answers, outcome) = match routes.0.find(received.head.uri.path()) {
-                Some(route) => {
-                    let outcome = self.acknowledge(&received, body, route).await;
-                    (&route.counters, &route.source.answers, outcome)
-                }
-                None => (&self.unknown, &self.answers, Err(Reject::UnknownPath)),
+            let route = routes.0.find(received.head.uri.path());
+            let (counters, answers) = route.map_or((&self.unknown, &self.answers), |route| {
+                (&route.counters, &route.source.answers)
+            });
+            let outcome = match (self.welcome(&received), route) {
+                (Ok(()), Some(route)) => self.acknowledge(&received, body, route).await,
+                (Ok(()), None) => Err(Reject::UnknownPath),
+                (Err(reject), _) => Err(reject),
             };
             match outcome {
                 Ok(Ended::Acked(Acked { .. }, outcome)) => {
@@ -212,12 +219,29 @@ impl Line {
                     answer
                 }
                 Err(reject) => {
+                    if let Some(failures) = &self.failures {
+                        failures.add(self.client(&received), reject);
+                    }
                     counters.count(self.receiver, Outcome::Rejected(reject));
                     received.connection.writing(reject.before_body());
                     refused(reject, answers)
                 }
             }
         }
+    }
+
+    /// Whether this client is listened to at all.
+    fn welcome(&self, received: &Received) -> Result<(), Reject> {
+        match &self.failures {
+            Some(failures) => failures.check(self.client(received)),
+            None => Ok(()),
+        }
+    }
+
+    /// Who sent a request; its proxy, where that says nothing that can be read.
+    fn client(&self, received: &Received) -> IpAddr {
+        let peer = received.connection.address();
+        self.proxies.client(peer, &received.head.headers).unwrap_or(peer)
     }
 
     /// The routes as last loaded: a request keeps those it began with.
@@ -288,8 +312,15 @@ impl Handler for Line {
         self.counters.disconnected();
     }
 
+    fn turned_away(&self) {
+        self.counters.turned_away();
+    }
+
     fn sweep(&self, now: Instant) {
         self.counters.holds(self.budget.held());
+        if let Some(failures) = &self.failures {
+            failures.sweep(now);
+        }
         for seat in &self.seats {
             seat.waits.sweep(now);
         }

@@ -15,6 +15,8 @@ use crate::limits::RETRY_AFTER;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reject {
+    /// Too many requests of this address were refused within a minute.
+    TooManyFailures,
     /// No source has this path.
     UnknownPath,
     /// The sender's address is not one that the source takes.
@@ -77,10 +79,16 @@ pub enum Reject {
 }
 
 /// Every reason in the order of the line: its status, its label in metrics, its sentence.
-const TOLD: [(Reject, StatusCode, &str, &str); 29] = {
+const TOLD: [(Reject, StatusCode, &str, &str); 30] = {
     use Reject as R;
     use StatusCode as S;
     [
+        (
+            R::TooManyFailures,
+            S::TOO_MANY_REQUESTS,
+            "too_many_failures",
+            "too many requests of this address were refused",
+        ),
         (R::UnknownPath, S::NOT_FOUND, "unknown_path", "no source has this path"),
         (R::AddressRefused, S::FORBIDDEN, "address_refused", "this source takes other addresses"),
         (
@@ -229,10 +237,25 @@ impl Reject {
         )
     }
 
-    /// How long the sender may wait before it tries again, where it is this machine's fault.
+    /// Whether it is what strangers meet who try out paths, signatures and tokens.
+    pub const fn is_strangers(self) -> bool {
+        matches!(
+            self,
+            Self::UnknownPath
+                | Self::AddressRefused
+                | Self::CertificateRefused
+                | Self::SignatureMissing
+                | Self::SignatureMalformed
+                | Self::SignatureWrong
+                | Self::HandshakeRefused
+                | Self::HandshakeTopic
+        )
+    }
+
+    /// How long the sender may wait before it tries again, where waiting helps.
     pub const fn retry_after(self) -> Option<Duration> {
         match TOLD[self as usize].1 {
-            StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(RETRY_AFTER),
             _ => None,
         }
     }

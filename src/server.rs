@@ -23,7 +23,7 @@ use crate::config::{self, Config, LaneConfig, ReceiveConfig};
 use crate::dedupe::{self, Fingerprinter, Origin, Restored, SecretError, Steady, Table};
 use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
-use crate::receive::{Budget, Deadlines, Receiver, Routes};
+use crate::receive::{Around, Budget, Deadlines, Failures, Receiver, Routes};
 use crate::runtime::{self, Driver, Listener};
 use crate::verify::Answers;
 
@@ -156,6 +156,11 @@ impl Opened {
             counters: self.counters(receiver),
             unknown: Arc::clone(self.metrics.unknown()),
             answers: Answers::default(),
+            failures: self
+                .receive
+                .failures_per_address
+                .map(|max| Failures::new(max, self.clock.monotonic())),
+            proxies: Arc::clone(&self.receive.proxies),
             steady: self.steady,
             clock: self.clock.clone(),
         }
@@ -401,8 +406,12 @@ impl ReceiverSeat {
             runtime::spawn(async move { waits.release().await });
         }
         let (deadlines, clock) = (self.opened.deadlines(), self.opened.clock.clone());
-        let proxies = Arc::clone(&self.opened.receive.proxies);
-        let receiver = Receiver::behind(line, deadlines, clock, proxies);
+        let ReceiveConfig { proxies, connections_per_address, .. } = &self.opened.receive;
+        let around = Around {
+            proxies: Arc::clone(proxies),
+            connections_per_address: *connections_per_address,
+        };
+        let receiver = Receiver::within(line, deadlines, clock, around);
         drop(ready.try_send(Ok(())));
         let mut stopped = self.stopped;
         let stop = async move {

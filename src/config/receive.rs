@@ -57,6 +57,10 @@ pub struct ReceiveConfig {
     pub write_timeout: Duration,
     /// How long open requests may take after SIGTERM.
     pub drain_timeout: Duration,
+    /// Connections that one address may have open in one receiver.
+    pub connections_per_address: Option<u64>,
+    /// Refused requests of one address in one receiver within a minute.
+    pub failures_per_address: Option<u64>,
     /// The proxies in front.
     pub proxies: Arc<Proxies>,
 }
@@ -105,6 +109,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<ReceiveConfig> {
         idle_timeout: idle_timeout?,
         write_timeout: write_timeout?,
         drain_timeout: drain_timeout?,
+        connections_per_address: section.count("connections_per_address"),
+        failures_per_address: section.count("failures_per_address"),
         proxies: Arc::new(Proxies {
             trusted: trusted?,
             kind: match kind? {

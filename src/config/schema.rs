@@ -126,6 +126,18 @@ pub(super) const KEYS: &[Key] = &[
         "How they tell it: `x-forwarded-for`, or `proxy-protocol` (version 1 or 2) on every connection.",
     ),
     key(
+        "receive.connections_per_address",
+        Form::Count(1, 1_000_000),
+        "",
+        "Connections that one address may have open in each receiver. Default: no bound.",
+    ),
+    key(
+        "receive.failures_per_address",
+        Form::Count(1, 1_000_000),
+        "",
+        "Requests of one address that each receiver refuses in a minute before it answers 429 to all of them. Default: no bound.",
+    ),
+    key(
         "admin.listen",
         Form::Text,
         "127.0.0.1:9464",

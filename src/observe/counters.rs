@@ -179,6 +179,7 @@ struct Receiver {
     driver: OnceLock<&'static str>,
     opened: Count,
     open: Count,
+    turned_away: Count,
     in_flight_bytes: Count,
     latency: Latency,
 }
@@ -198,6 +199,11 @@ impl ReceiverCounters {
     /// A connection ended.
     pub fn disconnected(&self) {
         self.0.open.sub(1);
+    }
+
+    /// A connection was not taken, since its address has too many.
+    pub fn turned_away(&self) {
+        self.0.turned_away.add(1);
     }
 
     /// How many body bytes the receiver holds now.
@@ -220,6 +226,10 @@ impl ReceiverCounters {
 
     pub(super) fn open(&self) -> u64 {
         self.0.open.read()
+    }
+
+    pub(super) fn connections_turned_away(&self) -> u64 {
+        self.0.turned_away.read()
     }
 
     pub(super) fn in_flight_bytes(&self) -> u64 {

@@ -38,6 +38,12 @@ const DRIVER: Name = Name("forebay_receiver_driver", "The driver that a receiver
 const OPEN: Name = Name("forebay_connections_open", "Connections that are open now.", None);
 /// `forebay_connections_total`
 const CONNECTIONS: Name = Name("forebay_connections", "Connections that were accepted.", None);
+/// `forebay_connections_turned_away_total`
+const TURNED_AWAY: Name = Name(
+    "forebay_connections_turned_away",
+    "Connections that were not taken, since their address had too many.",
+    None,
+);
 /// `forebay_body_in_flight_bytes`
 const IN_FLIGHT: Name = Name(
     "forebay_body_in_flight",
@@ -188,6 +194,10 @@ fn receivers(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
     let label = |index: usize| [("receiver", index.to_string())];
     page.gauges(&OPEN, receivers().map(|(index, of)| (label(index), of.open())))?;
     page.counters(&CONNECTIONS, receivers().map(|(index, of)| (label(index), of.opened())))?;
+    page.counters(
+        &TURNED_AWAY,
+        receivers().map(|(index, of)| (label(index), of.connections_turned_away())),
+    )?;
     page.gauges(&IN_FLIGHT, receivers().map(|(index, of)| (label(index), of.in_flight_bytes())))?;
     page.histogram(&ACK, &acks(metrics))
 }

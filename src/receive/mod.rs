@@ -3,6 +3,7 @@
 //! One receiver is one pinned thread with its own listener and runtime; nothing in this folder is
 //! shared between receivers.
 
+mod address;
 mod admitted;
 mod body;
 mod connection;
@@ -13,6 +14,7 @@ mod routes;
 mod serve;
 mod unparsed;
 
+pub use address::Failures;
 pub use admitted::{Admission, Admitted, Received};
 pub use body::Budget;
 pub use connection::{Connection, Connections, Deadlines, Entered};
@@ -20,4 +22,4 @@ pub use gate::{Certificate, Gate};
 pub use problem::{accepted, refused};
 pub use proxy::{Proxies, ProxyKind};
 pub use routes::{Route, Routes};
-pub use serve::{Answer, Handler, Receiver};
+pub use serve::{Answer, Around, Handler, Receiver};

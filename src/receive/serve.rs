@@ -22,6 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+use super::address::PerAddress;
 use super::connection::{Connection, Connections, Deadlines, Phase, Watched};
 use super::proxy::{Introduced, Proxies, introduce};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, SWEEP_INTERVAL};
@@ -45,8 +46,20 @@ pub trait Handler: 'static {
     /// A connection ended.
     fn disconnected(&self) {}
 
+    /// A connection was not taken, since its address has too many.
+    fn turned_away(&self) {}
+
     /// Called a few times a second.
     fn sweep(&self, _now: Instant) {}
+}
+
+/// Who stands in front of a receiver, and how much one of them may take.
+#[derive(Clone, Debug, Default)]
+pub struct Around {
+    /// The proxies in front.
+    pub proxies: Arc<Proxies>,
+    /// Connections that one address may have open; none: any.
+    pub connections_per_address: Option<u64>,
 }
 
 /// One thread's share of the port.
@@ -55,7 +68,8 @@ pub struct Receiver<H> {
     handler: Rc<H>,
     connections: Rc<Connections>,
     http: http1::Builder,
-    proxies: Arc<Proxies>,
+    around: Around,
+    places: Rc<PerAddress>,
     head_timeout: Duration,
     clock: Clock,
     draining: Cell<bool>,
@@ -64,16 +78,11 @@ pub struct Receiver<H> {
 impl<H: Handler> Receiver<H> {
     /// A receiver that answers by `handler`.
     pub fn new(handler: Rc<H>, deadlines: Deadlines, clock: Clock) -> Rc<Self> {
-        Self::behind(handler, deadlines, clock, Arc::default())
+        Self::within(handler, deadlines, clock, Around::default())
     }
 
-    /// The same behind proxies.
-    pub fn behind(
-        handler: Rc<H>,
-        deadlines: Deadlines,
-        clock: Clock,
-        proxies: Arc<Proxies>,
-    ) -> Rc<Self> {
+    /// The same behind proxies, and with a bound for each address.
+    pub fn within(handler: Rc<H>, deadlines: Deadlines, clock: Clock, around: Around) -> Rc<Self> {
         let mut http = http1::Builder::new();
         // Without half_close a sender that shuts its side after the body loses its answer.
         http.half_close(true).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
@@ -81,7 +90,8 @@ impl<H: Handler> Receiver<H> {
         http.header_read_timeout(None);
         let connections = Connections::new(deadlines, clock.monotonic());
         let (head_timeout, draining) = (deadlines.head, Cell::new(false));
-        Rc::new(Self { handler, connections, http, proxies, head_timeout, clock, draining })
+        let places = PerAddress::new(around.connections_per_address);
+        Rc::new(Self { handler, connections, http, around, places, head_timeout, clock, draining })
     }
 
     /// The open connections.
@@ -156,7 +166,7 @@ impl<H: Handler> Receiver<H> {
         stream: &mut Stream,
         peer: SocketAddr,
     ) -> Option<(SocketAddr, Bytes)> {
-        if !self.proxies.introduces(peer.ip()) {
+        if !self.around.proxies.introduces(peer.ip()) {
             return Some((peer, Bytes::new()));
         }
         match runtime::timeout(self.head_timeout, introduce(stream)).await {
@@ -171,6 +181,13 @@ impl<H: Handler> Receiver<H> {
 
     async fn serve(&self, mut stream: Stream, peer: SocketAddr) {
         let Some((peer, early)) = self.introduced(&mut stream, peer).await else { return };
+        // All clients share a proxy's address, which tells them apart only later.
+        let shared = self.around.proxies.vouches(peer.ip());
+        let place = if shared { None } else { self.places.place(peer.ip()) };
+        if place.is_none() && !shared {
+            self.handler.turned_away();
+            return;
+        }
         self.handler.connected();
         let entered = self.connections.enter(peer);
         let connection = entered.connection();

@@ -15,10 +15,13 @@ for_each_driver![
     a_path_s_token_is_never_kept_or_shown,
     a_client_certificate_counts_on_the_word_of_a_proxy_alone,
     an_event_of_another_environment_is_refused,
+    an_address_has_its_share_of_connections,
+    who_fails_too_often_is_not_listened_to,
 ];
 
 const PROXY: &str = "127.77.0.1";
 const STRANGER: &str = "127.77.0.2";
+const SENDER_NEAR: &str = "127.77.0.9";
 const SENDER: &str = "203.0.113.9";
 const TOKEN: &str = "4cAkbJ3UqTzX0m7yWl2e9R";
 
@@ -294,4 +297,71 @@ fn an_event_of_another_environment_is_refused(driver: Driver) {
     forged.body.push(b' ');
     assert_eq!(server.send(&forged).status, 401, "a stranger learns nothing of what is expected");
     assert_eq!(server.events().len(), 1);
+}
+
+fn an_address_has_its_share_of_connections(driver: Driver) {
+    let server = Server::start(Setup::new(driver).receive("connections_per_address = 3"));
+    // Two receivers take three each; the kernel spreads connections between them.
+    let mut open: Vec<Connection> = (0..40).map(|_| from(&server, STRANGER)).collect();
+    let mut answered = 0;
+    for (index, connection) in open.iter_mut().enumerate() {
+        let request = sign::standard(&format!("msg_{index}"), b"{}");
+        answered += usize::from(connection.send(&request).is_ok_and(|answer| answer.status == 200));
+    }
+    assert!((1..=6).contains(&answered), "{answered} of 40 connections were served");
+    let other = send_from(&server, SENDER_NEAR, &sign::standard("msg_other", b"{}"));
+    assert_eq!(other.status, 200, "another address has a share of its own");
+    let away = 40 - answered;
+    let metrics = server.admin("/metrics");
+    let counted: usize = metrics
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("forebay_connections_turned_away_total"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+        .sum();
+    assert_eq!(counted, away);
+    drop(open);
+    crate::support::eventually(
+        "the share is given back",
+        std::time::Duration::from_secs(10),
+        || {
+            let mut connection = from(&server, STRANGER);
+            connection.send(&sign::standard("msg_again", b"{}")).is_ok()
+        },
+    );
+}
+
+fn who_fails_too_often_is_not_listened_to(driver: Driver) {
+    let setup = Setup::new(driver)
+        .receive("failures_per_address = 5")
+        .receive("trusted_proxies = [\"127.77.0.1\"]");
+    let server = Server::start(setup);
+    let guess = |number: usize| Request::post(&format!("/guess-{number}"));
+    let statuses: Vec<u16> =
+        (0..40).map(|number| send_from(&server, STRANGER, &guess(number)).status).collect();
+    assert!(statuses[..5].iter().all(|status| *status == 404), "{statuses:?}");
+    let last = send_from(&server, STRANGER, &guess(41));
+    assert_eq!((last.status, last.closes()), (429, true));
+    assert_ne!(last.value("retry-after"), "");
+    let valid = sign::standard("msg_stranger", b"{}");
+    crate::support::eventually(
+        "the other receiver has heard it too",
+        std::time::Duration::from_secs(10),
+        || {
+            send_from(&server, STRANGER, &guess(42));
+            send_from(&server, STRANGER, &valid).status == 429
+        },
+    );
+    assert_eq!(send_from(&server, SENDER_NEAR, &sign::standard("msg_1", b"{}")).status, 200);
+    // Behind a proxy the client fails, and a made-up client before it helps nobody.
+    for number in 0..40 {
+        let spoofed = format!("198.51.100.{number}, 203.0.113.66");
+        send_from(&server, PROXY, &guess(number).header("x-forwarded-for", spoofed));
+    }
+    let by = |client: &str, id: &str| {
+        let request = sign::standard(id, b"{}").header("x-forwarded-for", client);
+        send_from(&server, PROXY, &request).status
+    };
+    assert_eq!(by("203.0.113.66", "msg_x"), 429);
+    assert_eq!(by("203.0.113.67", "msg_2"), 200);
 }
