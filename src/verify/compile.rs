@@ -76,7 +76,6 @@ impl Scheme {
             }
             (false, false) => {}
         }
-        check_others(spec)?;
         if let Algorithm::Token | Algorithm::Basic = algorithm {
             return token(spec).map(|token| Self::Token(Box::new(token)));
         }
@@ -113,7 +112,7 @@ impl Scheme {
 }
 
 /// Other algorithms are for formats in which a request names one, and all take the same keys.
-fn check_others(spec: &SchemeSpec) -> Result<(), SpecError> {
+pub(super) fn check_others(spec: &SchemeSpec) -> Result<(), SpecError> {
     if spec.other_algorithms.is_empty() {
         return Ok(());
     }

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use ring::hmac;
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 
+use super::compile::check_others;
 use super::encoding::{KeyEncoding, SIGNATURE_BYTES_MAX};
 use super::public::{self, Kind};
 use super::secret::NamedSecret;
@@ -182,6 +183,7 @@ pub(super) fn load(
     spec: &SchemeSpec,
     secrets: Vec<NamedSecret>,
 ) -> Result<(Vec<Secret>, bool), SpecError> {
+    check_others(spec)?;
     if spec.algorithm == Algorithm::None {
         if secrets.is_empty() {
             return Ok((Vec::new(), false));

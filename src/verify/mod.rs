@@ -263,3 +263,5 @@ impl Verifier {
 pub(crate) mod tests;
 #[cfg(test)]
 mod vectors;
+#[cfg(test)]
+mod families;

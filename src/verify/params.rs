@@ -29,7 +29,10 @@ impl Params {
             return wrong("algorithm", "signs no parameters; use an HMAC");
         }
         if spec.signature_encoding != Some(SignatureEncoding::Hex) {
-            return wrong("signature_encoding", "must be \"hex\" with format = \"params\"");
+            return wrong(
+                "signature_encoding",
+                "is another one than format = \"params\" has; say \"hex\"",
+            );
         }
         match spec.query.as_deref() {
             None | Some("") => wrong("query", "is missing; name the parameter with the signature"),
