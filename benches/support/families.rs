@@ -52,7 +52,6 @@ pub(crate) struct Family {
 /// A family with a request that it signed.
 pub(crate) struct Case {
     pub(crate) family: Family,
-    pub(crate) profile: Profile,
     pub(crate) verifier: Verifier,
     pub(crate) request: SignedRequest,
 }
@@ -92,6 +91,16 @@ impl Family {
         NamedSecret { name: "s".into(), value: SecretText::new(text), key_id: self.key_id.clone() }
     }
 
+    /// A preset of this family.
+    pub(crate) fn profile(&self) -> Profile {
+        let media = if self.form { "application/x-www-form-urlencoded" } else { "text/plain" };
+        let head = format!("name = \"own\"\ntitle = \"\"\ncontent_types = [\"{media}\"]\n");
+        let text = format!("{head}scheme = {{ algorithm = \"none\" }}\nidentity = {{}}");
+        let mut profile: Profile = toml::from_str(&text).expect("a profile");
+        profile.scheme = self.scheme.clone();
+        profile
+    }
+
     /// A body of about this length, or the shortest that has what the family signs.
     pub(crate) fn body(&self, bytes: usize) -> Vec<u8> {
         if self.empty {
@@ -107,19 +116,9 @@ impl Family {
 }
 
 impl Case {
-    /// A case with the shortest body.
-    pub(crate) fn new(family: Family) -> Self {
-        Self::with_body(family, 0)
-    }
-
     /// A case with a body of about this length.
     pub(crate) fn with_body(family: Family, bytes: usize) -> Self {
-        let media = if family.form { "application/x-www-form-urlencoded" } else { "text/plain" };
-        let head = format!("name = \"own\"\ntitle = \"\"\ncontent_types = [\"{media}\"]\n");
-        let text = format!("{head}scheme = {{ algorithm = \"none\" }}\nidentity = {{}}");
-        let mut profile: Profile = toml::from_str(&text).expect("a profile");
-        profile.scheme = family.scheme.clone();
-        let name = &family.name;
+        let (name, profile) = (&family.name, family.profile());
         let verifier = Verifier::new(&profile.scheme, vec![family.secret(SECRET)], &settings())
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let private = family.named(family.private.as_ref(), SECRET);
@@ -128,7 +127,7 @@ impl Case {
         let body = &family.body(bytes)[..];
         let input = SignInput { id: "id-1", now_ns: NOW, event_type: "x.y", target: TARGET, body };
         let request = signer.request(&input).unwrap_or_else(|error| panic!("{name}: {error}"));
-        Self { family, profile, verifier, request }
+        Self { family, verifier, request }
     }
 
     /// The headers of the request.

@@ -12,7 +12,7 @@ use super::sns::Sns;
 use super::spec::{Algorithm, Format, SchemeSpec, Settings, SpecError, TimeSpec};
 use super::template::{Part, Template, TimeFrom, TimeRule};
 use super::time::Tolerance;
-use super::token::{Place, Token};
+use super::token::Token;
 
 /// A compiled scheme.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Scheme {
             (false, false) => {}
         }
         if let Algorithm::Token | Algorithm::Basic = algorithm {
-            return token(spec).map(|token| Self::Token(Box::new(token)));
+            return Token::new(spec).map(|token| Self::Token(Box::new(token)));
         }
         match spec.format {
             Format::Sns => return Sns::new(spec, settings).map(|sns| Self::Sns(Box::new(sns))),
@@ -192,29 +192,6 @@ pub(super) fn only(spec: &SchemeSpec, used: &[&str], message: &str) -> Result<()
         Some((key, _)) => wrong(key, message),
         None => Ok(()),
     }
-}
-
-/// The scheme of a sender that signs nothing.
-fn token(spec: &SchemeSpec) -> Result<Token, SpecError> {
-    let used = ["header", "query", "prefix", "aliases"];
-    only(spec, &used, "means nothing where nothing is signed; remove it")?;
-    if spec.format != Format::Plain {
-        return wrong("format", "means nothing where nothing is signed; remove it");
-    }
-    let basic = spec.algorithm == Algorithm::Basic;
-    let header = if basic && spec.header.is_empty() { "authorization" } else { &*spec.header };
-    let prefix = spec.prefix.as_deref().unwrap_or(if basic { "Basic " } else { "" });
-    let place = match &spec.query {
-        Some(_) if basic || !header.is_empty() || spec.prefix.is_some() => {
-            return wrong("query", "stands beside a header or prefix; keep one of them");
-        }
-        Some(name) => Place::Query(name.as_bytes().into()),
-        None => {
-            let header = needed(spec, "header", header)?;
-            Place::Header { header, prefix: prefix.as_bytes().into() }
-        }
-    };
-    Ok(Token { place, basic })
 }
 
 /// The header under its name and its aliases.

@@ -14,7 +14,7 @@ use super::*;
 mod support;
 
 fn cases() -> Vec<Case> {
-    support::families().into_iter().map(Case::new).collect()
+    support::families().into_iter().map(|family| Case::with_body(family, 0)).collect()
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn what_a_family_signs_every_other_refuses() {
 fn another_secret_of_the_same_kind_is_refused() {
     for case in cases().iter().filter(|case| case.family.public.is_none()) {
         let other = case.family.secret("name:a-secret-of-thirty-two-characterz");
-        let verifier = Verifier::new(&case.profile.scheme, vec![other], &settings());
+        let verifier = Verifier::new(&case.family.scheme, vec![other], &settings());
         let verdict = case.judged_by(&verifier.expect("loads"));
         assert_eq!(verdict, Err(Reject::SignatureWrong), "{}", case.family.name);
     }
@@ -61,7 +61,7 @@ fn the_secret_that_matched_is_found_among_several() {
             Some(_) => right.clone(),
         };
         let expected = usize::from(case.family.public.is_none());
-        let verifier = Verifier::new(&case.profile.scheme, vec![wrong, right], &settings());
+        let verifier = Verifier::new(&case.family.scheme, vec![wrong, right], &settings());
         let verdict = case.judged_by(&verifier.expect("loads"));
         assert_eq!(verdict, Ok(expected), "{}", case.family.name);
     }
@@ -73,14 +73,14 @@ fn a_public_key_never_serves_as_the_key_of_a_mac() {
     let cases = cases();
     for case in cases.iter().filter(|case| case.family.public.is_some()) {
         let public = case.family.secret(SECRET);
-        let mut profile = case.profile.clone();
+        let mut profile = case.family.profile();
         profile.scheme.algorithm = Algorithm::HmacSha256;
         profile.scheme.key_encoding = KeyEncoding::Utf8;
         let Ok(signer) = Signer::for_source(&profile, public, &settings()) else { continue };
         let body = &case.family.body(0)[..];
         let input = SignInput { id: "id-1", now_ns: NOW, event_type: "x.y", target: TARGET, body };
         let request = signer.request(&input).expect("signs");
-        let forged = Case { request, ..Case::new(family(&case.family.name)) };
+        let forged = Case { request, ..Case::with_body(family(&case.family.name), 0) };
         assert!(forged.judged_by(&case.verifier).is_err(), "{}", case.family.name);
     }
 }
@@ -91,7 +91,7 @@ fn family(name: &str) -> Family {
 
 #[test]
 fn fields_are_read_strictly() {
-    let case = Case::new(family("fields"));
+    let case = Case::with_body(family("fields"), 0);
     let body = String::from_utf8(case.request.body.clone()).expect("text");
     let verdict = |body: &str| {
         let headers = HeaderMap::new();
@@ -123,7 +123,7 @@ fn fields_are_read_strictly() {
 
 #[test]
 fn of_signed_items_each_one_counts() {
-    let case = Case::new(family("fields-each"));
+    let case = Case::with_body(family("fields-each"), 0);
     let body = String::from_utf8(case.request.body.clone()).expect("text");
     let verdict = |body: &str| {
         let headers = HeaderMap::new();
@@ -149,7 +149,7 @@ fn of_signed_items_each_one_counts() {
 
 #[test]
 fn parameters_that_stand_twice_are_refused() {
-    let case = Case::new(family("params"));
+    let case = Case::with_body(family("params"), 0);
     let headers = HeaderMap::new();
     let verdict = |target: &str, body: &[u8]| {
         let head = Head { target, ..(&headers).into() };
@@ -250,12 +250,12 @@ fn the_url_comes_from_the_configuration_alone() {
         [("url-body", true), ("url-twilio", true), ("jwt-url", true), ("hmac-sha256", false)]
             .into();
     for (name, needed) in needs_url {
-        let case = Case::new(family(name));
+        let case = Case::with_body(family(name), 0);
         let secret = || vec![case.family.secret(SECRET)];
-        let without = Verifier::new(&case.profile.scheme, secret(), &Settings::default());
+        let without = Verifier::new(&case.family.scheme, secret(), &Settings::default());
         assert_eq!(without.err().map(|error| error.key), needed.then(|| "public_url".to_owned()));
         // Whatever the request claims of its host.
-        let mut lying = Case::new(family(name));
+        let mut lying = Case::with_body(family(name), 0);
         for header in ["host", "x-forwarded-host", "x-forwarded-proto", "forwarded"] {
             let header: HeaderName = header.parse().expect("a name");
             lying.request.headers.push((header, "elsewhere.example".parse().expect("a value")));

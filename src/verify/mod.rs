@@ -13,7 +13,10 @@
 //!   [`SECRETS_MAX`](crate::limits::SECRETS_MAX);
 //! - signatures are compared decoded, at full length and in constant time.
 //!
-//! This stage knows header maps but no server, keeps no state and never asks the network.
+//! - a URL that is signed begins with what the configuration says, never with `Host`.
+//!
+//! This stage knows heads and bodies but no server, keeps no state and never asks the network: a
+//! key that a request names is configured, or the request cannot be verified now.
 
 mod secret;
 mod spec;

@@ -9,11 +9,13 @@ use ring::digest;
 use subtle::ConstantTimeEq as _;
 
 use super::Head;
+use super::compile::{needed, only, wrong};
 use super::encoding::decode_base64;
 use super::head::Needed;
 use super::keys::{Key, Secret};
 use super::query;
 use super::secret::SecretIndex;
+use super::spec::{Algorithm, Format, SchemeSpec, SpecError};
 use crate::reject::Reject;
 
 /// A compiled scheme of this family.
@@ -40,8 +42,8 @@ impl Digest {
         Self(digest::digest(&digest::SHA256, token))
     }
 
-    fn is_of(&self, token: &[u8]) -> bool {
-        self.0.as_ref().ct_eq(Self::of(token).0.as_ref()).into()
+    fn is(&self, other: &Self) -> bool {
+        self.0.as_ref().ct_eq(other.0.as_ref()).into()
     }
 }
 
@@ -52,6 +54,28 @@ impl std::fmt::Debug for Digest {
 }
 
 impl Token {
+    pub(super) fn new(spec: &SchemeSpec) -> Result<Self, SpecError> {
+        let used = ["header", "query", "prefix", "aliases"];
+        only(spec, &used, "means nothing where nothing is signed; remove it")?;
+        if spec.format != Format::Plain {
+            return wrong("format", "means nothing where nothing is signed; remove it");
+        }
+        let basic = spec.algorithm == Algorithm::Basic;
+        let header = if basic && spec.header.is_empty() { "authorization" } else { &*spec.header };
+        let prefix = spec.prefix.as_deref().unwrap_or(if basic { "Basic " } else { "" });
+        let place = match &spec.query {
+            Some(_) if basic || !header.is_empty() || spec.prefix.is_some() => {
+                return wrong("query", "stands beside a header or prefix; keep one of them");
+            }
+            Some(name) => Place::Query(name.as_bytes().into()),
+            None => {
+                let header = needed(spec, "header", header)?;
+                Place::Header { header, prefix: prefix.as_bytes().into() }
+            }
+        };
+        Ok(Self { place, basic })
+    }
+
     /// Judges the request, whose body has no part in it.
     pub(super) fn claim(&self, secrets: &[Secret], head: &Head<'_>) -> Result<SecretIndex, Reject> {
         let given = match &self.place {
@@ -60,8 +84,8 @@ impl Token {
         };
         let decoded = self.basic.then(|| decode_base64(&given).ok_or(Reject::SignatureMalformed));
         let token = decoded.transpose()?.map_or(given, Into::into);
-        let known =
-            |secret: &Secret| matches!(&secret.key, Key::Token(known) if known.is_of(&token));
+        let given = Digest::of(&token);
+        let known = |secret: &Secret| matches!(&secret.key, Key::Token(known) if known.is(&given));
         secrets.iter().position(known).map(SecretIndex::new).ok_or(Reject::SignatureWrong)
     }
 }
