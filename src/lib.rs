@@ -26,3 +26,4 @@ pub mod reject;
 pub mod runtime;
 pub mod admin;
 pub mod observe;
+pub mod diagnose;
