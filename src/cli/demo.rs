@@ -4,7 +4,6 @@
 //! duplicates, forgeries and stale requests in it, shows what becomes of each, reads the accepted
 //! events back out of the log as any other program would, and stays up until Ctrl-C.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,11 +16,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use forebay_log::{Clock, From, Kind, Reader};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use ring::rand::{SecureRandom, SystemRandom};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::outgoing::Outgoing;
 use super::row::Style;
 use super::{EXIT_TEMPORARY, terminal};
 use crate::config;
@@ -213,22 +213,20 @@ impl Sender {
             r#"{{"id":"{}","type":"{}","data":{{"room":"final","viewers":48210}}}}"#,
             sent.id, sent.event_type
         );
-        let mut request = format!(
-            "POST /hooks/demo HTTP/1.1\r\nhost: {}\r\n\
-             connection: close\r\ncontent-length: {}\r\n",
-            self.address,
-            body.len()
-        );
-        for (name, value) in self.headers(sent, body.as_bytes())? {
-            write!(request, "{name}: {}\r\n", value.to_str()?)?;
-        }
-        request.push_str("\r\n");
+        let mut headers = self.headers(sent, body.as_bytes())?;
+        headers.push((header::CONNECTION, HeaderValue::from_static("close")));
         // A forgery: the signature is right, but for another body.
         let body = if sent.forged { body.replace("final", "other") } else { body };
+        let authority = self.address.to_string();
+        let request = Outgoing {
+            authority: &authority,
+            target: "/hooks/demo",
+            headers: &headers,
+            body: body.as_bytes(),
+        };
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(request.as_bytes())?;
-        stream.write_all(body.as_bytes())?;
+        stream.write_all(&request.http())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
@@ -261,6 +259,7 @@ key=$(cut -d_ -f2 {dir}/demo.secret | base64 -d | od -An -vtx1 | tr -d ' \n')
 sig=$(printf '%s.%s.%s' "$id" "$ts" "$body" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | base64)
 curl -i http://{address}/hooks/demo -H 'content-type: application/json' -H "webhook-id: $id" -H "webhook-timestamp: $ts" -H "webhook-signature: v1,$sig" -d "$body"
 
+   Or with the program alone:    forebay sign --provider {PRESET} --secret-file {dir}/demo.secret --url http://{address}/hooks/demo | sh
    Watch from another terminal:  forebay tail --dir {dir} --follow
    Counters:                     curl http://{admin}/metrics
 

@@ -4,8 +4,11 @@
 //! configuration; verbs that look for damage exit 3 if there is some, 4 if it keeps a lane from
 //! opening.
 
+mod captured;
 mod check;
 mod demo;
+mod keys;
+mod outgoing;
 mod providers;
 mod place;
 mod purge;
@@ -13,8 +16,11 @@ mod row;
 mod segments;
 mod secrets;
 mod serve;
+mod sign;
 mod tail;
 mod terminal;
+mod verify;
+mod when;
 
 use std::process::ExitCode;
 
@@ -54,6 +60,10 @@ enum Verb {
     Segments(segments::SegmentsArgs),
     /// Erase the payloads of an event, a tenant or a time for good
     Purge(purge::PurgeArgs),
+    /// Say whether a captured request verifies, and if not, what changed it
+    Verify(verify::VerifyArgs),
+    /// Print a valid request of a provider, as curl or raw HTTP
+    Sign(sign::SignArgs),
     /// Start a receiver on an embedded configuration and send it a short signed burst
     Demo(demo::DemoArgs),
 }
@@ -68,6 +78,8 @@ pub fn run() -> ExitCode {
         Verb::Providers(args) => providers::run(&args),
         Verb::Segments(args) => segments::run(&args),
         Verb::Purge(args) => purge::run(&args),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Sign(args) => sign::run(&args),
         Verb::Demo(args) => demo::run(&args),
     }
 }

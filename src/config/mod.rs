@@ -35,7 +35,7 @@ pub use self::lane::LaneConfig;
 pub(crate) use self::near::nearest;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
-pub use self::source::Source;
+pub use self::source::{Source, SourceKeys};
 pub use self::units::{duration_text, parse_duration, size_text};
 
 use self::document::{Shown, Texts};
@@ -116,6 +116,15 @@ pub fn load_admin(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<AdminConfig, ConfigError> {
     from_file(path, environment, read_admin)
+}
+
+/// Reads of a configuration only what its sources verify by, secrets included, for tools that
+/// verify without a server.
+pub fn load_keys(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Vec<SourceKeys>, ConfigError> {
+    from_file(path, environment, source::read_keys)
 }
 
 /// Reads the parts of a configuration that a caller wants.

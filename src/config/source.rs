@@ -22,7 +22,9 @@ use crate::handshake::{Expected, Handshakes};
 use crate::identify::{IdentitySpec, RuleText, Rules};
 use crate::limits;
 use crate::receive::{Certificate, Gate, ProxyKind};
-use crate::verify::{Answers, Profile, SecretText, Settings, SpecError, Validity, Verifier};
+use crate::verify::{
+    Answers, NamedSecret, Profile, SchemeSpec, SecretText, Settings, SpecError, Validity, Verifier,
+};
 
 /// The longest path of a source.
 const PATH_BYTES_MAX: usize = 1024;
@@ -112,6 +114,19 @@ impl Source {
     }
 }
 
+/// What a source verifies by, secrets included.
+#[derive(Debug)]
+pub struct SourceKeys {
+    /// The source's name.
+    pub name: String,
+    /// How its requests are signed.
+    pub scheme: SchemeSpec,
+    /// What with.
+    pub secrets: Vec<NamedSecret>,
+    /// What the source says of itself.
+    pub settings: Settings,
+}
+
 /// What a source is checked against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Around<'a, 't> {
@@ -146,6 +161,24 @@ pub(super) fn read_all<'t>(
     refuse_twins(&sections, "path", "give each source a path of its own");
     refuse_mixed_lanes(&sections, around.lanes);
     sections.iter().filter_map(|section| read(section, around)).collect()
+}
+
+/// Reads what every source verifies by.
+pub(super) fn read_keys<'t>(
+    reading: &'t Reading<'t>,
+    root: &Section<'t>,
+) -> Option<Vec<SourceKeys>> {
+    let values = root.tables("source", "write [[source]] with two brackets, once for each source");
+    let sections = values.iter().filter_map(|value| Section::open(reading, "source", value));
+    let keys = |section: Section<'t>| {
+        let name = section.name()?.to_owned();
+        let recipe = recipe::read(&section)?;
+        let scheme = recipe.scheme;
+        let (_, secrets) = secret::read_all(&section, Some(&scheme), recipe.secret_bytes_min)?;
+        let settings = settings(&section, section.duration("tolerance"))?;
+        Some(SourceKeys { name, scheme, secrets, settings })
+    };
+    sections.map(keys).collect()
 }
 
 /// Sandbox and production never share a lane: what drains one must not see the other.

@@ -35,7 +35,7 @@ impl TimeUnit {
     }
 
     /// The form in which a sender of this scheme would write the time.
-    pub(super) fn write(self, ns: u64) -> String {
+    pub(crate) fn write(self, ns: u64) -> String {
         match self {
             Self::Seconds => (ns / 1_000_000_000).to_string(),
             Self::Milliseconds => (ns / 1_000_000).to_string(),

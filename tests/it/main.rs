@@ -33,3 +33,4 @@ mod secrets;
 mod shutdown;
 mod tail;
 mod vectors;
+mod verify;

@@ -1,0 +1,83 @@
+//! Secrets as arguments, and by ways that no list of processes shows.
+
+use std::path::PathBuf;
+
+use crate::verify::{self, NamedSecret, Profile, SecretText, Settings};
+
+/// Where the secrets are.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct SecretArgs {
+    /// A secret; whoever may list processes sees it, so better one of the next two
+    #[arg(long, value_name = "TEXT", value_parser = secret_text)]
+    secret: Vec<SecretText>,
+    /// The environment variable that holds a secret
+    #[arg(long, value_name = "VARIABLE")]
+    secret_env: Vec<String>,
+    /// The file that holds a secret; a line end at its end is ignored
+    #[arg(long, value_name = "FILE")]
+    secret_file: Vec<PathBuf>,
+    /// The name that the sender gives the key, as LiveKit's API key
+    #[arg(long, value_name = "ID")]
+    key_id: Option<String>,
+    /// What else the scheme has to know, such as `webhook_id=WH-1`
+    #[arg(long = "param", value_name = "NAME=TEXT")]
+    params: Vec<String>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form that clap takes")]
+fn secret_text(text: &str) -> Result<SecretText, std::convert::Infallible> {
+    Ok(SecretText::new(text))
+}
+
+impl SecretArgs {
+    /// What a source with these secrets would say of itself.
+    pub(super) fn settings(&self, public_url: Option<String>) -> Result<Settings, String> {
+        let pair = |text: &String| {
+            let pair = text.split_once('=').map(|(name, text)| (name.to_owned(), text.to_owned()));
+            pair.ok_or_else(|| format!("{text:?} is not NAME=TEXT"))
+        };
+        let params = self.params.iter().map(pair).collect::<Result<_, _>>()?;
+        Ok(Settings { public_url, params, ..Settings::default() })
+    }
+
+    /// The secrets, in the order of the flags' kinds; the error is a lower-case fragment.
+    pub(super) fn read(&self) -> Result<Vec<NamedSecret>, String> {
+        let given = self.secret.iter().enumerate().map(|(index, text)| {
+            let name = if self.secret.len() == 1 {
+                "secret".to_owned()
+            } else {
+                format!("secret {}", index + 1)
+            };
+            Ok((name, text.clone()))
+        });
+        let of_env = self.secret_env.iter().map(|variable| {
+            let text = std::env::var(variable);
+            let text = text.map_err(|error| format!("the variable {variable}: {error}"))?;
+            Ok((variable.clone(), SecretText::new(text)))
+        });
+        let of_files = self.secret_file.iter().map(|path| {
+            let path = path.display();
+            let text = std::fs::read_to_string(path.to_string());
+            let text = text.map_err(|error| format!("{path}: {error}"))?;
+            let line = text.strip_suffix('\n').unwrap_or(&text);
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            Ok((path.to_string(), SecretText::new(line)))
+        });
+        let secrets = given.chain(of_env).chain(of_files);
+        let named = |(name, value)| NamedSecret { name, value, key_id: self.key_id.clone() };
+        let secrets: Vec<NamedSecret> =
+            secrets.map(|found: Result<_, String>| found.map(named)).collect::<Result<_, _>>()?;
+        if secrets.is_empty() {
+            return Err("no secret: give --secret-env, --secret-file or --secret".to_owned());
+        }
+        Ok(secrets)
+    }
+}
+
+/// The preset of this name, or which there are.
+pub(super) fn preset(name: &str) -> Result<&'static Profile, String> {
+    verify::preset(name).ok_or_else(|| {
+        let known: Vec<_> = verify::presets().map(|profile| profile.name.as_str()).collect();
+        format!("there is no provider {name:?}; there is {}", known.join(", "))
+    })
+}
