@@ -434,6 +434,9 @@ mod tests {
         for (tag, meaning) in [
             (Tag::Source, "source"),
             (Tag::EventPosition, "in a delivery: position of the event"),
+            (Tag::Reason, "in a quarantined request: why it was refused"),
+            (Tag::Quarantined, "in an event out of quarantine: its position"),
+            (Tag::FirstReceived, "in an event out of quarantine: when it first arrived"),
             (Tag::HeaderName, "name of a request header"),
             (Tag::HeaderDigest, "keyed digest in place of the value"),
         ] {

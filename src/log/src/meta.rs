@@ -32,6 +32,12 @@ pub enum Tag {
     TraceId = 11,
     /// In a delivery: the position of the event.
     EventPosition = 12,
+    /// In a quarantined request: why it was refused.
+    Reason = 16,
+    /// In an event out of quarantine: its position there.
+    Quarantined = 17,
+    /// In an event out of quarantine: when it first arrived, in unix nanoseconds, decimal.
+    FirstReceived = 18,
     /// Name of a request header; its value or digest follows.
     HeaderName = 32,
     /// Value of the header named before, byte-exact.

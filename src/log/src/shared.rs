@@ -33,7 +33,7 @@ use crate::stats::Stats;
 use crate::watermark::Watermarks;
 
 /// Upper bound on subscribers of one lane: one a receiver, and a few.
-pub const SUBSCRIBERS_MAX: usize = 512;
+pub const SUBSCRIBERS_MAX: usize = 513;
 
 /// Someone who waits for records to be acknowledged.
 ///
