@@ -91,6 +91,11 @@ fn good_json(path: &Path, config: &Config) -> Value {
             "drain_timeout": duration_text(receive.drain_timeout),
         },
         "admin": { "listen": config.admin.listen },
+        "quarantine": {
+            "size": size_text(config.quarantine.bytes),
+            "age": duration_text(config.quarantine.age),
+            "rate": config.quarantine.rate.map(size_text),
+        },
         "lanes": config.lanes.iter().map(lane_json).collect::<Vec<_>>(),
         "sources": config.sources.iter().map(|source| source_json(config, source)).collect::<Vec<_>>(),
     })
@@ -182,6 +187,11 @@ fn good_text(path: &Path, config: &Config) -> String {
         ),
     );
     text.fact("admin", &format!("http://{}", config.admin.listen));
+    let quarantine = match config.quarantine.bytes {
+        0 => "none".to_owned(),
+        bytes => format!("{}, {}", size_text(bytes), duration_text(config.quarantine.age)),
+    };
+    text.fact("quarantine", &quarantine);
     for lane in &config.lanes {
         lane_text(&mut text, config, lane);
     }

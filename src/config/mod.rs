@@ -20,6 +20,7 @@ mod near;
 mod env;
 mod section;
 mod receive;
+mod quarantine;
 mod lane;
 mod secret;
 mod recipe;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 pub use self::error::{ConfigError, ToldProblem};
 pub use self::lane::LaneConfig;
 pub(crate) use self::near::nearest;
+pub use self::quarantine::QuarantineConfig;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
 pub use self::source::{Source, SourceKeys};
@@ -58,6 +60,8 @@ pub struct Config {
     pub receive: ReceiveConfig,
     /// The listener for operators.
     pub admin: AdminConfig,
+    /// Where refused requests go.
+    pub quarantine: QuarantineConfig,
     /// The lanes, in the order of the file; at least one.
     pub lanes: Vec<LaneConfig>,
     /// The sources, in the order of the file; at least one.
@@ -203,6 +207,8 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
     let receive = receive_section.as_ref().and_then(receive::read);
     let admin = Section::open(reading, "admin", of("admin"))
         .and_then(|section| receive::read_admin(&section, receive.as_ref()));
+    let quarantine = Section::open(reading, "quarantine", of("quarantine"))
+        .and_then(|section| quarantine::read(&section));
     let lanes = lane::read_all(reading, root);
     let around = Around { lanes: &lanes, receive: receive.as_ref() };
     let sources = source::read_all(reading, root, around);
@@ -213,6 +219,7 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
         data_dir: data_dir?,
         receive: receive?,
         admin: admin?,
+        quarantine: quarantine?,
         lanes: lanes.into_iter().map(|lane| lane.config).collect(),
         sources,
     })

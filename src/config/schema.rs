@@ -143,6 +143,19 @@ pub(super) const KEYS: &[Key] = &[
         "127.0.0.1:9464",
         "Address and port of metrics and health. Not for the public.",
     ),
+    key(
+        "quarantine.size",
+        Form::Size(0, TIB),
+        "64MiB",
+        "Disk for refused requests that may be looked at and released; `0` keeps none.",
+    ),
+    key("quarantine.age", AGE, "72h", "Refused requests older than this are removed."),
+    key(
+        "quarantine.rate",
+        Form::Size(1, GIB),
+        "",
+        "Bytes a second that one source may add beyond its share of the size. Default: its share in a day.",
+    ),
     key("lane.name", Form::Text, "", "Name of the lane. Required."),
     key(
         "lane.ack",

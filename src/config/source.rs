@@ -119,6 +119,8 @@ impl Source {
 pub struct SourceKeys {
     /// The source's name.
     pub name: String,
+    /// The path of its URL.
+    pub path: String,
     /// How its requests are signed.
     pub scheme: SchemeSpec,
     /// What with.
@@ -172,11 +174,12 @@ pub(super) fn read_keys<'t>(
     let sections = values.iter().filter_map(|value| Section::open(reading, "source", value));
     let keys = |section: Section<'t>| {
         let name = section.name()?.to_owned();
+        let path = path(&section)?.to_owned();
         let recipe = recipe::read(&section)?;
         let scheme = recipe.scheme;
         let (_, secrets) = secret::read_all(&section, Some(&scheme), recipe.secret_bytes_min)?;
         let settings = settings(&section, section.duration("tolerance"))?;
-        Some(SourceKeys { name, scheme, secrets, settings })
+        Some(SourceKeys { name, path, scheme, secrets, settings })
     };
     sections.map(keys).collect()
 }

@@ -26,7 +26,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Reads `"128MiB"`, `"1.5GB"`; the error is a lower-case fragment.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    if bare_number(text) {
+    // Nothing is nothing in any unit.
+    if bare_number(text) && text.trim() != "0" {
         return Err("the unit is missing".to_owned());
     }
     text.trim().parse::<ByteSize>().map(|size| size.as_u64())
