@@ -14,7 +14,7 @@ use crate::reject::Reject;
 
 /// Headers whose value opens doors by itself: kept as a keyed digest, unless the source's scheme
 /// is what they carry.
-const CREDENTIAL_HEADERS: [header::HeaderName; 3] =
+pub(crate) const CREDENTIAL_HEADERS: [header::HeaderName; 3] =
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
 
 /// An event in the log, not yet acknowledged.
@@ -63,6 +63,10 @@ impl Writer {
     /// is acknowledged for the event, which is stored; that this note may be lost is accepted.
     pub fn note(&self, duplicate: &Duplicate<'_>) -> Appended {
         let end = duplicate.end;
+        // A request out of quarantine is no attempt of the sender.
+        if duplicate.identified.verified().admitted().received().released.is_some() {
+            return Appended { end };
+        }
         let noted = self.record(Kind::Delivery, duplicate.key, &duplicate.identified, &[]);
         if let Err(error) = noted {
             tracing::debug!(%error, "a repeated delivery was not noted");
@@ -117,6 +121,10 @@ impl Writer {
         meta.field(Tag::Method, head.method.as_str().as_bytes())?;
         meta.field(Tag::Target, source.shown_target(&head.uri).as_bytes())?;
         meta.field(Tag::Peer, received.connection.peer().as_bytes())?;
+        if let Some(released) = &received.released {
+            meta.field(Tag::Quarantined, released.position.to_string().as_bytes())?;
+            meta.field(Tag::FirstReceived, released.received_ns.to_string().as_bytes())?;
+        }
         for (name, value) in &head.headers {
             let credential = source.verifier.is_credential(name)
                 || CREDENTIAL_HEADERS.contains(name) && !source.verifier.reads(name);

@@ -20,6 +20,7 @@ pub mod identify;
 pub mod dedupe;
 pub mod append;
 pub mod ack;
+pub mod quarantine;
 pub mod line;
 pub mod server;
 pub mod reject;

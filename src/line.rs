@@ -19,9 +19,10 @@ use crate::dedupe::{Delivery, Fingerprinter, Steady, Table};
 use crate::identify::Identified;
 use crate::limits::ACK_WAIT_MAX;
 use crate::observe::{Outcome, ReceiverCounters, SourceCounters};
+use crate::quarantine::{self, HeldRequest, Readmit, Refused};
 use crate::receive::{
-    Admission, Admitted, Answer, Budget, Connection, Failures, Handler, Proxies, Received, Route,
-    Routes, accepted, refused,
+    Admission, Admitted, Answer, Budget, Connection, Failures, Handler, OutOfQuarantine, Proxies,
+    Received, Route, Routes, accepted, refused,
 };
 use crate::reject::Reject;
 use crate::runtime;
@@ -43,6 +44,8 @@ pub struct Lane {
     pub log: Arc<forebay_log::Lane>,
     /// The keys of its window.
     pub table: Table,
+    /// How long it remembers them at least.
+    pub dedupe_window: Duration,
 }
 
 /// What a receiver needs of one lane.
@@ -83,6 +86,8 @@ pub struct Line {
     pub held: RefCell<Rc<Held>>,
     /// The hash of event keys.
     pub fingerprinter: Fingerprinter,
+    /// Where refused requests go.
+    pub quarantine: Option<quarantine::Seat>,
     /// The body bytes in flight.
     pub budget: Rc<Budget>,
     /// This receiver's number.
@@ -108,7 +113,7 @@ impl Line {
     async fn acknowledge<B>(
         &self,
         received: &Received,
-        body: B,
+        mut body: B,
         route: &Route,
     ) -> Result<Ended, Reject>
     where
@@ -116,15 +121,23 @@ impl Line {
     {
         let Route { source, counters, .. } = route;
         let seat = &self.seats[source.lane];
-        let admitted = match Admitted::admit(received, body, source, &self.budget).await? {
-            Admission::Request(admitted) => admitted,
-            Admission::Handshake(answer) => return Ok(Ended::Handshake(answer)),
+        let admitted = match Admitted::admit(received, &mut body, source, &self.budget).await {
+            Ok(Admission::Request(admitted)) => admitted,
+            Ok(Admission::Handshake(answer)) => return Ok(Ended::Handshake(answer)),
+            Err(reject) => {
+                if let Some(quarantine) = &self.quarantine {
+                    let refused = Refused { reject, received, source };
+                    quarantine.keep_arrived(&refused, &mut body).await;
+                }
+                return Err(reject);
+            }
         };
         counters.received(self.receiver, admitted.body().len() as u64);
         let mut waited = Duration::ZERO;
         let mut batch = Batch::default();
         let (appended, outcome) = loop {
-            let wait = match Reject::guard(|| self.keep(&admitted, route, &mut batch))? {
+            let kept = Reject::guard(|| self.keep(&admitted, route, &mut batch));
+            let wait = match kept.inspect_err(|reject| self.put_aside(*reject, &admitted))? {
                 Kept::Done(appended, outcome) => break (appended, outcome),
                 Kept::Handshake(answer) => return Ok(Ended::Handshake(answer)),
                 Kept::TwinInside => TWIN_WAIT,
@@ -137,6 +150,14 @@ impl Line {
             runtime::sleep(wait).await;
         };
         Ok(Ended::Acked(seat.waits.acked(appended, received.started).await?, outcome))
+    }
+
+    /// Keeps a request for its operator whose refusal is decided.
+    fn put_aside(&self, reject: Reject, admitted: &Admitted<'_>) {
+        if let Some(quarantine) = &self.quarantine {
+            let (received, source) = (admitted.received(), admitted.source());
+            quarantine.keep(&Refused { reject, received, source }, admitted.body());
+        }
     }
 
     /// The stages that never wait.
@@ -180,6 +201,31 @@ impl Line {
         }
     }
 
+    /// Puts a request out of quarantine through the line as if it came again, judged by the time
+    /// of its first arrival.
+    pub(crate) async fn readmit(
+        &self,
+        request: &HeldRequest,
+        connection: Rc<Connection>,
+    ) -> Result<Outcome, Readmit> {
+        let (head, body) = request.request().ok_or(Reject::HeadMalformed)?.into_parts();
+        let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
+        let routes = self.current();
+        let route = routes.0.find(head.uri.path()).ok_or(Reject::UnknownPath)?;
+        let seat = self.seats.get(route.source.lane).ok_or(Reject::UnknownPath)?;
+        let age_ns = received_ns.saturating_sub(request.received_ns);
+        if u128::from(age_ns) >= seat.lane.dedupe_window.as_nanos() {
+            return Err(Readmit::TooOld);
+        }
+        let released =
+            Some(OutOfQuarantine { position: request.position, received_ns: request.received_ns });
+        let received = Received { head, received_ns, started, connection, released };
+        match self.acknowledge(&received, body, route).await? {
+            Ended::Acked(Acked { .. }, outcome) => Ok(outcome),
+            Ended::Handshake(_) => Ok(Outcome::Handshake),
+        }
+    }
+
     /// Answers one request, whatever becomes of it, and counts it.
     pub fn answer_to<B>(
         &self,
@@ -192,7 +238,7 @@ impl Line {
         connection.answering();
         let (head, body) = request.into_parts();
         let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
-        let received = Received { head, received_ns, started, connection };
+        let received = Received { head, received_ns, started, connection, released: None };
         // A block and not an async fn, whose future would hold its arguments twice.
         async move {
             let routes = self.current();

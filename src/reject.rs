@@ -224,6 +224,21 @@ impl Reject {
         TOLD[self as usize].3
     }
 
+    /// Whether such a request goes to the quarantine: it may verify once a secret, a scheme or a
+    /// clock is mended.
+    pub const fn quarantined(self) -> bool {
+        matches!(
+            self,
+            Self::SignatureMissing
+                | Self::SignatureDoubled
+                | Self::SignatureMalformed
+                | Self::SignatureWrong
+                | Self::TimestampMalformed
+                | Self::Stale
+                | Self::Future
+        )
+    }
+
     /// Whether it is told while the body may still be on its way.
     pub const fn before_body(self) -> bool {
         !matches!(

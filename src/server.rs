@@ -23,6 +23,7 @@ use crate::config::{self, Config, LaneConfig, ReceiveConfig};
 use crate::dedupe::{self, Fingerprinter, Origin, Restored, SecretError, Steady, Table};
 use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
+use crate::quarantine::{self, Quarantine, Releaser};
 use crate::receive::{Around, Budget, Deadlines, Failures, Receiver, Routes};
 use crate::runtime::{self, Driver, Listener};
 use crate::verify::Answers;
@@ -106,6 +107,8 @@ pub struct Opened {
     routes: Arc<ArcSwap<Routes>>,
     fingerprinter: Fingerprinter,
     metrics: Arc<Metrics>,
+    quarantine: Option<Arc<Quarantine>>,
+    data_dir: PathBuf,
     receive: ReceiveConfig,
     driver: Driver,
     clock: Clock,
@@ -115,7 +118,7 @@ pub struct Opened {
 impl Opened {
     /// Opens the lanes of `config` and rebuilds what they remember.
     pub fn open(config: Config, clock: &Clock) -> Result<Self, StartError> {
-        let Config { data_dir, receive, lanes, sources, .. } = config;
+        let Config { data_dir, receive, quarantine, lanes: configs, sources, .. } = config;
         make_dir(&data_dir)?;
         let (fingerprinter, origin) = Fingerprinter::open(&data_dir)?;
         if origin == Origin::Made && has_lanes(&data_dir) {
@@ -126,7 +129,7 @@ impl Opened {
         }
         let steady = Steady::new(clock);
         let open = |lane| open_lane(&data_dir, lane, clock).map(Arc::new);
-        let lanes = lanes.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let lanes = configs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let driver = match receive.driver {
             config::Driver::Auto => Driver::detect(),
             config::Driver::IoUring => Driver::IoUring,
@@ -137,10 +140,27 @@ impl Opened {
             Watched::new(&lane.name, move || LaneReading::of(&of.log, &of.table))
         });
         let metrics = Arc::new(Metrics::new(receive.receivers, watched.collect()));
+        let quarantine =
+            Quarantine::start((&data_dir, &quarantine), &configs, &fingerprinter, clock);
+        if let Some(quarantine) = &quarantine {
+            quarantine.divide(sources.iter().map(|source| source.name.as_str()));
+            metrics.watch_quarantine(Arc::clone(quarantine));
+        }
         let routes =
             Arc::new(ArcSwap::from_pointee(Routes::new(sources, &metrics, fingerprinter.clone())));
         let clock = clock.clone();
-        Ok(Self { lanes, routes, fingerprinter, metrics, receive, driver, clock, steady })
+        Ok(Self {
+            lanes,
+            routes,
+            fingerprinter,
+            metrics,
+            quarantine,
+            data_dir,
+            receive,
+            driver,
+            clock,
+            steady,
+        })
     }
 
     /// The line of one receiver. It stays on the thread that asked for it.
@@ -151,6 +171,7 @@ impl Opened {
             held: RefCell::new(Rc::new(Held(self.routes.load_full()))),
             routes: Arc::clone(&self.routes),
             fingerprinter: self.fingerprinter.clone(),
+            quarantine: self.quarantine.as_ref().map(Quarantine::seat),
             budget: Budget::new(self.receive.body_budget_bytes),
             receiver,
             counters: self.counters(receiver),
@@ -170,6 +191,24 @@ impl Opened {
         let counters = self.metrics.receiver(receiver).unwrap_or_default();
         counters.runs_on(self.driver.name());
         counters
+    }
+
+    /// What puts requests out of quarantine through a line of its own. It stays on the runtime
+    /// that asked for it.
+    pub fn releaser(&self) -> Releaser {
+        // A number behind those of the receivers: what it counts is nobody's.
+        let line = self.line(self.receive.receivers);
+        Releaser::new(line, self.deadlines(), &self.data_dir)
+    }
+
+    /// Seals the lanes. Those of a dropped forebay are sealed as well.
+    pub fn close(&self) {
+        for lane in &self.lanes {
+            lane.log.close();
+        }
+        if let Some(quarantine) = &self.quarantine {
+            quarantine.close();
+        }
     }
 
     /// How long each phase of a connection may last.
@@ -211,6 +250,11 @@ impl Server {
         let admin = Admin::start(admin_listen, state)?;
         let (stop, stopped) = watch::channel(false);
         prepare_tables(opened.clone(), Arc::clone(&draining));
+        if opened.quarantine.is_some() {
+            let releasing = opened.clone();
+            let releaser = move || releasing.releaser();
+            quarantine::attend(&opened.data_dir, releaser, Arc::clone(&draining));
+        }
         let receivers = start_receivers(listeners, &opened, &stopped)?;
         Ok(Self { opened, address, admin, draining, stop, receivers })
     }
@@ -238,6 +282,9 @@ impl Server {
     /// Takes the sources and secrets of a newly loaded configuration. Requests under way end
     /// with those they began with.
     pub fn reload(&self, config: Config) {
+        if let Some(quarantine) = &self.opened.quarantine {
+            quarantine.divide(config.sources.iter().map(|source| source.name.as_str()));
+        }
         let routes =
             Routes::new(config.sources, &self.opened.metrics, self.opened.fingerprinter.clone());
         self.opened.routes.store(Arc::new(routes));
@@ -255,9 +302,7 @@ impl Server {
         self.draining.store(true, Ordering::Relaxed);
         self.stop.send_replace(true);
         let cut = self.receivers.into_iter().map(|receiver| receiver.join().unwrap_or(0)).sum();
-        for lane in &self.opened.lanes {
-            lane.log.close();
-        }
+        self.opened.close();
         cut
     }
 }
@@ -301,7 +346,8 @@ fn open_lane(data_dir: &Path, config: &LaneConfig, clock: &Clock) -> Result<Lane
     let elapsed = clock.monotonic().saturating_duration_since(started);
     let keys = table.stats().keys;
     tracing::info!(lane = config.name, ?recovery, keys, ?elapsed, "lane opened");
-    Ok(Lane { name: config.name.clone(), log: Arc::new(log), table })
+    let name = config.name.clone();
+    Ok(Lane { name, log: Arc::new(log), table, dedupe_window: window })
 }
 
 fn bind_all(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {

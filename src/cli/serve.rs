@@ -114,7 +114,7 @@ fn reload(args: &ServeArgs, server: &Server, fixed: &Fixed) {
                 server.reload(config);
             } else {
                 tracing::error!(
-                    "not reloaded: data_dir, receive, admin or a lane differs, \
+                    "not reloaded: data_dir, receive, admin, quarantine or a lane differs, \
                      which takes a restart"
                 );
                 server.metrics().reloaded(false);
@@ -134,7 +134,7 @@ struct Fixed(String);
 
 impl Fixed {
     fn of(config: &Config) -> Self {
-        let Config { data_dir, receive, admin, lanes, .. } = config;
-        Self(format!("{:?}", (data_dir, receive, admin, lanes)))
+        let Config { data_dir, receive, admin, quarantine, lanes, .. } = config;
+        Self(format!("{:?}", (data_dir, receive, admin, quarantine, lanes)))
     }
 }

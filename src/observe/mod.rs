@@ -20,12 +20,13 @@ pub use counters::{Count, Latency, Outcome, ReceiverCounters, SecretCounters, So
 pub use render::CONTENT_TYPE;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use forebay_log::{Lane, LaneState, LaneStats, WatermarksRead};
 
 use crate::dedupe;
+use crate::quarantine::Quarantine;
 use crate::verify::Validity;
 
 /// A moment of one lane, as a scrape and the readiness check need it.
@@ -112,6 +113,7 @@ pub struct Metrics {
     unknown: Arc<SourceCounters>,
     secrets: ArcSwap<Vec<LoadedSecret>>,
     lanes: Vec<Watched>,
+    quarantine: OnceLock<Arc<Quarantine>>,
     reloads_ok: Count,
     reloads_failed: Count,
 }
@@ -125,6 +127,7 @@ impl Metrics {
             unknown: Arc::new(SourceCounters::new("", receivers)),
             secrets: ArcSwap::default(),
             lanes,
+            quarantine: OnceLock::new(),
             reloads_ok: Count::default(),
             reloads_failed: Count::default(),
         }
@@ -177,6 +180,11 @@ impl Metrics {
     /// The lanes.
     pub fn lanes(&self) -> &[Watched] {
         &self.lanes
+    }
+
+    /// Tells of this quarantine too; the first one stands.
+    pub fn watch_quarantine(&self, quarantine: Arc<Quarantine>) {
+        drop(self.quarantine.set(quarantine));
     }
 
     /// A reload of the configuration was taken, or refused. The control thread alone calls this.

@@ -17,6 +17,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{LaneReading, LoadedSecret, Metrics, Outcome, SourceCounters, Watched};
+use crate::quarantine::Fate;
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -83,6 +84,17 @@ const EXPIRY: Name = Name(
     "When a secret ceases to count; absent where it does not.",
     Some(Unit::Seconds),
 );
+
+// The quarantine.
+/// `forebay_quarantine_requests_total`
+const QUARANTINED: Name = Name(
+    "forebay_quarantine_requests",
+    "Refused requests that may verify later, by whether they are kept.",
+    None,
+);
+/// `forebay_quarantine_log_bytes`
+const QUARANTINE_LOG: Name =
+    Name("forebay_quarantine_log", "Disk that the quarantine takes.", Some(Unit::Bytes));
 
 // The lanes.
 /// `forebay_lane_state`
@@ -163,6 +175,7 @@ impl Collector for Scrape {
         receivers(&mut page, &self.0)?;
         sources(&mut page, &self.0)?;
         secrets(&mut page, &self.0)?;
+        quarantine(&mut page, &self.0)?;
         let lanes: Vec<_> =
             self.0.lanes().iter().map(|lane: &Watched| (lane.name(), lane.read())).collect();
         lane_levels(&mut page, &lanes)?;
@@ -223,6 +236,17 @@ fn sources(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
     let all = || sources.iter().chain([&metrics.unknown]).map(AsRef::as_ref);
     page.counters(&REQUESTS, all().flat_map(requests))?;
     page.counters(&RECEIVED, all().map(|of| ([("source", of.name())], of.body_bytes())))
+}
+
+fn quarantine(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
+    let Some(quarantine) = metrics.quarantine.get() else { return Ok(()) };
+    let shares = quarantine.shares();
+    let rows = shares.iter().flat_map(|(source, share)| {
+        let label = |fate: Fate| [("source", source.as_str()), ("fate", fate.label())];
+        Fate::ALL.into_iter().map(move |fate| (label(fate), share.requests(fate)))
+    });
+    page.counters(&QUARANTINED, rows)?;
+    page.gauges(&QUARANTINE_LOG, [([("lane", "quarantine")], quarantine.bytes())])
 }
 
 /// Refusals that never happened are left out, or every source would have two dozen series.

@@ -30,6 +30,24 @@ pub struct Received {
     pub started: Instant,
     /// Its connection.
     pub connection: Rc<Connection>,
+    /// Where it was in the meantime, if it comes out of quarantine.
+    pub released: Option<OutOfQuarantine>,
+}
+
+/// A request's stay in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfQuarantine {
+    /// Where it is there.
+    pub position: forebay_log::Position,
+    /// When it first arrived, by the wall clock.
+    pub received_ns: u64,
+}
+
+impl Received {
+    /// The time by which its signature is judged: that of its first arrival.
+    fn judged_ns(&self) -> u64 {
+        self.released.map_or(self.received_ns, |released| released.received_ns)
+    }
 }
 
 /// A request that a source may look at: well-formed, fresh by its own word, and whole.
@@ -129,7 +147,7 @@ fn admit_head<'r>(
     source: &Source,
     budget: &Rc<Budget>,
 ) -> Result<Head<'r>, Reject> {
-    let Received { head, received_ns, .. } = received;
+    let Received { head, .. } = received;
     source.gate.check(received)?;
     let framing = Framing::read(&head.headers);
     framing.check(head)?;
@@ -150,7 +168,7 @@ fn admit_head<'r>(
     }
     let handshakes = &source.handshakes;
     let bytes = declared.unwrap_or(0);
-    let claim = match source.verifier.claim(&head.into(), *received_ns) {
+    let claim = match source.verifier.claim(&head.into(), received.judged_ns()) {
         Err(Reject::SignatureMissing)
             if declared.is_some_and(|n| handshakes.may_be_unsigned(n)) =>
         {

@@ -15,7 +15,7 @@ mod serve;
 mod unparsed;
 
 pub use address::Failures;
-pub use admitted::{Admission, Admitted, Received};
+pub use admitted::{Admission, Admitted, OutOfQuarantine, Received};
 pub use body::Budget;
 pub use connection::{Connection, Connections, Deadlines, Entered};
 pub use gate::{Certificate, Gate};

@@ -169,6 +169,17 @@ impl Jwt {
         Ok(Token { signed: segments.signed, secret: SecretIndex::new(secret), body })
     }
 
+    /// Whether this is a token that holds the digest of a body, whoever signed it. Of one that
+    /// should repeat the body nobody knows without that body.
+    pub(super) fn names_body(&self, value: &[u8]) -> bool {
+        let BodyClaim::Sha256 { claim, .. } = &self.body else { return false };
+        let text = split(value, &self.prefix).and_then(|token| decode_base64url(token.claims));
+        text.is_some_and(|text| {
+            let claims = self.paths.read_strictly(&text);
+            claims.is_some_and(|claims| claims.string(claim.slot).is_some())
+        })
+    }
+
     /// What the token says of anything but times and the body.
     fn check_claims(&self, claims: &Values<'_>, request: &Head<'_>) -> Result<(), Reject> {
         if let Some((claim, issuer)) = &self.issuer

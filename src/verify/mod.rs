@@ -44,7 +44,7 @@ mod private;
 mod sign;
 mod verified;
 
-use http::{HeaderMap, HeaderName, Method, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 use ring::{digest, hmac};
 
 pub use self::answers::{Answers, Delivery, Patience};
@@ -239,6 +239,19 @@ impl Verifier {
         match &self.secrets.all().get(index.as_usize())?.key {
             Key::Mac(key) => Some(hmac::sign(key, text)),
             Key::Public(_) | Key::Token(_) => None,
+        }
+    }
+
+    /// Whether what stands in this header is bound to one request, so that it may be kept even of
+    /// a request that did not verify: anybody may have put a credential of another kind there.
+    pub fn binds(&self, name: &HeaderName, value: &HeaderValue) -> bool {
+        match &self.scheme {
+            Scheme::Template(template) if template.header.names.contains(name) => {
+                template.reads_signature(value.as_bytes())
+            }
+            Scheme::Template(_) => self.reads(name),
+            Scheme::Jwt(jwt) => self.reads(name) && jwt.names_body(value.as_bytes()),
+            _ => false,
         }
     }
 

@@ -110,6 +110,11 @@ impl Template {
         Ok(signed)
     }
 
+    /// Whether this is a signature of this scheme, by its form.
+    pub(super) fn reads_signature(&self, value: &[u8]) -> bool {
+        self.find_long(value).is_ok()
+    }
+
     /// The candidates that may be long, which needs a stack that not every claim should pay for.
     #[inline(never)]
     fn find_long(&self, value: &[u8]) -> Result<Found, Reject> {
