@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 use crate::format::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::keeper::{self, Keeper};
 use crate::marks;
-use crate::position::Key;
+use crate::position::{Key, Position};
 use crate::recover::{self, Plan, Recovery};
 use crate::segment::{self, Extent};
 use crate::shared::{Acked, LaneState, Shared, Start};
@@ -158,6 +159,7 @@ pub struct Lane {
     /// Taken once, by whoever closes the lane.
     #[expect(clippy::disallowed_types, reason = "opening and closing a lane are not in a hurry")]
     keeper: std::sync::Mutex<Option<JoinHandle<()>>>,
+    id: [u8; 16],
     /// Where the records end that were there before this lane was opened.
     recovered_end: u64,
     /// Held, and with it the lock, until the keeper is done.
@@ -192,12 +194,12 @@ impl Lane {
         plan.recovery.warnings.extend(volume.warning());
         let recovery = plan.recovery.clone();
         let recovered_end = plan.next_base;
-        let (shared, keeper) = start(dir, &options, volume, plan)?;
+        let (shared, keeper, id) = start(dir, &options, volume, plan)?;
         let keeper = keeper::spawn(keeper).map_err(OpenError::io(dir))?;
         let dir = dir.to_owned();
         #[expect(clippy::disallowed_types, reason = "as in the struct")]
         let keeper = std::sync::Mutex::new(Some(keeper));
-        let lane = Self { dir, shared, keeper, recovered_end, lock };
+        let lane = Self { dir, shared, keeper, id, recovered_end, lock };
         Ok((lane, recovery))
     }
 
@@ -255,16 +257,47 @@ impl Lane {
     pub fn recovered_keys(
         &self,
         since_ns: u64,
+        take: impl FnMut(Recovered),
+    ) -> Result<(), ReadError> {
+        self.keys(0..self.recovered_end, since_ns, take)
+    }
+
+    /// Calls `take` with every acknowledged record that lies in `range`, which begins where a
+    /// record does or at 0, and that arrived at `since_ns` or later. Reads as
+    /// [`Lane::recovered_keys`] does. What retention has removed is not there, and is no error.
+    pub fn keys(
+        &self,
+        range: Range<u64>,
+        since_ns: u64,
         mut take: impl FnMut(Recovered),
     ) -> Result<(), ReadError> {
         let mut reader = self.reader()?;
-        reader.seek(From::Time(since_ns))?;
-        while let Some(recovered) = reader.skim(self.recovered_end)? {
+        // By time from the start, since that finds its segment without reading those before it.
+        reader.seek(match range.start {
+            0 => From::Time(since_ns),
+            start => From::Position(Position::new(0, start)),
+        })?;
+        while let Some(recovered) = reader.skim(range.end)? {
             if recovered.received_ns >= since_ns {
                 take(recovered);
             }
         }
         Ok(())
+    }
+
+    /// Where the records end that were there before this lane was opened.
+    pub fn recovered_end(&self) -> u64 {
+        self.recovered_end
+    }
+
+    /// The random number that all segments of the lane carry, and those of no other.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Where the oldest segment starts that retention has left.
+    pub fn first_offset(&self) -> io::Result<u64> {
+        Ok(segment::list(&self.dir)?.first().copied().unwrap_or(0))
     }
 
     /// Lets no more records in, syncs and seals what is there, ends the keeper and gives the lock
@@ -305,7 +338,7 @@ fn start(
     options: &LaneOptions,
     volume: Volume,
     plan: Plan,
-) -> Result<(Arc<Shared>, Keeper), OpenError> {
+) -> Result<(Arc<Shared>, Keeper, [u8; 16]), OpenError> {
     let extent = Extent { base: plan.next_base, bytes: options.segment_bytes };
     let parker = Parker::new();
     let shared = Arc::new(Shared::new(Start {
@@ -317,9 +350,10 @@ fn start(
     }));
     let store = Store::new(Arc::clone(&shared), dir, options, volume, plan);
     let store = store.map_err(OpenError::io(dir))?;
-    let marks = marks::open_for_writing(dir, store.lane_id()).map_err(OpenError::io(dir))?;
+    let id = store.lane_id();
+    let marks = marks::open_for_writing(dir, id).map_err(OpenError::io(dir))?;
     let keeper = Keeper::new(Arc::clone(&shared), parker, marks, store);
-    Ok((shared, keeper))
+    Ok((shared, keeper, id))
 }
 
 /// Random bytes for an id.

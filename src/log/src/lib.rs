@@ -77,6 +77,7 @@ pub use inspect::{
     verify,
 };
 pub use lane::{AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention};
+pub use mapping::FileMap;
 pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag};
 pub use position::{Key, Kind, ParsePositionError, Position};
 pub use purge::{Candidate, Erased, PurgeError, Purger};

@@ -1,7 +1,8 @@
 //! The only mmap and the only unsafe code of the crate.
 //!
 //! Turns a file into memory that is stored to by claim ([`WriteMap`]) or only read ([`ReadMap`]),
-//! and into the words of a marks page ([`MarksMap`]). What a mapping holds is never trusted here:
+//! and into the words of a marks page ([`MarksMap`]). [`FileMap`] is the same for a file that is
+//! no part of a log and that nobody changes. What a mapping holds is never trusted here:
 //! this file keeps accesses in bounds and ordered, `format` decides whether bytes mean anything.
 //! Headers and footers of segments are not read through a mapping at all, but with `pread`.
 //!
@@ -12,6 +13,9 @@
 //! least `len` bytes when it was mapped, and nobody makes a segment or a marks file shorter:
 //! segments are allocated whole and retention only unlinks. Should someone truncate one all the
 //! same, the kernel ends the process with SIGBUS; no wrong byte is read.
+//!
+//! A [`FileMap`] covers the whole of a file that was written, synced and renamed before it was
+//! mapped, and that is never written again, only unlinked: the pages stay until they are unmapped.
 //!
 //! ## In bounds
 //! Every access first passes [`range`], which panics on a range outside the mapping.
@@ -214,6 +218,47 @@ impl ReadMap {
         let start = unsafe { self.raw.as_ptr().add(range.start) };
         // SAFETY: Mapped, In bounds, Settled; the reference ends with the mapping.
         unsafe { std::slice::from_raw_parts(start, range.len()) }
+    }
+}
+
+/// A whole file, mapped for reading, that nobody writes to any more.
+///
+/// For files that are made whole under another name, renamed, and only unlinked after that. Its
+/// bytes are as good as the medium: a reader checks its own checksums.
+#[derive(Debug)]
+pub struct FileMap {
+    map: ReadMap,
+    bytes: u64,
+}
+
+impl FileMap {
+    /// Maps `file` from its start to its present end; an empty file is an error.
+    pub fn new(file: &File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        let map = ReadMap::new(file, bytes)?;
+        // Look-ups jump about; read-ahead would fill memory with what nobody asks for.
+        map.raw.advise(Advice::Random)?;
+        Ok(Self { map, bytes })
+    }
+
+    /// Length of the file in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Asks the kernel to read a range into memory, without waiting for it.
+    pub fn will_need(&self, at: u64, bytes: u64) {
+        if self.get(at, bytes).is_some() {
+            let range = range(self.map.raw.len(), at, bytes);
+            // Only a hint: without it reading is slower, not different.
+            let _ = self.map.raw.advise_range(Advice::WillNeed, range.start, range.len());
+        }
+    }
+
+    /// The bytes of a range; none of it if it does not lie within the file.
+    pub fn get(&self, at: u64, bytes: u64) -> Option<&[u8]> {
+        let inside = at.checked_add(bytes).is_some_and(|end| end <= self.bytes);
+        inside.then(|| self.map.bytes(at, bytes))
     }
 }
 

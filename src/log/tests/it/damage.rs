@@ -101,6 +101,11 @@ fn a_torn_record_is_not_among_the_recovered_keys_and_the_others_are() {
     keys.clear();
     lane.recovered_keys(1_090, |recovered| keys.push(recovered.key)).expect("readable");
     assert_eq!(keys.first(), Some(&key(90)));
+    keys.clear();
+    let range = appended[4].end..appended[9].end;
+    lane.keys(range, 0, |found| keys.push(found.key)).expect("readable");
+    assert_eq!(keys, (5..=9).map(key).collect::<Vec<_>>());
+    assert_eq!(lane.first_offset().expect("a segment"), 0);
 }
 
 #[test]
