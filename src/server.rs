@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam::channel;
-use forebay_log::{Clock, Kind, OpenError, ReadError};
+use forebay_log::{Clock, OpenError};
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin, AdminError};
 use crate::config::{self, Config, LaneConfig, ReceiveConfig};
-use crate::dedupe::{self, Fingerprinter, Origin, Restored, SecretError, Steady, Table};
+use crate::dedupe::{self, Fingerprinter, Origin, SecretError, Steady, Table};
 use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
 use crate::quarantine::{self, Quarantine, Releaser};
@@ -28,7 +28,7 @@ use crate::receive::{Around, Budget, Deadlines, Failures, Receiver, Routes};
 use crate::runtime::{self, Driver, Listener};
 use crate::verify::Answers;
 
-/// How often the dedupe tables get their next block ready.
+/// How often the dedupe tables get their next block ready, and what was sealed is written.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often, and how long apart, a port is asked for that is still taken.
@@ -55,26 +55,13 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
-    /// What a lane holds cannot be read.
-    #[error("cannot read lane `{name}` to rebuild its dedupe table")]
-    Rebuild {
+    /// What a lane remembers cannot be opened or made again.
+    #[error("cannot open what lane `{name}` remembers")]
+    Dedupe {
         /// The lane.
         name: String,
         /// Why.
-        source: ReadError,
-    },
-    /// A lane holds more events inside its window than the table may remember.
-    #[error(
-        "lane `{name}` holds {unremembered} events of its dedupe_window more than \
-         dedupe_capacity = {keys} can remember; raise dedupe_capacity"
-    )]
-    Capacity {
-        /// The lane.
-        name: String,
-        /// What the configuration allows.
-        keys: u64,
-        /// How many found no room.
-        unremembered: u64,
+        source: dedupe::OpenError,
     },
     /// The secret of the dedupe keys cannot be read or made.
     #[error(transparent)]
@@ -232,6 +219,7 @@ pub struct Server {
     draining: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     receivers: Vec<JoinHandle<usize>>,
+    background: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -249,14 +237,14 @@ impl Server {
             admin::State { metrics: Arc::clone(&opened.metrics), draining: Arc::clone(&draining) };
         let admin = Admin::start(admin_listen, state)?;
         let (stop, stopped) = watch::channel(false);
-        prepare_tables(opened.clone(), Arc::clone(&draining));
+        let background = prepare_tables(&opened, &draining);
         if opened.quarantine.is_some() {
             let releasing = opened.clone();
             let releaser = move || releasing.releaser();
             quarantine::attend(&opened.data_dir, releaser, Arc::clone(&draining));
         }
         let receivers = start_receivers(listeners, &opened, &stopped)?;
-        Ok(Self { opened, address, admin, draining, stop, receivers })
+        Ok(Self { opened, address, admin, draining, stop, receivers, background })
     }
 
     /// Where webhooks are received; the port is the one chosen when the configuration says 0.
@@ -301,7 +289,10 @@ impl Server {
         // Relaxed: a flag that orders nothing else.
         self.draining.store(true, Ordering::Relaxed);
         self.stop.send_replace(true);
+        self.opened.lanes.iter().for_each(|lane| lane.table.close());
         let cut = self.receivers.into_iter().map(|receiver| receiver.join().unwrap_or(0)).sum();
+        // They write beside the log, whose lock goes with it.
+        self.background.into_iter().for_each(|thread| drop(thread.join()));
         self.opened.close();
         cut
     }
@@ -326,28 +317,15 @@ fn open_lane(data_dir: &Path, config: &LaneConfig, clock: &Clock) -> Result<Lane
     let dir = data_dir.join("lanes").join(&config.name);
     let (log, recovery) = forebay_log::Lane::open(&dir, config.log_options(clock.clone()))
         .map_err(|source| StartError::Lane { name: config.name.clone(), source })?;
-    let now_ns = clock.wall_ns();
-    let window = config.dedupe_window;
+    let log = Arc::new(log);
     let capacity = usize::try_from(config.dedupe_keys_max).unwrap_or(usize::MAX);
-    let mut table = Table::new(dedupe::Options { capacity, window }, now_ns);
-    let since_ns = now_ns.saturating_sub(u64::try_from(window.as_nanos()).unwrap_or(u64::MAX));
-    let mut unremembered = 0_u64;
-    log.recovered_keys(since_ns, |found| {
-        let event = found.kind == Kind::Event;
-        if event && table.restore(found.key, found.end, found.received_ns) == Restored::Full {
-            unremembered += 1;
-        }
-    })
-    .map_err(|source| StartError::Rebuild { name: config.name.clone(), source })?;
-    if unremembered > 0 {
-        let name = config.name.clone();
-        return Err(StartError::Capacity { name, keys: config.dedupe_keys_max, unremembered });
-    }
+    let options = dedupe::Options { capacity, window: config.dedupe_window };
+    let table = Table::open(options, &log, clock.wall_ns())
+        .map_err(|source| StartError::Dedupe { name: config.name.clone(), source })?;
     let elapsed = clock.monotonic().saturating_duration_since(started);
-    let keys = table.stats().keys;
-    tracing::info!(lane = config.name, ?recovery, keys, ?elapsed, "lane opened");
-    let name = config.name.clone();
-    Ok(Lane { name, log: Arc::new(log), table, dedupe_window: window })
+    let dedupe = table.stats();
+    tracing::info!(lane = config.name, ?recovery, ?dedupe, ?elapsed, "lane opened");
+    Ok(Lane { name: config.name.clone(), log, table, dedupe_window: config.dedupe_window })
 }
 
 fn bind_all(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
@@ -372,21 +350,39 @@ fn bind_exclusive(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address)
 }
 
-/// Keeps the next block of every dedupe table ready, off the path of requests.
-fn prepare_tables(opened: Opened, draining: Arc<AtomicBool>) {
-    let prepare = move || {
-        // Relaxed: a flag that orders nothing else.
-        while !draining.load(Ordering::Relaxed) {
-            let now_ns = opened.steady.at(opened.clock.monotonic());
-            for lane in &opened.lanes {
-                lane.table.prepare(now_ns);
+/// What a background thread does for the dedupe tables.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Memory,
+    Files,
+}
+
+/// Keeps the next block of every dedupe table ready, and its files, off the path of requests: by
+/// two threads, since one of them waits for disks.
+fn prepare_tables(opened: &Opened, draining: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let works = [("forebay-dedupe", Work::Memory), ("forebay-files", Work::Files)];
+    let mut threads = Vec::with_capacity(works.len());
+    for (name, work) in works {
+        let (opened, draining) = (opened.clone(), Arc::clone(draining));
+        let run = move || {
+            // Relaxed: a flag that orders nothing else.
+            while !draining.load(Ordering::Relaxed) {
+                let now_ns = opened.steady.at(opened.clock.monotonic());
+                for lane in &opened.lanes {
+                    match work {
+                        Work::Memory => lane.table.prepare(now_ns),
+                        Work::Files => lane.table.tend(now_ns),
+                    }
+                }
+                thread::sleep(PREPARE_INTERVAL);
             }
-            thread::sleep(PREPARE_INTERVAL);
+        };
+        match thread::Builder::new().name(name.to_owned()).spawn(run) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => tracing::warn!(%error, name, "no such thread: memory will fill up"),
         }
-    };
-    if let Err(error) = thread::Builder::new().name("forebay-dedupe".to_owned()).spawn(prepare) {
-        tracing::warn!(%error, "no thread prepares the dedupe tables; receivers do it themselves");
     }
+    threads
 }
 
 fn start_receivers(

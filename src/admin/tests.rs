@@ -37,7 +37,21 @@ fn reading(state: LaneState) -> LaneReading {
             available_bytes: 19,
             full_refusals: 20,
         },
-        dedupe: dedupe::Stats { keys: 21, capacity: 22, blocks: 23, refused: 24 },
+        dedupe: dedupe::Stats {
+            keys: 21,
+            capacity: 22,
+            blocks: 23,
+            refused: 24,
+            files: dedupe::FileStats {
+                generations: 25,
+                keys: 26,
+                guide_bytes: 27,
+                unbacked: 28,
+                rebuilt: 29,
+                lost: 30,
+                failures: 31,
+            },
+        },
     }
 }
 

@@ -191,7 +191,7 @@ pub(super) const KEYS: &[Key] = &[
         "lane.dedupe_capacity",
         Form::Count(1024, 1 << 32),
         "4000000",
-        "Events remembered at once; a full table answers 503.",
+        "Events remembered in memory, about 40 bytes each; all others of the window are kept in files beside the log. While the disk cannot keep up with them, a full memory answers 503.",
     ),
     key(
         "lane.disk_reserve",

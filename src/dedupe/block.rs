@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use crossbeam::utils::CachePadded;
 use forebay_log::Key;
 
-use super::atomic::{AtomicU64, AtomicUsize, Ordering};
+use super::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 /// The key is known to the slot but nobody holds or stored it.
 const VACANT: u64 = 0;
@@ -34,10 +34,22 @@ pub(super) struct Shape {
 }
 
 /// A key as two words, neither of them zero.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Words {
-    low: u64,
-    high: u64,
+    pub(super) low: u64,
+    pub(super) high: u64,
+}
+
+impl Words {
+    /// As they stand in a file.
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        ((u128::from(self.high) << 64) | u128::from(self.low)).to_le_bytes()
+    }
+
+    /// From a file.
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self::from(Key(bytes))
+    }
 }
 
 impl From<Key> for Words {
@@ -48,6 +60,15 @@ impl From<Key> for Words {
         let (low, high) = (whole as u64, (whole >> 64) as u64);
         Self { low: low.max(1), high: high.max(1) }
     }
+}
+
+/// The keys of a sealed block whose reservations all have come to an end.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Ascending.
+    pub(super) keys: Vec<Words>,
+    /// Their records end at or before this offset.
+    pub(super) to: u64,
 }
 
 /// What a block knows of a key that someone holds or stored.
@@ -86,6 +107,8 @@ pub(super) struct Block {
     /// Slots whose low word is set or about to be; on its own cache line, it moves with each key.
     used: CachePadded<AtomicUsize>,
     opened_ns: AtomicU64,
+    /// Every event of the lane that ends at or before this is in this block or was before it.
+    covers: AtomicU64,
     /// 0 until sealed.
     sealed_ns: AtomicU64,
     /// Made once, after the block was sealed: says "certainly not" from one word.
@@ -104,6 +127,7 @@ impl Block {
             shape,
             used: CachePadded::new(AtomicUsize::new(0)),
             opened_ns: AtomicU64::new(0),
+            covers: AtomicU64::new(0),
             sealed_ns: AtomicU64::new(0),
             filter: OnceLock::new(),
         };
@@ -126,6 +150,7 @@ impl Block {
         }
         self.used.store(0, Ordering::Relaxed);
         self.opened_ns.store(0, Ordering::Relaxed);
+        self.covers.store(0, Ordering::Relaxed);
         self.sealed_ns.store(0, Ordering::Relaxed);
     }
 
@@ -159,6 +184,28 @@ impl Block {
         }
         // A second maker saw no less.
         let _ = self.filter.set(filter);
+    }
+
+    /// Every key that was stored, once nobody holds a reservation any more; nothing while
+    /// somebody does. Of a sealed block; the caller has run the fence that `find` wants, so a
+    /// reservation that comes after this finds the seal and withdraws.
+    pub(super) fn settled(&self) -> Option<Settled> {
+        let mut settled = Settled { keys: Vec::with_capacity(self.used()), to: 0 };
+        for (low, rest) in self.low.iter().zip(&self.rest) {
+            // Acquire: as in `find`.
+            let low = low.load(Ordering::Acquire);
+            let high = rest.high.load(Ordering::Acquire);
+            match held(rest.state.load(Ordering::Acquire)) {
+                None => {}
+                Some(Held::Pending) => return None,
+                Some(Held::Stored { end }) => {
+                    settled.keys.push(Words { low, high });
+                    settled.to = settled.to.max(end);
+                }
+            }
+        }
+        settled.keys.sort_unstable();
+        Some(settled)
     }
 
     /// Looks without writing.
@@ -262,6 +309,20 @@ impl Block {
         self.opened_ns.load(Ordering::Relaxed) // Relaxed: a lone time.
     }
 
+    /// Notes that all events up to `end` were reserved here or before, if the block still takes
+    /// keys: `end` was published before this call, so each of them had its reservation by then.
+    pub(super) fn cover(&self, end: u64) {
+        // SeqCst: comes between the caller's look at the watermark and the look at the seal.
+        fence(Ordering::SeqCst);
+        if self.sealed_ns().is_none() {
+            self.covers.store(end, Ordering::Relaxed); // Relaxed: the keeper alone writes it.
+        }
+    }
+
+    pub(super) fn covers(&self) -> u64 {
+        self.covers.load(Ordering::Relaxed) // Relaxed: the keeper alone writes it.
+    }
+
     /// Slots whose key is set, those of given-up reservations among them.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed) // Relaxed: a lone count.
@@ -292,7 +353,7 @@ impl Block {
 
 /// The low word is uniform: its share of 2^64 is its share of `of`.
 #[expect(clippy::cast_possible_truncation, reason = "less than `of`, which is a usize")]
-fn share_of(low: u64, of: usize) -> usize {
+pub(super) fn share_of(low: u64, of: usize) -> usize {
     ((u128::from(low) * of as u128) >> 64) as usize
 }
 

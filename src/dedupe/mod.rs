@@ -5,7 +5,8 @@
 //!         \-> dropped (vacant again): the append failed, the sender's retry is no duplicate
 //! ```
 //!
-//! One [`Table`] a lane, shared by all receivers, safe Rust over atomics, no lock. A key is a
+//! One [`Table`] a lane, shared by all receivers, safe Rust over atomics, no lock. The newest keys
+//! are in memory, in blocks; those of a sealed block become a file beside the log, a generation. A key is a
 //! 128-bit keyed fingerprint ([`Fingerprinter`]). "Stored" holds the lane offset that the lane's
 //! acked watermark must reach, so whether a twin may be answered is read off the watermark and
 //! needs no second write: [`Outcome::Seen`] says how far to wait. The table never forgets a key
@@ -14,15 +15,18 @@
 //! # Blocks
 //!
 //! ```text
-//!   spare        active             sealed, newest first (at most 7)            retired
-//!  [      ] --> [###   ] --seal--> [######] [######] ... [######] --window--> freed, reused
+//!   spare        active          sealed, newest first (at most 7)          generations on disk
+//!  [      ] --> [###   ] -seal-> [######] ... [######] --write, sync--> (####) (########) (####)
+//!     ^                                |                                   merged, then removed
+//!     +------------- freed, reused <---+                                   when a window old
 //! ```
 //!
 //! New keys go to the active block. It is sealed when it is full or as old as the window, and
-//! the spare takes its place; a sealed block retires when it was sealed a window ago. A key
-//! therefore lives at least one window and at most about two. Eight blocks of a seventh of the
-//! capacity each: with the newest seven sealed inside one window the capacity is still whole.
-//! [`Table::prepare`], called from a background thread, keeps a spare whose pages were touched;
+//! the spare takes its place. [`Table::tend`] writes a sealed block to a file once the log has all
+//! its records on the medium, and replaces the one by the other in one step; while the disk does
+//! not keep up up to seven blocks wait, a seventh of the capacity each. Without a disk
+//! ([`Table::new`]) a sealed block retires when it was sealed a window ago. A key therefore lives
+//! at least one window and at most about two. [`Table::prepare`], called from a background thread, keeps a spare whose pages were touched;
 //! a request makes one itself only when a seventh of the capacity came between two calls.
 //!
 //! # A slot
@@ -59,7 +63,8 @@
 //! the seal and withdraws, or whoever works with the newer list finds the reservation. Both may
 //! hold (then the second thread merely tries again), never neither. `loom.rs` explores it.
 //!
-//! Whoever makes the filter of a sealed block does so behind the same fence as one who looks for
+//! Whoever writes a sealed block to a file does the same, and waits while a slot is pending: so
+//! the file holds every reservation that was not withdrawn. Whoever makes the filter of a block does so behind the same fence as one who looks for
 //! a key, so a reservation that the filter misses has been or will be withdrawn. A filter only
 //! hastens a "no": what it lets through is looked up.
 //!
@@ -71,29 +76,41 @@
 //! | `state` | winner of vacant to pending, then the winner alone | all | CAS `AcqRel`, store Release, load Acquire | the end offset (its own value) |
 //! | `sealed_ns` of a block | first rotator, once | reserving threads, behind the fence | CAS and load Relaxed, ordered by the fences and by the list | that the block takes no more keys |
 //! | `opened_ns` of a block | rotator; restore | prepare | Relaxed | nothing else: a time |
+//! | `covers` of a block | prepare, while it is active | the writer of its file | Relaxed | nothing else: an offset; see `Block::cover` |
 //! | `used` of a block | claiming threads | claiming threads, prepare, stats | Relaxed | nothing else: a count |
 //! | `filter` of a sealed block | prepare, once, behind the fence | look-ups | `OnceLock` | every key that the block holds |
-//! | the list | rotators and prepare, by compare-and-swap | all | Release, Acquire (`ArcSwap`) | blocks zeroed before, seals set before |
+//! | the list | rotators, prepare and tend, by compare-and-swap | all | Release, Acquire (`ArcSwap`) | blocks zeroed before, seals set before |
 //! | `making` | whoever makes a spare | the same | swap Acquire, store Release | a hint: only one allocates |
 //! | `refused` | threads that were refused | stats | Relaxed | nothing else: a count |
 //!
-//! What it does not do: it does not keep keys on disk (the log is their record, from which
-//! [`Table::restore`] rebuilds the table at start), wait, or ask what time it is.
+//! What it does not do: it does not trust a file (what does not hold is read from the log again),
+//! wait, or ask what time it is.
+#![doc = include_str!("FORMAT.md")]
 
 mod atomic;
 mod fingerprint;
 mod block;
+mod format;
+mod write;
+mod generation;
+mod merge;
+mod generations;
+mod files;
 mod steady;
 mod table;
 mod unique;
 
 pub use fingerprint::{Fingerprinter, Origin, SecretError};
+pub use generations::OpenError;
 pub use steady::Steady;
-pub use table::{Options, Outcome, Reservation, Restored, Stats, Table};
+pub use table::{FileStats, Options, Outcome, Reservation, Restored, Stats, Table};
 pub use unique::{Delivery, Duplicate, Unique};
 
 #[cfg(all(test, not(forebay_loom)))]
 mod tests;
+
+#[cfg(all(test, not(forebay_loom)))]
+mod disk_tests;
 
 #[cfg(all(test, forebay_loom))]
 mod loom;

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
-use forebay_log::Key;
+use forebay_log::{Key, Lane};
 
 use super::atomic::{AtomicBool, AtomicU64, Loaded, Ordering, Published, fence};
 use super::block::{Block, Claim, Held, Shape, Words};
+use super::files::Files;
+use super::generation::{Found, Generation};
+use super::generations::OpenError;
 
 /// Sealed blocks that stand beside the active one.
 const SEALED_MAX: usize = 7;
@@ -20,7 +23,9 @@ const PROBE_MAX: usize = 512;
 /// How much a table remembers and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Keys that fit into any one window. About 55 bytes of memory each, taken as they come.
+    /// Keys that memory holds at most. About 40 bytes each, taken as they come, a seventh at a
+    /// time. With generations on disk ([`Table::open`]) two sevenths are in use, and the rest is
+    /// for a disk that does not keep up; without, this is what fits into any one window.
     pub capacity: usize,
     /// How long a key is remembered at least.
     pub window: Duration,
@@ -37,7 +42,8 @@ pub enum Outcome {
         /// The offset behind the twin's record.
         end: u64,
     },
-    /// A twin is between reserve and append, or room is being made: ask again in a millisecond.
+    /// A twin is between reserve and append, or room is being made, or the key may be in a file
+    /// that is being mended: ask again in a millisecond.
     Pending,
     /// No room to remember another key inside the window.
     Full,
@@ -63,12 +69,33 @@ pub enum Restored {
 pub struct Stats {
     /// Slots in use; keys whose append failed count until their block retires.
     pub keys: u64,
-    /// Keys that fit into any one window.
+    /// Keys that memory holds at most.
     pub capacity: u64,
     /// Blocks that look-ups visit: the active one and the sealed ones.
     pub blocks: u64,
+    /// The generations on disk.
+    pub files: FileStats,
     /// Times that `Full` was said.
     pub refused: u64,
+}
+
+/// A moment of the generations on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileStats {
+    /// Generations that look-ups visit.
+    pub generations: u64,
+    /// Keys in them; one that stands in two counts twice.
+    pub keys: u64,
+    /// Bytes of their filters and indices, which the page cache holds.
+    pub guide_bytes: u64,
+    /// Generations whose records retention has removed from the log: they alone know them.
+    pub unbacked: u64,
+    /// Generations that were missing or damaged and were made again from the log.
+    pub rebuilt: u64,
+    /// Of those, damaged ones of whose records the log no longer held all.
+    pub lost: u64,
+    /// Times that keys could not be written, merged or mended; tried again.
+    pub failures: u64,
 }
 
 /// The memory of one lane.
@@ -79,6 +106,7 @@ pub struct Table {
     /// Somebody is making a spare.
     making: AtomicBool,
     refused: AtomicU64,
+    files: Option<Files>,
     shape: Shape,
     capacity: usize,
     window_ns: u64,
@@ -93,6 +121,8 @@ struct List {
     active: Arc<Block>,
     /// Newest first.
     sealed: Vec<Arc<Block>>,
+    /// Newest first: what was sealed and has become a file. Shared by the lists that follow.
+    written: Arc<[Arc<Generation>]>,
     spare: Option<Arc<Block>>,
     /// Left the list in a rotation, to be freed by `prepare`, never by a request.
     retired: Vec<Arc<Block>>,
@@ -126,12 +156,14 @@ impl Table {
             list: Published::new(List {
                 active,
                 sealed: Vec::new(),
+                written: Arc::from([]),
                 spare: None,
                 retired: Vec::new(),
             }),
             attic: SegQueue::new(),
             making: AtomicBool::new(false),
             refused: AtomicU64::new(0),
+            files: None,
             shape,
             capacity: options.capacity,
             window_ns: u64::try_from(options.window.as_nanos()).unwrap_or(u64::MAX),
@@ -147,6 +179,12 @@ impl Table {
             let list = self.list.load();
             if let Some(held) = list.find_sealed(words) {
                 return told(held);
+            }
+            match list.find_written(words) {
+                Found::No => {}
+                // It was on the medium, and so acknowledged, before it became a file.
+                Found::Yes => return Outcome::Seen { end: 0 },
+                Found::Unknown => return Outcome::Pending,
             }
             match list.active.claim(words) {
                 Claim::Held(held) => return told(held),
@@ -203,6 +241,7 @@ impl Table {
     /// sealed. From a background
     /// thread, every 100 ms or so; keys live longer if it is called less, never shorter.
     pub fn prepare(&self, now_ns: u64) {
+        self.cover();
         self.retire(now_ns);
         self.rotate_by_age(now_ns);
         let used = self.list.load().active.used();
@@ -213,6 +252,98 @@ impl Table {
         self.sweep();
     }
 
+    /// Opens the memory of a lane with its generations on disk, beside the log's segments: finds
+    /// them, makes again what is missing, and reads from the log what lies behind them. Before
+    /// anyone appends. Times as in [`Table::new`].
+    pub fn open(options: Options, log: &Arc<Lane>, now_ns: u64) -> Result<Self, OpenError> {
+        let mut table = Self::new(options, now_ns);
+        let files = Files::open(log, &mut table, now_ns)?;
+        table.files = Some(files);
+        Ok(table)
+    }
+
+    /// The work on disk: writes what was sealed, merges, mends, expires. From a background thread
+    /// of its own, every 100 ms or so; the less it is called, the more stays in memory.
+    pub fn tend(&self, now_ns: u64) {
+        if let Some(files) = &self.files {
+            files.tend(self, now_ns);
+        }
+    }
+
+    /// The work on disk comes to an end: [`Table::tend`] does no more.
+    pub fn close(&self) {
+        if let Some(files) = &self.files {
+            files.close();
+        }
+    }
+
+    /// Notes how far the lane's events have a key here or in what was sealed before.
+    fn cover(&self) {
+        let Some(files) = &self.files else { return };
+        // The list first: what is published after it has its key in this block or an older one,
+        // as long as the block is not sealed, which `Block::cover` looks at last.
+        let list = self.list.load();
+        list.active.cover(files.published());
+    }
+
+    /// Replaces the generations that look-ups visit, and lets go of a block that is among them
+    /// now: in one step, so that its keys are always in the one or in the other.
+    pub(super) fn publish(&self, written: Vec<Arc<Generation>>, block: Option<&Arc<Block>>) {
+        let written: Arc<[Arc<Generation>]> = written.into();
+        loop {
+            let list = self.list.load();
+            let is_block =
+                |sealed: &Arc<Block>| block.is_some_and(|block| Arc::ptr_eq(block, sealed));
+            let (gone, sealed) = list.sealed.iter().cloned().partition(is_block);
+            let gone: Vec<Arc<Block>> = gone;
+            let next = List {
+                active: Arc::clone(&list.active),
+                sealed,
+                written: Arc::clone(&written),
+                spare: list.spare.clone(),
+                retired: list.retired.clone(),
+            };
+            if self.list.replace(&list, next) {
+                for block in gone {
+                    self.attic.push(block);
+                }
+                return;
+            }
+        }
+    }
+
+    /// The block that is to be written next.
+    pub(super) fn oldest_sealed(&self) -> Option<Arc<Block>> {
+        let oldest = self.list.load().sealed.last().cloned();
+        // SeqCst: as in `find_sealed`, for whoever looks into the block.
+        fence(Ordering::SeqCst);
+        oldest
+    }
+
+    pub(super) fn has_sealed(&self) -> bool {
+        !self.list.load().sealed.is_empty()
+    }
+
+    /// Seals the active block, full or not, if there is room for another.
+    pub(super) fn seal_active(&self, now_ns: u64) {
+        self.cover();
+        let _ = self.rotate(&self.list.load().active, now_ns);
+    }
+
+    /// How much of the log may lie behind the newest generation, for tests.
+    #[cfg(all(test, not(forebay_loom)))]
+    pub(super) fn set_tail_bytes_max(&self, bytes: u64) {
+        self.files.iter().for_each(|files| files.set_tail_bytes_max(bytes));
+    }
+
+    pub(super) fn window_ns(&self) -> u64 {
+        self.window_ns
+    }
+
+    pub(super) fn block_keys(&self) -> usize {
+        self.shape.keys_max
+    }
+
     /// Counts at this moment.
     pub fn stats(&self) -> Stats {
         let list = self.list.load();
@@ -221,6 +352,7 @@ impl Table {
             keys: blocks.clone().map(|block| block.used() as u64).sum(),
             capacity: self.capacity as u64,
             blocks: blocks.count() as u64,
+            files: self.files.as_ref().map(|files| files.stats(&list.written)).unwrap_or_default(),
             refused: self.refused.load(Ordering::Relaxed), // Relaxed: a lone count.
         }
     }
@@ -260,6 +392,7 @@ impl Table {
             let next = List {
                 active: Arc::clone(spare),
                 sealed,
+                written: Arc::clone(&list.written),
                 spare: None,
                 retired: list.retired.iter().cloned().chain(expired).collect(),
             };
@@ -280,6 +413,7 @@ impl Table {
             let next = List {
                 active: Arc::clone(&list.active),
                 sealed,
+                written: Arc::clone(&list.written),
                 spare: list.spare.clone(),
                 retired: Vec::new(),
             };
@@ -319,6 +453,7 @@ impl Table {
             let next = List {
                 active: Arc::clone(&list.active),
                 sealed: list.sealed.clone(),
+                written: Arc::clone(&list.written),
                 spare: Some(Arc::clone(spare)),
                 retired: list.retired.clone(),
             };
@@ -384,6 +519,21 @@ impl List {
         }
         let maybe = self.sealed.iter().zip(firsts).filter(|(_, first)| *first != 0);
         maybe.map(|(block, _)| block).find_map(|block| block.find(words))
+    }
+
+    /// Whether a generation holds the key. No fence: they do not change, and the list that shows
+    /// them was published after they were whole.
+    fn find_written(&self, words: Words) -> Found {
+        let mut found = Found::No;
+        for generation in self.written.iter() {
+            match generation.find(words) {
+                Found::No => {}
+                Found::Yes => return Found::Yes,
+                // Another generation may hold it.
+                Found::Unknown => found = Found::Unknown,
+            }
+        }
+        found
     }
 }
 

@@ -144,13 +144,43 @@ const STORE: Name = Name(
 const KEYS: Name = Name("forebay_dedupe_keys", "Event keys that are remembered.", None);
 /// `forebay_dedupe_capacity`
 const CAPACITY: Name =
-    Name("forebay_dedupe_capacity", "Event keys that fit into one window.", None);
+    Name("forebay_dedupe_capacity", "Event keys that memory holds at most.", None);
 /// `forebay_dedupe_blocks`
 const BLOCKS: Name = Name("forebay_dedupe_blocks", "Blocks that a look-up visits.", None);
 /// `forebay_dedupe_refused_total`
 const DEDUPE_REFUSED: Name = Name(
     "forebay_dedupe_refused",
     "Events that were refused because no further key could be remembered.",
+    None,
+);
+/// `forebay_dedupe_generations`
+const GENERATIONS: Name =
+    Name("forebay_dedupe_generations", "Files of event keys that a look-up visits.", None);
+/// `forebay_dedupe_generation_keys`
+const GENERATION_KEYS: Name =
+    Name("forebay_dedupe_generation_keys", "Event keys in those files.", None);
+/// `forebay_dedupe_generations_unbacked`
+const UNBACKED: Name = Name(
+    "forebay_dedupe_generations_unbacked",
+    "Files whose records retention has removed from the log: they alone know those events.",
+    None,
+);
+/// `forebay_dedupe_generations_rebuilt_total`
+const REBUILT: Name = Name(
+    "forebay_dedupe_generations_rebuilt",
+    "Files that were missing or damaged and were made again from the log.",
+    None,
+);
+/// `forebay_dedupe_generations_lost_total`
+const LOST: Name = Name(
+    "forebay_dedupe_generations_lost",
+    "Damaged files of whose records the log no longer held all.",
+    None,
+);
+/// `forebay_dedupe_generation_failures_total`
+const FILE_FAILURES: Name = Name(
+    "forebay_dedupe_generation_failures",
+    "Times that event keys could not be written, merged or mended; tried again.",
     None,
 );
 
@@ -321,7 +351,13 @@ fn dedupe(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
     page.gauges(&KEYS, counts(|of| of.dedupe.keys))?;
     page.gauges(&CAPACITY, counts(|of| of.dedupe.capacity))?;
     page.gauges(&BLOCKS, counts(|of| of.dedupe.blocks))?;
-    page.counters(&DEDUPE_REFUSED, counts(|of| of.dedupe.refused))
+    page.counters(&DEDUPE_REFUSED, counts(|of| of.dedupe.refused))?;
+    page.gauges(&GENERATIONS, counts(|of| of.dedupe.files.generations))?;
+    page.gauges(&GENERATION_KEYS, counts(|of| of.dedupe.files.keys))?;
+    page.gauges(&UNBACKED, counts(|of| of.dedupe.files.unbacked))?;
+    page.counters(&REBUILT, counts(|of| of.dedupe.files.rebuilt))?;
+    page.counters(&LOST, counts(|of| of.dedupe.files.lost))?;
+    page.counters(&FILE_FAILURES, counts(|of| of.dedupe.files.failures))
 }
 
 /// Bounds and counts, ready to be written.

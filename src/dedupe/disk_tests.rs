@@ -1,0 +1,460 @@
+//! The table with its generations on disk, over a real lane: against an oracle through restarts
+//! and damage, and at its edges.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_log::{AckLevel, Appender, Key, Kind, Lane, LaneOptions, NewRecord, Retention};
+use proptest::prelude::*;
+
+use super::*;
+
+const WINDOW_NS: u64 = 1_000_000;
+const SEGMENT_BYTES: u64 = 65_536;
+
+/// A lane and what it remembers, both closed and opened again at will.
+struct Bed {
+    dir: tempfile::TempDir,
+    capacity: usize,
+    keep_bytes: Option<u64>,
+    now_ns: u64,
+    open: Option<Open>,
+}
+
+struct Open {
+    log: Arc<Lane>,
+    appender: Appender,
+    table: Table,
+}
+
+fn key(number: u64) -> Key {
+    Fingerprinter::new(b"0123456789abcdef").fingerprint("s", None, [&number.to_le_bytes()[..]])
+}
+
+impl Bed {
+    /// One whose blocks hold `block_keys`.
+    fn new(block_keys: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let capacity = block_keys * 7;
+        let mut bed = Self { dir, capacity, keep_bytes: None, now_ns: 1_000_000_000, open: None };
+        bed.start();
+        bed
+    }
+
+    fn start(&mut self) {
+        let options = LaneOptions {
+            segment_bytes: SEGMENT_BYTES,
+            ack: AckLevel::Synced,
+            retention: Retention { age: None, bytes: self.keep_bytes },
+            disk_reserve_bytes: Some(0),
+            volatile_allowed: true,
+            ..LaneOptions::default()
+        };
+        let log = Arc::new(Lane::open(self.dir.path(), options).expect("a lane").0);
+        let window = Duration::from_nanos(WINDOW_NS);
+        let options = Options { capacity: self.capacity, window };
+        let table = Table::open(options, &log, self.now_ns).expect("it opens");
+        self.open = Some(Open { appender: log.appender(), log, table });
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    fn stop(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.log.close();
+        }
+    }
+
+    fn table(&self) -> &Table {
+        &self.open.as_ref().expect("open").table
+    }
+
+    /// As a receiver does; true if the event was new.
+    fn deliver(&mut self, number: u64) -> bool {
+        let now_ns = self.now_ns;
+        let Open { appender, table, .. } = self.open.as_mut().expect("open");
+        match table.reserve(key(number), now_ns) {
+            Outcome::Reserved(reservation) => {
+                reservation.appended(append(appender, number, now_ns));
+                true
+            }
+            Outcome::Seen { .. } => false,
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+
+    /// As the background threads do, once the medium has what was appended.
+    fn tend(&self) {
+        let open = self.open.as_ref().expect("open");
+        open.table.prepare(self.now_ns);
+        settle(&open.log);
+        open.table.tend(self.now_ns);
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.dir.path().join("dedupe"))
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+fn append(appender: &mut Appender, number: u64, now_ns: u64) -> u64 {
+    let record = NewRecord {
+        kind: Kind::Event,
+        key: key(number),
+        received_ns: now_ns,
+        meta: b"",
+        body: &number.to_le_bytes(),
+    };
+    loop {
+        match appender.append(&record) {
+            Ok(placed) => return placed.end,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+fn settle(log: &Lane) {
+    let published = log.watermarks().published;
+    while log.watermarks().durable < published {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("a file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("a byte");
+}
+
+/// A bed with a few generations and keys in memory, and how many keys in all.
+fn filled() -> (Bed, u64) {
+    let mut bed = Bed::new(600);
+    for number in 0..2_500 {
+        assert!(bed.deliver(number));
+        if number % 300 == 299 {
+            bed.tend();
+        }
+    }
+    bed.tend();
+    (bed, 2_500)
+}
+
+fn assert_known(bed: &mut Bed, keys: u64) {
+    for number in 0..keys {
+        assert!(!bed.deliver(number), "{number} is forgotten");
+    }
+    assert!(bed.deliver(u64::MAX), "what is new is new");
+}
+
+#[test]
+fn keys_that_became_files_are_known_and_no_longer_in_memory() {
+    let (mut bed, keys) = filled();
+    let stats = bed.table().stats();
+    assert_eq!(stats.files.keys, 2_400);
+    assert_eq!(stats.keys, 100, "only the active block");
+    assert_known(&mut bed, keys);
+}
+
+#[test]
+fn a_restart_reads_the_log_only_behind_the_newest_generation() {
+    let (mut bed, keys) = filled();
+    bed.restart();
+    let stats = bed.table().stats();
+    assert!(stats.keys <= 400, "{} keys were read from the log", stats.keys);
+    assert_eq!((stats.files.keys, stats.files.rebuilt), (2_400, 0));
+    assert_known(&mut bed, keys);
+}
+
+#[test]
+fn a_log_without_generations_becomes_some_at_the_start_with_one_block_in_memory() {
+    let (mut bed, keys) = filled();
+    bed.stop();
+    fs::remove_dir_all(bed.dir.path().join("dedupe")).expect("removed");
+    bed.start();
+    let stats = bed.table().stats();
+    assert!(stats.keys <= 600 && stats.files.keys >= 1_900, "{stats:?}");
+    assert_known(&mut bed, keys);
+}
+
+#[test]
+fn any_generation_that_is_gone_is_made_again_from_the_log() {
+    let (mut bed, keys) = filled();
+    let names = bed.files();
+    assert!(names.len() >= 2, "{names:?}");
+    for name in names {
+        bed.stop();
+        fs::remove_file(&name).expect("removed");
+        bed.start();
+        for number in 0..keys {
+            assert!(!bed.deliver(number), "{number} is forgotten without {}", name.display());
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_found_and_mended_and_hides_no_key() {
+    let (mut bed, keys) = filled();
+    let path = bed.files().remove(0);
+    let bytes = fs::metadata(&path).expect("there").len();
+    for at in (0..bytes).step_by(1_777) {
+        bed.stop();
+        flip(&path, at);
+        bed.start();
+        for number in 0..keys {
+            let mut tries = 0;
+            while matches!(bed.table().reserve(key(number), bed.now_ns), Outcome::Pending) {
+                bed.tend();
+                tries += 1;
+                assert!(tries < 3, "not mended: byte {at}");
+            }
+            assert!(!bed.deliver(number), "{number} is forgotten: byte {at}");
+        }
+        bed.tend();
+        let path = bed.files().remove(0);
+        let read = generation::Generation::open(&path).expect("whole");
+        read.check_guides();
+        assert!(read.keys(false).all(|key| key.is_ok()) && !read.damaged(), "byte {at}");
+    }
+}
+
+#[test]
+fn what_a_crash_left_behind_does_no_harm() {
+    let (mut bed, keys) = filled();
+    bed.stop();
+    let dir = bed.dir.path().join("dedupe");
+    let path = bed.files().remove(0);
+    fs::write(path.with_extension("new"), b"torn").expect("written");
+    fs::create_dir_all(dir.join("pieces")).expect("made");
+    fs::copy(&path, dir.join("pieces").join("x.gen")).expect("copied");
+    fs::copy(&path, dir.join("ffff.gen")).expect("copied");
+    // Merged, and what was merged not yet removed.
+    let part = generation::Generation::open(&path).expect("whole");
+    let head = format::Head { last: part.head.first, keys: 0, ..part.head };
+    write::write(&dir, head, 1, std::iter::empty()).expect("written");
+    assert_eq!(bed.files().len(), 6, "{:?}", bed.files());
+    bed.start();
+    assert_eq!(bed.files().len(), 2, "{:?}", bed.files());
+    assert_eq!(bed.files()[0], path);
+    assert_known(&mut bed, keys);
+}
+
+#[test]
+fn generations_of_another_log_are_not_believed() {
+    let (mut bed, _) = filled();
+    bed.stop();
+    for entry in fs::read_dir(bed.dir.path()).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            fs::remove_file(path).expect("removed");
+        }
+    }
+    bed.start();
+    assert_eq!(bed.table().stats().files.keys, 0);
+    assert!(bed.deliver(1), "its record is gone, so it must be stored again");
+}
+
+#[test]
+fn a_generation_alone_knows_what_retention_has_removed_and_that_is_counted() {
+    let mut bed = Bed::new(200);
+    bed.keep_bytes = Some(4 * SEGMENT_BYTES);
+    bed.restart();
+    let first = |bed: &Bed| bed.open.as_ref().expect("open").log.first_offset().expect("readable");
+    let before = first(&bed);
+    let mut number = 0;
+    while first(&bed) <= before + 2 * SEGMENT_BYTES {
+        assert!(bed.deliver(number));
+        number += 1;
+        if number % 100 == 0 {
+            bed.tend();
+        }
+        assert!(number < 100_000, "retention never came");
+    }
+    bed.tend();
+    assert!(bed.table().stats().files.unbacked > 0);
+    bed.restart();
+    for number in 0..number {
+        assert!(!bed.deliver(number), "{number} is forgotten");
+    }
+}
+
+#[test]
+fn a_block_is_not_written_while_the_medium_lacks_a_record_of_it() {
+    let mut bed = Bed::new(10);
+    for number in 0..10 {
+        bed.deliver(number);
+    }
+    let Outcome::Reserved(slow) = bed.table().reserve(key(11), bed.now_ns) else { panic!("new") };
+    // Its record would end far behind what the medium has.
+    slow.appended(1 << 40);
+    for number in 20..30 {
+        bed.deliver(number);
+    }
+    bed.tend();
+    let stats = bed.table().stats();
+    assert_eq!((stats.files.keys, stats.files.failures), (10, 0), "the first block alone");
+    assert!(!bed.deliver(11));
+}
+
+#[test]
+fn a_block_with_a_pending_key_waits_for_it() {
+    let mut bed = Bed::new(10);
+    let Outcome::Reserved(slow) = bed.table().reserve(key(99), bed.now_ns) else { panic!("new") };
+    for number in 0..12 {
+        bed.deliver(number);
+    }
+    bed.tend();
+    assert_eq!(bed.table().stats().files.generations, 0);
+    slow.appended(64);
+    bed.tend();
+    assert_eq!(bed.table().stats().files.keys, 10);
+    assert!(!bed.deliver(99));
+}
+
+#[test]
+fn a_disk_that_refuses_leaves_the_keys_in_memory_and_then_they_are_written() {
+    let mut bed = Bed::new(10);
+    let dir = bed.dir.path().join("dedupe");
+    fs::remove_dir_all(&dir).expect("removed");
+    for number in 0..25 {
+        assert!(bed.deliver(number));
+    }
+    bed.tend();
+    let stats = bed.table().stats();
+    assert!(stats.files.failures > 0 && stats.keys == 25, "{stats:?}");
+    fs::create_dir(&dir).expect("made");
+    bed.tend();
+    assert_eq!(bed.table().stats().keys, 5);
+    assert_known(&mut bed, 25);
+}
+
+#[test]
+fn a_long_tail_is_sealed_before_the_block_is_full() {
+    let mut bed = Bed::new(1_000);
+    bed.deliver(0);
+    bed.tend();
+    assert_eq!(bed.table().stats().files.generations, 0);
+    bed.table().set_tail_bytes_max(64);
+    bed.deliver(1);
+    bed.tend();
+    assert_eq!(bed.table().stats().files.keys, 2);
+    bed.restart();
+    assert_eq!(bed.table().stats().keys, 0, "nothing is left to be read");
+    assert_known(&mut bed, 2);
+}
+
+#[test]
+fn generations_stay_few_and_go_when_their_window_is_over() {
+    let mut bed = Bed::new(20);
+    for number in 0..4_000 {
+        bed.now_ns += WINDOW_NS / 5_000;
+        assert!(bed.deliver(number));
+        if number % 20 == 0 {
+            bed.tend();
+            assert!(bed.table().stats().files.generations <= 13, "{:?}", bed.table().stats());
+        }
+    }
+    for number in 0..4_000 {
+        assert!(!bed.deliver(number), "{number}");
+    }
+    // What is in memory becomes a file first.
+    for _ in 0..2 {
+        bed.now_ns += 2 * WINDOW_NS;
+        bed.tend();
+    }
+    assert_eq!(bed.table().stats().files.generations, 0);
+    assert_eq!(bed.files(), Vec::<PathBuf>::new());
+    assert!(bed.deliver(0));
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Deliver(u64),
+    Burst(u64),
+    Advance(u64),
+    Tend,
+    Restart,
+    /// Stopped without a word: nothing is sealed or written first.
+    Lose(usize),
+    Flip(usize, u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0..80_u64).prop_map(Op::Deliver),
+        4 => (0..80_u64).prop_map(Op::Burst),
+        2 => (1..WINDOW_NS / 3).prop_map(Op::Advance),
+        4 => Just(Op::Tend),
+        1 => Just(Op::Restart),
+        1 => any::<usize>().prop_map(Op::Lose),
+        1 => (any::<usize>(), any::<u64>()).prop_map(|(file, at)| Op::Flip(file, at)),
+    ]
+}
+
+/// Everything that was stored stays known for its window; nothing else is ever called known.
+fn model(ops: &[Op]) {
+    let mut bed = Bed::new(8);
+    let mut stored: HashMap<u64, u64> = HashMap::new();
+    let mut ever: HashSet<u64> = HashSet::new();
+    let mut deliver = |bed: &mut Bed, number: u64| {
+        while matches!(
+            bed.table().reserve(key(number), bed.now_ns),
+            Outcome::Pending | Outcome::Full
+        ) {
+            bed.tend();
+        }
+        let young = stored.get(&number).is_some_and(|at_ns| bed.now_ns - at_ns < WINDOW_NS);
+        if bed.deliver(number) {
+            assert!(!young, "{number} was forgotten inside the window");
+            stored.insert(number, bed.now_ns);
+            ever.insert(number);
+        } else {
+            assert!(ever.contains(&number), "{number} was never stored");
+        }
+    };
+    for op in ops {
+        match *op {
+            Op::Deliver(number) => deliver(&mut bed, number),
+            Op::Burst(from) => (from..from + 9).for_each(|number| deliver(&mut bed, number)),
+            Op::Advance(by) => bed.now_ns += by,
+            Op::Tend => bed.tend(),
+            Op::Restart => bed.restart(),
+            Op::Lose(file) => {
+                bed.stop();
+                let files = bed.files();
+                if let Some(path) = files.get(file % files.len().max(1)) {
+                    fs::remove_file(path).expect("removed");
+                }
+                bed.start();
+            }
+            Op::Flip(file, at) => {
+                bed.stop();
+                let files = bed.files();
+                if let Some(path) = files.get(file % files.len().max(1)) {
+                    flip(path, at % fs::metadata(path).expect("there").len());
+                }
+                bed.start();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn the_table_and_its_files_agree_with_an_oracle(ops in prop::collection::vec(op(), 1..80)) {
+        model(&ops);
+    }
+}

@@ -1,0 +1,82 @@
+//! The generations of a lane as its table holds them: one thread at a time works on them, and
+//! what it did is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use forebay_log::Lane;
+
+use super::generation::Generation;
+use super::generations::{Generations, OpenError};
+use super::table::{FileStats, Table};
+
+/// The generations as the table holds them: worked on by one thread at a time.
+pub(super) struct Files {
+    #[expect(
+        clippy::disallowed_types,
+        reason = "taken by the background thread, never by a request"
+    )]
+    generations: std::sync::Mutex<Generations>,
+    log: Arc<Lane>,
+    done: Arc<Done>,
+    closing: AtomicBool,
+}
+
+/// What was counted. Written by whoever works on the generations, read by a scrape: all of it
+/// Relaxed, since each is a lone number.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) rebuilt: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) unbacked: AtomicU64,
+}
+
+impl Files {
+    pub(super) fn open(log: &Arc<Lane>, table: &mut Table, now_ns: u64) -> Result<Self, OpenError> {
+        let generations = Generations::open(log, table, now_ns)?;
+        let done = Arc::clone(&generations.done);
+        #[expect(clippy::disallowed_types, reason = "as in the struct")]
+        let generations = std::sync::Mutex::new(generations);
+        Ok(Self { generations, log: Arc::clone(log), done, closing: AtomicBool::new(false) })
+    }
+
+    /// How far the log is published.
+    pub(super) fn published(&self) -> u64 {
+        self.log.watermarks().published
+    }
+
+    /// Does what is due, unless another thread is at it or the end has come.
+    pub(super) fn tend(&self, table: &Table, now_ns: u64) {
+        if let Ok(mut generations) = self.generations.try_lock() {
+            generations.tend(table, now_ns, &self.closing);
+        }
+    }
+
+    #[cfg(all(test, not(forebay_loom)))]
+    pub(super) fn set_tail_bytes_max(&self, bytes: u64) {
+        self.generations.lock().expect("no panic").tail_bytes_max = bytes;
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed); // Relaxed: a flag.
+    }
+
+    pub(super) fn stats(&self, written: &[Arc<Generation>]) -> FileStats {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        FileStats {
+            generations: written.len() as u64,
+            keys: written.iter().map(|written| written.head.keys).sum(),
+            guide_bytes: written.iter().map(|written| written.guide_bytes()).sum(),
+            unbacked: read(&self.done.unbacked),
+            rebuilt: read(&self.done.rebuilt),
+            lost: read(&self.done.lost),
+            failures: read(&self.done.failures),
+        }
+    }
+}
+
+/// Counts one more.
+pub(super) fn add_one(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
