@@ -11,6 +11,8 @@
 //! | `disk-full` | the room on the disk, or the limit on file sizes | root, loop devices |
 //! | `kill-log` | the writing process | nothing |
 //! | `rot` | any bit of a file, its length, its name | nothing |
+//! | `dedupe` | the process that remembers events, and its files | nothing |
+//! | `start` | nothing: shows what a start with a long backlog takes | disk for it |
 //!
 //! Choices follow from `--seed`; what a file system and a scheduler make of them does not, so a
 //! state that fails is kept with `--keep` rather than made again.
@@ -38,6 +40,8 @@ mod disk_errors;
 mod disk_full;
 mod kill_log;
 mod rot;
+mod remembering;
+mod dedupe;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -113,6 +117,25 @@ enum Campaign {
         #[arg(long, default_value_t = 1000)]
         rounds: u64,
     },
+    /// Millions of events, through kills, restarts and lost files: each known, and once.
+    Dedupe {
+        /// Events to deliver; each takes about 150 bytes of disk.
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: u64,
+        #[command(flatten)]
+        size: dedupe::Size,
+    },
+    /// What a start takes with a long backlog.
+    Start {
+        /// Length of the log in GiB.
+        #[arg(long, default_value_t = 1)]
+        gib: u64,
+        #[command(flatten)]
+        size: dedupe::Size,
+    },
+    /// The program under test of `dedupe` and `start`.
+    #[command(name = remembering::COMMAND, hide = true)]
+    Remember(remembering::Task),
     /// The program under test; started by the campaigns.
     #[command(name = handle::COMMAND, hide = true)]
     Agent(agent::Orders),
@@ -130,6 +153,9 @@ fn main() -> ExitCode {
         Campaign::DiskFull { rounds, places } => disk_full::run(&places, rounds, seed),
         Campaign::KillLog { rounds } => kill_log::run(rounds, seed),
         Campaign::Rot { rounds } => rot::run(rounds, seed),
+        Campaign::Dedupe { keys, size } => dedupe::run(keys, &size, seed),
+        Campaign::Start { gib, size } => dedupe::start(gib, &size, seed),
+        Campaign::Remember(task) => return remembering::run(&task),
         Campaign::Agent(orders) => return agent::run(&orders),
     };
     report::conclude(outcome, arguments.json)
