@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use forebay_log::Lane;
 
 use super::generation::Generation;
-use super::generations::{Generations, OpenError};
+use super::generations::Generations;
+use super::reopen::OpenError;
 use super::table::{FileStats, Table};
 
 /// The generations as the table holds them: worked on by one thread at a time.

@@ -22,249 +22,64 @@
 
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use forebay_log::{Kind, Lane, ReadError, Recovered};
+use forebay_log::{Kind, Lane};
 
 use super::block::Words;
 use super::files::{Done, add_one};
 use super::format::Head;
 use super::generation::{Generation, Merged};
 use super::merge::{Size, to_merge};
-use super::table::{Restored, Table};
-use super::write::{self, EXTENSION, FRESH_EXTENSION};
+use super::table::Table;
+use super::write;
 
 /// The folder of the generations, in that of their lane.
-const FOLDER: &str = "dedupe";
+pub(super) const FOLDER: &str = "dedupe";
 /// The folder of what is put together to one generation, in that.
-const PIECES: &str = "pieces";
+pub(super) const PIECES: &str = "pieces";
+/// How long a merge or a mending that failed is not tried again: it may have read and written much.
+const RETRY_NS: u64 = 5_000_000_000;
+/// How often the folder of the log is looked at for what retention has removed.
+const LOOK_NS: u64 = 5_000_000_000;
 /// What a start has to read of the log at most, and a block more.
-const TAIL_BYTES_MAX: u64 = 256 << 20;
-
-/// Why the memory of a lane cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The folder of the generations cannot be used.
-    #[error("cannot use {}, where event keys are kept: {source}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The log cannot be read.
-    #[error(transparent)]
-    Log(#[from] ReadError),
-    /// Keys could neither be written to files nor held in memory.
-    #[error(
-        "{unremembered} events of dedupe_window find no room in dedupe_capacity, and their keys \
-         cannot be written to {}: make room on that disk, or raise dedupe_capacity",
-        path.display()
-    )]
-    NoRoom {
-        /// The folder of the generations.
-        path: PathBuf,
-        /// Events that would have been forgotten.
-        unremembered: u64,
-    },
-}
+pub(super) const TAIL_BYTES_MAX: u64 = 256 << 20;
 
 /// The generations of a lane.
 #[derive(Debug)]
 pub(super) struct Generations {
-    dir: PathBuf,
-    log: Arc<Lane>,
+    pub(super) dir: PathBuf,
+    pub(super) log: Arc<Lane>,
     /// Oldest first.
-    live: Vec<Arc<Generation>>,
-    next: u64,
-    covers: u64,
-    to: u64,
-    window_ns: u64,
+    pub(super) live: Vec<Arc<Generation>>,
+    pub(super) next: u64,
+    pub(super) covers: u64,
+    pub(super) to: u64,
+    pub(super) window_ns: u64,
     /// Keys of one block: what is held in memory at once.
-    chunk_keys: usize,
+    pub(super) chunk_keys: usize,
     pub(super) tail_bytes_max: u64,
+    /// The last write failed, which was told.
+    pub(super) failing: bool,
+    /// Before this nothing is merged or mended.
+    pub(super) retry_ns: u64,
+    /// When the folder of the log is looked at next.
+    pub(super) look_ns: u64,
     pub(super) done: Arc<Done>,
 }
 
 impl Generations {
-    /// Finds the generations of a lane, makes again what is missing, and puts into `table` what
-    /// the log holds behind them.
-    pub(super) fn open(log: &Arc<Lane>, table: &mut Table, now_ns: u64) -> Result<Self, OpenError> {
-        let dir = log.dir().join(FOLDER);
-        let mut generations = Self {
-            dir: dir.clone(),
-            log: Arc::clone(log),
-            live: Vec::new(),
-            next: 0,
-            covers: 0,
-            to: 0,
-            window_ns: table.window_ns(),
-            chunk_keys: table.block_keys(),
-            tail_bytes_max: TAIL_BYTES_MAX,
-            done: Arc::default(),
-        };
-        generations.find(now_ns).map_err(|source| OpenError::Folder { path: dir, source })?;
-        let mut unremembered = generations.fill_holes(table, now_ns)?;
-        unremembered += generations.read_tail(table, now_ns)?;
-        if unremembered > 0 {
-            return Err(OpenError::NoRoom { path: generations.dir, unremembered });
-        }
-        table.publish(generations.newest_first(), None);
-        Ok(generations)
-    }
-
-    fn newest_first(&self) -> Vec<Arc<Generation>> {
+    pub(super) fn newest_first(&self) -> Vec<Arc<Generation>> {
         self.live.iter().rev().cloned().collect()
     }
 
-    fn since_ns(&self, now_ns: u64) -> u64 {
+    pub(super) fn since_ns(&self, now_ns: u64) -> u64 {
         now_ns.saturating_sub(self.window_ns)
     }
 
-    /// Opens what is there and removes what is of no use: leftovers, what does not hold, what
-    /// another generation contains, what is past its window, what belongs to another log.
-    fn find(&mut self, now_ns: u64) -> io::Result<()> {
-        forebay_dir(&self.dir)?;
-        remove_if_there(fs::remove_dir_all(self.dir.join(PIECES)))?;
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            let has = |extension| path.extension().is_some_and(|found| found == extension);
-            if has(FRESH_EXTENSION) {
-                fs::remove_file(&path)?;
-            } else if has(EXTENSION) {
-                self.take(&path);
-            }
-        }
-        // The longest first where two begin alike: the second is then contained in the first.
-        self.live.sort_by_key(|found| (found.head.first, u64::MAX - found.head.last));
-        let mut next = 0;
-        for found in std::mem::take(&mut self.live) {
-            let Head { first, last, newest_ns, .. } = found.head;
-            let expired = newest_ns.saturating_add(self.window_ns) <= now_ns;
-            self.next = self.next.max(last + 1);
-            self.covers = self.covers.max(found.head.covers);
-            self.to = self.to.max(found.head.to);
-            if first < next || expired {
-                remove_if_there(fs::remove_file(found.path()))?;
-            } else {
-                next = last + 1;
-                self.live.push(found);
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, path: &Path) {
-        match Generation::open(path) {
-            Ok(found) if found.head.lane_id == self.log.id() && named(&found) => {
-                self.live.push(Arc::new(found));
-            }
-            Ok(_) => {
-                let shown = path.display();
-                tracing::warn!(path = %shown, "event keys of another log, or a copy, are removed");
-                discard(path);
-            }
-            Err(error) => {
-                let shown = path.display();
-                tracing::warn!(path = %shown, %error, "event keys do not hold; read from the log");
-                add_one(&self.done.rebuilt);
-                discard(path);
-            }
-        }
-    }
-
-    /// Makes again what is missing before and between the generations. Returns how many keys
-    /// found no room.
-    fn fill_holes(&mut self, table: &mut Table, now_ns: u64) -> Result<u64, OpenError> {
-        let mut unremembered = 0;
-        let mut index = 0;
-        while let Some(after) = self.live.get(index).map(|found| found.head) {
-            let before = index.checked_sub(1).and_then(|before| self.live.get(before));
-            let before = before.map(|found| found.head);
-            let first = before.map_or(0, |before| before.last + 1);
-            if first == after.first {
-                index += 1;
-                continue;
-            }
-            let hole = Head {
-                first,
-                last: after.first - 1,
-                from: before.map_or(0, |before| before.covers),
-                previous_to: before.map_or(0, |before| before.to),
-                covers: after.from,
-                to: after.previous_to,
-                // Those that expired leave a hole too, in which no key is found.
-                oldest_ns: before.map_or(u64::MAX, |before| before.newest_ns),
-                newest_ns: before.map_or(0, |before| before.newest_ns),
-                ..after
-            };
-            match self.rebuild(hole, None, now_ns) {
-                Ok(Some(made)) if before.is_some() || made.head.keys > 0 => {
-                    tracing::warn!(keys = made.head.keys, "event keys were read from the log");
-                    self.live.insert(index, made);
-                    index += 1;
-                }
-                Ok(made) => {
-                    if let Some(made) = made {
-                        discard(made.path());
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a generation of event keys is held in memory instead");
-                    add_one(&self.done.failures);
-                    unremembered += self.remember(hole.from..hole.to, table, now_ns)?;
-                }
-            }
-            index += 1;
-        }
-        Ok(unremembered)
-    }
-
-    /// What the log holds behind the newest generation: in whole blocks to files, the rest into
-    /// the table. Returns how many keys found no room.
-    fn read_tail(&mut self, table: &mut Table, now_ns: u64) -> Result<u64, ReadError> {
-        let log = Arc::clone(&self.log);
-        let mut chunk: Vec<Recovered> = Vec::new();
-        let mut unremembered = 0;
-        let range = self.covers..log.recovered_end();
-        log.keys(range, self.since_ns(now_ns), |found| {
-            if found.kind != Kind::Event {
-                return;
-            }
-            if chunk.len() == self.chunk_keys {
-                unremembered += self.write_chunk(&chunk, table);
-                chunk.clear();
-            }
-            chunk.push(found);
-        })?;
-        Ok(unremembered + restore(&chunk, table))
-    }
-
-    /// Writes a block's worth of records in the order of the log; into the table if that fails.
-    fn write_chunk(&mut self, chunk: &[Recovered], table: &mut Table) -> u64 {
-        let to = chunk.iter().map(|found| found.end).max().unwrap_or(self.to);
-        let times = chunk.iter().map(|found| found.received_ns);
-        let head = Head {
-            oldest_ns: times.clone().min().unwrap_or(0),
-            newest_ns: times.max().unwrap_or(0),
-            ..self.next_head(to, to)
-        };
-        let mut keys: Vec<Words> = chunk.iter().map(|found| Words::from(found.key)).collect();
-        keys.sort_unstable();
-        match self.write(head, keys) {
-            Ok(()) => 0,
-            Err(error) => {
-                tracing::warn!(%error, "event keys are held in memory for now");
-                add_one(&self.done.failures);
-                restore(chunk, table)
-            }
-        }
-    }
-
-    fn next_head(&self, covers: u64, to: u64) -> Head {
+    pub(super) fn next_head(&self, covers: u64, to: u64) -> Head {
         let covers = covers.max(self.covers);
         Head {
             lane_id: self.log.id(),
@@ -281,26 +96,12 @@ impl Generations {
     }
 
     /// Writes the next generation.
-    fn write(&mut self, head: Head, keys: Vec<Words>) -> io::Result<()> {
+    pub(super) fn write(&mut self, head: Head, keys: Vec<Words>) -> io::Result<()> {
         let keys_max = keys.len() as u64;
         let path = write::write(&self.dir, head, keys_max, once_each(keys))?;
         self.live.push(Arc::new(Generation::open(&path)?));
         (self.next, self.covers, self.to) = (head.last + 1, head.covers, head.to);
         Ok(())
-    }
-
-    /// Puts a range of the log into the table. Returns how many keys found no room.
-    fn remember(
-        &self,
-        range: Range<u64>,
-        table: &mut Table,
-        now_ns: u64,
-    ) -> Result<u64, ReadError> {
-        let mut unremembered = 0;
-        self.log.keys(range, self.since_ns(now_ns), |found| {
-            unremembered += restore(&[found], table);
-        })?;
-        Ok(unremembered)
     }
 
     /// Does what is due: writes what is sealed, drops what is past its window, mends what is
@@ -316,11 +117,14 @@ impl Generations {
         for generation in &self.live {
             generation.check_guides();
         }
-        if !is_closing() {
+        if now_ns >= self.retry_ns && !is_closing() {
             self.mend(table, now_ns);
+            while !is_closing() && self.merge(table, now_ns, closing) {}
         }
-        while !is_closing() && self.merge(table, closing) {}
-        self.count_unbacked();
+        if now_ns >= self.look_ns {
+            self.look_ns = now_ns.saturating_add(LOOK_NS);
+            self.count_unbacked();
+        }
     }
 
     /// Writes the oldest sealed block; false if there is none, or not yet, or the disk refuses.
@@ -337,13 +141,17 @@ impl Generations {
         };
         match self.write(head, settled.keys) {
             Ok(()) => {
+                self.failing = false;
                 table.publish(self.newest_first(), Some(&block));
                 true
             }
             Err(error) => {
                 add_one(&self.done.failures);
-                let dir = self.dir.display();
-                tracing::warn!(%dir, %error, "event keys are not written; they stay in memory");
+                // Tried again ten times a second; told once.
+                if !std::mem::replace(&mut self.failing, true) {
+                    let dir = self.dir.display();
+                    tracing::warn!(%dir, %error, "event keys are not written; they stay in memory");
+                }
                 false
             }
         }
@@ -376,13 +184,14 @@ impl Generations {
             Ok(None) => {}
             Err(error) => {
                 add_one(&self.done.failures);
+                self.retry_ns = now_ns.saturating_add(RETRY_NS);
                 tracing::warn!(path, %error, "damaged event keys could not be made again yet");
             }
         }
     }
 
     /// Makes the generation `head` from the log, and from what holds of `damaged`.
-    fn rebuild(
+    pub(super) fn rebuild(
         &mut self,
         head: Head,
         damaged: Option<&Generation>,
@@ -395,7 +204,7 @@ impl Generations {
             tracing::warn!(%path, "retention has removed records whose event keys are damaged");
         }
         let pieces = self.dir.join(PIECES);
-        forebay_dir(&pieces)?;
+        make_folder(&pieces)?;
         let made = self.gather(head, damaged, &pieces, now_ns);
         remove_if_there(fs::remove_dir_all(&pieces))?;
         made.map(Some)
@@ -436,7 +245,7 @@ impl Generations {
     }
 
     /// Merges what ought to be merged; false if nothing ought to.
-    fn merge(&mut self, table: &Table, closing: &AtomicBool) -> bool {
+    fn merge(&mut self, table: &Table, now_ns: u64, closing: &AtomicBool) -> bool {
         let sizes: Vec<Size> = self.live.iter().map(|live| Size::of(&live.head)).collect();
         let Some(run) = to_merge(&sizes, self.window_ns) else { return false };
         let Some(old) = self.live.get(run.clone()).map(<[_]>::to_vec) else { return false };
@@ -464,8 +273,13 @@ impl Generations {
                 discard_all(&old);
                 true
             }
+            // Damage is mended next.
+            Err(_) if closing.load(Ordering::Relaxed) || old.iter().any(|old| old.damaged()) => {
+                false
+            }
             Err(error) => {
                 add_one(&self.done.failures);
+                self.retry_ns = now_ns.saturating_add(RETRY_NS);
                 let dir = self.dir.display();
                 tracing::warn!(%dir, %error, "generations of event keys are not merged yet");
                 false
@@ -509,31 +323,14 @@ fn once_each(mut keys: Vec<Words>) -> impl Iterator<Item = io::Result<Words>> {
     keys.into_iter().map(Ok)
 }
 
-/// Puts records into the table. Returns how many found no room.
-fn restore(records: &[Recovered], table: &mut Table) -> u64 {
-    let mut unremembered = 0;
-    for found in records.iter().filter(|found| found.kind == Kind::Event) {
-        if table.restore(found.key, found.end, found.received_ns) == Restored::Full {
-            unremembered += 1;
-        }
-    }
-    unremembered
-}
-
-/// Whether a generation has the name that it was given.
-fn named(found: &Generation) -> bool {
-    let Head { first, last, .. } = found.head;
-    found.path().file_name().is_some_and(|name| *name == *write::file_name(first, last))
-}
-
 /// A folder for the owner and the group.
-fn forebay_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn make_folder(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o750).create(dir)
 }
 
 /// Removes a file that is of no use. If it stays it is found again at the next start.
-fn discard(path: &Path) {
+pub(super) fn discard(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "not removed");
     }
@@ -545,7 +342,7 @@ fn discard_all(old: &[Arc<Generation>]) {
     }
 }
 
-fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
+pub(super) fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

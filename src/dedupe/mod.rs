@@ -95,13 +95,14 @@ mod write;
 mod generation;
 mod merge;
 mod generations;
+mod reopen;
 mod files;
 mod steady;
 mod table;
 mod unique;
 
 pub use fingerprint::{Fingerprinter, Origin, SecretError};
-pub use generations::OpenError;
+pub use reopen::OpenError;
 pub use steady::Steady;
 pub use table::{FileStats, Options, Outcome, Reservation, Restored, Stats, Table};
 pub use unique::{Delivery, Duplicate, Unique};

@@ -11,7 +11,7 @@ use super::atomic::{AtomicBool, AtomicU64, Loaded, Ordering, Published, fence};
 use super::block::{Block, Claim, Held, Shape, Words};
 use super::files::Files;
 use super::generation::{Found, Generation};
-use super::generations::OpenError;
+use super::reopen::OpenError;
 
 /// Sealed blocks that stand beside the active one.
 const SEALED_MAX: usize = 7;
