@@ -2,14 +2,16 @@
 //!
 //! `cargo bench --bench dedupe`. A table of four million keys: its words do not fit into the
 //! caches, as they will not in service. `hit` is a duplicate; `new` is reserve and appended;
-//! `given up` is reserve and drop, the same question without a slot being used up.
+//! `given up` is reserve and drop, the same question without a slot being used up. The last group
+//! asks the same of a table whose window is 48 blocks long, all but the newest of them on disk.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use forebay::dedupe::{Fingerprinter, Options, Outcome, Table};
-use forebay_log::Key;
+use forebay_log::{Key, Lane, LaneOptions};
 
 const CAPACITY: u64 = 4_000_000;
 
@@ -92,5 +94,50 @@ fn fresh(c: &mut Criterion, percent: u64) {
     group.finish();
 }
 
-criterion_group!(benches, fingerprint, table);
+/// Blocks in the window, their keys, and the window.
+const BLOCKS: u64 = 48;
+const BLOCK_KEYS: u64 = 100_000;
+const WINDOW: Duration = Duration::from_secs(48_000);
+
+/// A table with a window of generations on disk, as they are merged in service.
+fn generations(c: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = LaneOptions { volatile_allowed: true, ..LaneOptions::default() };
+    let log = Arc::new(Lane::open(dir.path(), options).expect("a lane").0);
+    let capacity = usize::try_from(BLOCK_KEYS * 7).expect("fits");
+    let table = Table::open(Options { capacity, window: WINDOW }, &log, 0).expect("it opens");
+    let keys = BLOCKS * BLOCK_KEYS + BLOCK_KEYS / 2;
+    for number in 0..keys {
+        let now_ns = number * (WINDOW.as_secs() * 1_000_000_000 / (BLOCKS * BLOCK_KEYS));
+        if let Outcome::Reserved(reservation) = table.reserve(key(number), now_ns) {
+            // Offset 0 is on the medium from the start.
+            reservation.appended(0);
+        }
+        if number % (BLOCK_KEYS / 2) == 0 {
+            table.prepare(now_ns);
+            table.tend(now_ns);
+        }
+    }
+    let now_ns = u64::try_from(WINDOW.as_nanos()).expect("fits");
+    let files = table.stats().files;
+    let label = format!("{} generations of {} keys", files.generations, files.keys);
+    let mut group = c.benchmark_group("dedupe");
+    let mut number = 0_u64;
+    group.bench_function(BenchmarkId::new("hit", &label), |b| {
+        b.iter(|| {
+            number = (number + 7_919) % files.keys;
+            table.reserve(key(black_box(keys - 1 - BLOCK_KEYS - number)), now_ns)
+        });
+    });
+    let mut number = 1 << 40;
+    group.bench_function(BenchmarkId::new("given up", &label), |b| {
+        b.iter(|| {
+            number += 1;
+            table.reserve(key((1 << 40) + (black_box(number) & 0x3fff)), now_ns)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, fingerprint, table, generations);
 criterion_main!(benches);
