@@ -351,7 +351,7 @@ fn bind_exclusive(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// What a background thread does for the dedupe tables.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Memory,
     Files,
@@ -365,8 +365,12 @@ fn prepare_tables(opened: &Opened, draining: &Arc<AtomicBool>) -> Vec<JoinHandle
     for (name, work) in works {
         let (opened, draining) = (opened.clone(), Arc::clone(draining));
         let run = move || {
+            let mut told = vec![0; opened.lanes.len()];
             // Relaxed: a flag that orders nothing else.
             while !draining.load(Ordering::Relaxed) {
+                if work == Work::Files {
+                    tell_dropped(&opened.lanes, &mut told);
+                }
                 let now_ns = opened.steady.at(opened.clock.monotonic());
                 for lane in &opened.lanes {
                     match work {
@@ -383,6 +387,21 @@ fn prepare_tables(opened: &Opened, draining: &Arc<AtomicBool>) -> Vec<JoinHandle
         }
     }
     threads
+}
+
+/// Says what retention has removed that the cursor of a consumer had not read.
+fn tell_dropped(lanes: &[Arc<Lane>], told: &mut [u64]) {
+    for (lane, told) in lanes.iter().zip(told) {
+        let dropped = lane.log.unread_dropped();
+        if dropped > *told {
+            tracing::warn!(
+                lane = lane.name,
+                records = dropped - *told,
+                "retention removed records that a cursor had not read; see `forebay cursors list`"
+            );
+            *told = dropped;
+        }
+    }
 }
 
 fn start_receivers(

@@ -33,6 +33,8 @@ fn reading(state: LaneState) -> LaneReading {
             segments: 15,
             segments_created: 16,
             segments_retired: 17,
+            unread_segments: 25,
+            unread_records: 26,
             bytes: 18,
             available_bytes: 19,
             full_refusals: 20,

@@ -6,6 +6,7 @@
 
 mod captured;
 mod check;
+mod cursors;
 mod demo;
 mod keys;
 mod outgoing;
@@ -56,6 +57,8 @@ enum Verb {
     Secrets(secrets::SecretsArgs),
     /// List the senders that are built in, or tell all about one
     Providers(providers::ProvidersArgs),
+    /// List or remove the cursors of consumers, which retention waits for
+    Cursors(cursors::CursorsArgs),
     /// List, verify, repair or export the files of the log
     Segments(segments::SegmentsArgs),
     /// Erase the payloads of an event, a tenant or a time for good
@@ -76,6 +79,7 @@ pub fn run() -> ExitCode {
         Verb::Tail(args) => tail::run(&args),
         Verb::Secrets(args) => secrets::run(&args),
         Verb::Providers(args) => providers::run(&args),
+        Verb::Cursors(args) => cursors::run(&args),
         Verb::Segments(args) => segments::run(&args),
         Verb::Purge(args) => purge::run(&args),
         Verb::Verify(args) => verify::run(&args),

@@ -2,7 +2,8 @@
 //!
 //! Talks to no server: it works while one runs, while none does, and on a copy of the folder.
 //! Without `--follow` it ends at what was the newest acknowledged record when it began. A closed
-//! pipe ends it quietly. Exit codes: 0 the end, 2 a lane or folder that does not exist, 75 a log
+//! pipe ends it quietly. With `--cursor` what was handed to the pipe is remembered after it was: a
+//! record may be printed twice after a crash, and is never left out. Exit codes: 0 the end, 2 a lane or folder that does not exist, 75 a log
 //! that cannot be read now, 78 a bad configuration.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -10,16 +11,22 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forebay_log::{Clock, From, Kind, Position, ReadError, Reader, RecordRef, Skipped, Tag};
+use forebay_log::{
+    Clock, Cursor, CursorError, From, Kind, Place, Position, ReadError, Reader, RecordRef, Skipped,
+    Tag,
+};
 use jiff::Timestamp;
 
-use super::place::{Named, Place, PlaceError};
+use super::place;
+use super::place::{Named, PlaceError};
 use super::row::Style;
 use super::{EXIT_TEMPORARY, terminal};
 use crate::config;
 
 /// How much is written at once.
 const OUT_BYTES: usize = 64 * 1024;
+/// A cursor is committed after so many records, and whenever there is no further one.
+const COMMIT_EVERY: u32 = 4096;
 /// How long a wait for the next record lasts before the output is looked at: a reader of the
 /// pipe that went away would else be noticed at the next record only.
 const WAIT: Duration = Duration::from_secs(1);
@@ -29,11 +36,16 @@ const WAIT: Duration = Duration::from_secs(1);
 pub(super) struct TailArgs {
     /// Where the lane is
     #[command(flatten)]
-    pub place: Place,
+    pub place: place::Place,
     /// Where to begin: earliest, latest, a position as 1-4096, a time as 2026-11-21T18:00:00Z,
     /// or a duration before now as 2h
     #[arg(long, value_name = "PLACE", default_value = "earliest", value_parser = parse_start)]
     pub from: Start,
+    /// Read on where the last `tail` with this name ended, and remember how far this one prints;
+    /// retention keeps what it has not printed, within `retention.size`. A new one begins at
+    /// `--from`
+    #[arg(long, value_name = "NAME")]
+    pub cursor: Option<String>,
     /// Wait for more at the end
     #[arg(short, long)]
     pub follow: bool,
@@ -114,6 +126,8 @@ enum TailError {
     Place(#[from] PlaceError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
 }
@@ -122,7 +136,8 @@ impl TailError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Place(error) => error.exit_code(),
-            Self::Read(_) => EXIT_TEMPORARY,
+            Self::Cursor(CursorError::Name { .. }) => 2,
+            Self::Read(_) | Self::Cursor(_) => EXIT_TEMPORARY,
             Self::Write(error) if terminal::closed(error) => 0,
             Self::Write(_) => 1,
         }
@@ -180,26 +195,52 @@ impl<W: Write> Tail<'_, W> {
     fn run(&mut self, folder: &Path, clock: &Clock) -> Result<(), TailError> {
         let mut reader = Reader::open(folder)?;
         let end = if self.args.follow { u64::MAX } else { newest(folder)? };
-        reader.seek(self.args.from.resolve(clock))?;
+        let cursor = self.args.cursor.as_ref().map(|name| Cursor::open(folder, name));
+        let mut cursor = cursor.transpose()?;
+        match &cursor {
+            Some(cursor) if !cursor.is_new() => reader.resume(cursor.place())?,
+            _ => reader.seek(self.args.from.resolve(clock))?,
+        }
+        let (mut place, mut uncommitted) = (reader.place(), 0);
         loop {
             match reader.next()? {
                 Some(record) if record.position().offset() >= end => break,
-                Some(record) if self.wants(&record) => {
-                    self.style.print(&mut self.out, &self.lane, &record)?;
+                Some(record) => {
+                    if self.wants(&record) {
+                        self.style.print(&mut self.out, &self.lane, &record)?;
+                    }
+                    place = record.place();
+                    uncommitted += 1;
+                    if cursor.is_some() && uncommitted == COMMIT_EVERY {
+                        uncommitted = 0;
+                        self.flush(&mut cursor, place)?;
+                    }
                 }
-                Some(_) => {}
                 None if self.args.follow => {
-                    self.out.flush()?;
+                    place = reader.place();
+                    self.flush(&mut cursor, place)?;
                     self.tell_skipped(reader.skipped());
                     if !reader.wait(WAIT)? && terminal::hung_up(&io::stdout()) {
                         break;
                     }
                 }
-                None => break,
+                None => {
+                    place = reader.place();
+                    break;
+                }
             }
         }
-        self.out.flush()?;
+        self.flush(&mut cursor, place)?;
         self.tell_skipped(reader.skipped());
+        Ok(())
+    }
+
+    /// Hands over what was printed, and only then remembers it as done.
+    fn flush(&mut self, cursor: &mut Option<Cursor>, place: Place) -> Result<(), TailError> {
+        self.out.flush()?;
+        if let Some(cursor) = cursor {
+            cursor.commit(place)?;
+        }
         Ok(())
     }
 

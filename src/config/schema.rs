@@ -173,7 +173,7 @@ pub(super) const KEYS: &[Key] = &[
         "lane.retention.age",
         AGE,
         "168h",
-        "Segments older than this are removed. At least `lane.dedupe_window`, which the default follows.",
+        "Segments older than this are removed, once cursors have read them. At least `lane.dedupe_window`, which the default follows.",
     ),
     key(
         "lane.retention.size",

@@ -117,6 +117,12 @@ const SEGMENTS_CREATED: Name = Name("forebay_lane_segments_created", "Segments m
 /// `forebay_lane_segments_retired_total`
 const SEGMENTS_RETIRED: Name =
     Name("forebay_lane_segments_retired", "Segments that retention removed.", None);
+/// `forebay_lane_unread_dropped_total`
+const UNREAD_DROPPED: Name = Name(
+    "forebay_lane_unread_dropped",
+    "Records that retention removed although a cursor had not read them.",
+    None,
+);
 /// `forebay_lane_log_bytes`
 const LOG: Name = Name("forebay_lane_log", "Disk that the segments take.", Some(Unit::Bytes));
 /// `forebay_lane_disk_available_bytes`
@@ -335,6 +341,7 @@ fn lane_counts(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
     page.counters(&LANE_REFUSED, counts(|of| of.stats.full_refusals))?;
     page.counters(&SEGMENTS_CREATED, counts(|of| of.stats.segments_created))?;
     page.counters(&SEGMENTS_RETIRED, counts(|of| of.stats.segments_retired))?;
+    page.counters(&UNREAD_DROPPED, counts(|of| of.stats.unread_records))?;
     page.counters(&SYNCED, counts(|of| of.stats.synced_bytes))?;
     page.counters(&SYNC_FAILURES, counts(|of| of.stats.sync_failures))?;
     let took = |read: fn(&LaneReading) -> &Durations| {

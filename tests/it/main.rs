@@ -20,6 +20,7 @@ mod admin;
 mod batches;
 mod answers;
 mod config;
+mod cursors;
 mod demo;
 mod handshakes;
 mod kill;

@@ -34,6 +34,7 @@ pub(crate) const FOOTER_RECOVERED: u32 = 1;
 const SEGMENT_MAGIC: [u8; 8] = *b"FOREBAYS";
 const FOOTER_MAGIC: [u8; 8] = *b"FOREBAYF";
 pub(crate) const MARKS_MAGIC: [u8; 8] = *b"FOREBAYM";
+const CURSOR_MAGIC: [u8; 8] = *b"FOREBAYC";
 
 /// The header of a record.
 #[derive(Clone, Copy, Debug, Portable, CheckBytes)]
@@ -115,6 +116,34 @@ pub(crate) struct MarksPage {
     pub(crate) futex: u32_le,
     pub(crate) reserved: [u8; 28],
 }
+
+/// One of the two slots of a cursor's file.
+#[derive(Clone, Copy, Debug, Portable, CheckBytes)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub(crate) struct CursorSlot {
+    pub(crate) magic: [u8; 8],
+    pub(crate) version: u32_le,
+    pub(crate) own_bytes: u32_le,
+    pub(crate) crc: u32_le,
+    pub(crate) epoch: u32_le,
+    pub(crate) lane_id: [u8; 16],
+    pub(crate) count: u64_le,
+    pub(crate) offset: u64_le,
+    pub(crate) sequence: u64_le,
+    pub(crate) committed_ns: u64_le,
+    pub(crate) reserved: [u8; 56],
+}
+
+const _: () = {
+    assert!(size_of::<CursorSlot>() == 128 && align_of::<CursorSlot>() == 8);
+    assert!(offset_of!(CursorSlot, magic) == 0 && offset_of!(CursorSlot, version) == 8);
+    assert!(offset_of!(CursorSlot, own_bytes) == 12 && offset_of!(CursorSlot, crc) == 16);
+    assert!(offset_of!(CursorSlot, epoch) == 20 && offset_of!(CursorSlot, lane_id) == 24);
+    assert!(offset_of!(CursorSlot, count) == 40 && offset_of!(CursorSlot, offset) == 48);
+    assert!(offset_of!(CursorSlot, sequence) == 56);
+    assert!(offset_of!(CursorSlot, committed_ns) == 64 && offset_of!(CursorSlot, reserved) == 72);
+};
 
 const _: () = {
     assert!(size_of::<RecordHeader>() == 64 && align_of::<RecordHeader>() == 8);
@@ -268,6 +297,35 @@ impl SegmentHeader {
     }
 }
 
+impl CursorSlot {
+    /// The bytes of this slot with magic, version and checksum in place.
+    pub(crate) fn sealed_bytes(&self) -> [u8; 128] {
+        let mut bytes = [0; 128];
+        put(&mut bytes, offset_of!(Self, magic), CURSOR_MAGIC);
+        put(&mut bytes, offset_of!(Self, version), FORMAT_VERSION.to_le_bytes());
+        put(&mut bytes, offset_of!(Self, own_bytes), 128_u32.to_le_bytes());
+        put(&mut bytes, offset_of!(Self, epoch), self.epoch.to_native().to_le_bytes());
+        put(&mut bytes, offset_of!(Self, lane_id), self.lane_id);
+        put(&mut bytes, offset_of!(Self, count), self.count.to_native().to_le_bytes());
+        put(&mut bytes, offset_of!(Self, offset), self.offset.to_native().to_le_bytes());
+        put(&mut bytes, offset_of!(Self, sequence), self.sequence.to_native().to_le_bytes());
+        let committed_ns = self.committed_ns.to_native().to_le_bytes();
+        put(&mut bytes, offset_of!(Self, committed_ns), committed_ns);
+        let crc = crc32c::crc32c(&bytes);
+        put(&mut bytes, offset_of!(Self, crc), crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a slot of this version whose checksum holds.
+    pub(crate) fn read(bytes: [u8; 128]) -> Option<Self> {
+        let aligned = Aligned(bytes);
+        let slot = *access::<Self, Failure>(&aligned.0).ok()?;
+        let crc = crc_without(bytes, offset_of!(Self, crc), 0);
+        let known = slot.magic == CURSOR_MAGIC && slot.version == FORMAT_VERSION;
+        (known && slot.crc == crc).then_some(slot)
+    }
+}
+
 impl Footer {
     /// The bytes of this footer with its checksum in place.
     pub(crate) fn sealed_bytes(&self, seed: u32) -> [u8; 128] {
@@ -413,7 +471,22 @@ mod tests {
             MarksPage, magic, version, own_bytes, lane_id, epoch, claimed, published, durable,
             acked, first_base, last_base, writer_pid, futex, reserved
         );
+        let cursor = layout!(
+            CursorSlot,
+            magic,
+            version,
+            own_bytes,
+            crc,
+            epoch,
+            lane_id,
+            count,
+            offset,
+            sequence,
+            committed_ns,
+            reserved
+        );
         for (heading, rows, whole) in [
+            ("Cursor slot", cursor, 128),
             ("Record header", record, 64),
             ("Segment header", segment, 128),
             ("Footer", footer, 128),
@@ -426,7 +499,7 @@ mod tests {
 
     #[test]
     fn the_document_names_the_magics_the_bounds_and_the_tags() {
-        for magic in [SEGMENT_MAGIC, FOOTER_MAGIC, MARKS_MAGIC] {
+        for magic in [SEGMENT_MAGIC, FOOTER_MAGIC, MARKS_MAGIC, CURSOR_MAGIC] {
             assert!(DOCUMENT.contains(std::str::from_utf8(&magic).expect("ASCII")));
         }
         assert!(DOCUMENT.contains(&format!("from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}")));

@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 
 use crate::append::Appender;
 use crate::clock::Clock;
+use crate::cursor;
 use crate::format::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::keeper::{self, Keeper};
 use crate::marks;
@@ -191,6 +192,7 @@ impl Lane {
         }
         let mut plan = recover::plan(dir)?;
         plan.apply(dir)?;
+        cursor::make_dir(dir).map_err(OpenError::io(dir))?;
         plan.recovery.warnings.extend(volume.warning());
         let recovery = plan.recovery.clone();
         let recovered_end = plan.next_base;
@@ -226,6 +228,11 @@ impl Lane {
     /// What was counted since the lane was opened.
     pub fn stats(&self) -> LaneStats {
         self.shared.stats.read()
+    }
+
+    /// Records that retention removed although a cursor had not read them; cheap to ask.
+    pub fn unread_dropped(&self) -> u64 {
+        self.shared.stats.unread_records.read()
     }
 
     /// Tells `subscriber`, for the life of the lane, when [`Lane::acked`] moves or the lane

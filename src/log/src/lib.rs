@@ -59,6 +59,7 @@ mod volume;
 mod recover;
 mod lane;
 mod record;
+mod cursor;
 mod tail;
 mod inspect;
 mod roll;
@@ -71,6 +72,7 @@ mod golden;
 
 pub use append::{AppendError, Appended, Appender, NewRecord};
 pub use clock::Clock;
+pub use cursor::{CURSORS_MAX, Cursor, CursorError, CursorFacts, Place, cursors, remove_cursor};
 pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use inspect::{
     Finding, FooterFacts, HeaderFacts, SegmentFacts, SegmentState, Severity, Verified, segments,

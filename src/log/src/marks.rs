@@ -49,6 +49,15 @@ pub(crate) fn open_for_reading(dir: &Path) -> io::Result<Option<MarksMap>> {
     }
 }
 
+/// The id of a lane, if its marks hold.
+pub(crate) fn lane_id(dir: &Path) -> io::Result<Option<[u8; 16]>> {
+    match File::open(dir.join(MARKS_FILE)) {
+        Ok(file) => Ok(read_page(&file)?.map(|page| page.lane_id)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn read_page(file: &File) -> io::Result<Option<MarksPage>> {
     let mut bytes = [0; 128];
     if file.metadata()?.len() < PAGE_BYTES {

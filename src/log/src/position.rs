@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// Offsets grow over the whole life of a lane and are never used twice. The epoch grows with
 /// every start of the writer, so that a place remembered from before a loss of power is never
 /// mistaken for what was written there later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     epoch: u32,
     offset: u64,

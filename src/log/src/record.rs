@@ -1,5 +1,6 @@
 //! A record as a reader hands it out: its header checked, its sections borrowed from the mapping.
 
+use crate::cursor::Place;
 use crate::meta::Meta;
 use crate::position::{Key, Kind, Position};
 use crate::scan::Framed;
@@ -10,6 +11,7 @@ pub struct RecordRef<'a> {
     pub(crate) framed: Framed,
     pub(crate) kind: Kind,
     pub(crate) epoch: u32,
+    pub(crate) sequence: u64,
     pub(crate) meta: &'a [u8],
     pub(crate) body: &'a [u8],
 }
@@ -23,6 +25,11 @@ impl<'a> RecordRef<'a> {
     /// Where the next one starts at the earliest: read on from here after a restart.
     pub fn end(&self) -> Position {
         Position::new(self.epoch, self.framed.end)
+    }
+
+    /// The place behind the record, for a [`Cursor`](crate::Cursor) to commit.
+    pub fn place(&self) -> Place {
+        Place { position: self.end(), sequence: self.sequence }
     }
 
     /// What the record is.

@@ -121,6 +121,8 @@ pub(crate) struct Stats {
     pub(crate) segments: Count,
     pub(crate) segments_created: Count,
     pub(crate) segments_retired: Count,
+    pub(crate) unread_segments: Count,
+    pub(crate) unread_records: Count,
     pub(crate) bytes: Count,
     pub(crate) available_bytes: Count,
     pub(crate) full_refusals: Count,
@@ -147,6 +149,10 @@ pub struct LaneStats {
     pub segments_created: u64,
     /// Segments that retention removed.
     pub segments_retired: u64,
+    /// Segments that retention removed although a cursor had not read them.
+    pub unread_segments: u64,
+    /// Records in them.
+    pub unread_records: u64,
     /// Bytes of the disk that the segments take now.
     pub bytes: u64,
     /// Bytes that the file system had left when last asked.
@@ -167,6 +173,8 @@ impl Stats {
             segments: self.segments.read(),
             segments_created: self.segments_created.read(),
             segments_retired: self.segments_retired.read(),
+            unread_segments: self.unread_segments.read(),
+            unread_records: self.unread_records.read(),
             bytes: self.bytes.read(),
             available_bytes: self.available_bytes.read(),
             full_refusals: self.full_refusals.read(),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cursor;
 use crate::format::{KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
 use crate::lane::{LaneOptions, Retention, random};
 use crate::recover::{Plan, Sealed, Tally};
@@ -66,6 +67,27 @@ pub(crate) struct Store {
     retired: Option<Instant>,
     /// A purge waits until everything below this offset is in sealed segments.
     seal_asked: Option<u64>,
+}
+
+/// What cursors have not read yet: looked up once a round, and only if something is to go.
+#[derive(Debug, Default)]
+struct Unread {
+    looked: bool,
+    from: Option<u64>,
+}
+
+impl Unread {
+    fn look(&mut self, dir: &Path, lane_id: &[u8; 16]) {
+        if !self.looked {
+            self.looked = true;
+            self.from = cursor::slowest(dir, lane_id);
+        }
+    }
+
+    /// Whether a segment holds something that the slowest cursor has not read.
+    fn holds(&self, sealed: &Sealed) -> bool {
+        self.from.is_some_and(|from| from < sealed.footer.sealed_end.to_native())
+    }
 }
 
 impl Store {
@@ -345,11 +367,16 @@ impl Store {
         }
         self.retired = Some(now);
         let before = self.sealed.len();
-        while self.sealed.front().is_some_and(|oldest| self.may_go(oldest)) {
+        let mut unread = Unread::default();
+        while self.sealed.front().is_some_and(|oldest| self.may_go(oldest, &mut unread)) {
             let Some(oldest) = self.sealed.pop_front() else { break };
             if !self.unlink(&oldest) {
                 self.sealed.push_front(oldest);
                 break;
+            }
+            if unread.holds(&oldest) {
+                self.shared.stats.unread_segments.add(1);
+                self.shared.stats.unread_records.add(oldest.footer.records.to_native());
             }
         }
         let mut kept = VecDeque::with_capacity(self.sealed.len());
@@ -370,7 +397,7 @@ impl Store {
 
     /// Whether retention gives up the oldest segment. The newest of a lane stays in any case: it
     /// carries the epoch and the offsets over a restart.
-    fn may_go(&self, oldest: &Sealed) -> bool {
+    fn may_go(&self, oldest: &Sealed, unread: &mut Unread) -> bool {
         let live = self.shared.with_segments(<[Arc<Segment>]>::len);
         if self.sealed.len() + live < 2 {
             return false;
@@ -380,7 +407,13 @@ impl Store {
             let newest_ns = oldest.footer.last_ns.to_native();
             newest_ns.saturating_add(age_ns) < self.shared.clock.wall_ns()
         });
-        too_old || self.retention.bytes.is_some_and(|bytes| self.bytes() > bytes)
+        let too_much = self.retention.bytes.is_some_and(|bytes| self.bytes() > bytes);
+        if too_old || too_much {
+            unread.look(&self.dir, &self.lane_id);
+        }
+        // What a cursor has not read stays beyond its age, but not beyond the bound on size, and
+        // not at the price of refusing events.
+        too_much || (too_old && (self.low || !unread.holds(oldest)))
     }
 
     /// Removes a segment's name; false if that failed, to be tried again later.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::cursor::Place;
 use crate::lane::{AckLevel, Recovered};
 use crate::mapping::MarksMap;
 use crate::marks;
@@ -95,8 +96,10 @@ pub struct Reader {
     read_to: u64,
     /// Records that arrived before this are stepped over, up to the first that did not.
     since_ns: Option<u64>,
-    /// Sequence of the segment that was read before, to see what is missing.
-    sequence: Option<u64>,
+    /// Number of the segment that is read, or that should come next: to see what is missing.
+    next_sequence: Option<u64>,
+    /// Epoch of the segment that is read or was read last.
+    epoch: u32,
     skipped: Skipped,
     clock: Clock,
 }
@@ -121,10 +124,18 @@ impl Reader {
         }
         let marks = None;
         let (skipped, clock) = (Skipped::default(), Clock::System);
-        let (current, since_ns, sequence) = (None, None, None);
-        let (offset, read_to) = (0, 0);
-        let mut reader =
-            Self { dir, marks, current, offset, read_to, since_ns, sequence, skipped, clock };
+        let mut reader = Self {
+            dir,
+            marks,
+            current: None,
+            offset: 0,
+            read_to: 0,
+            since_ns: None,
+            next_sequence: None,
+            epoch: 0,
+            skipped,
+            clock,
+        };
         reader.find_marks()?;
         Ok(reader)
     }
@@ -148,7 +159,7 @@ impl Reader {
     pub fn seek(&mut self, from: From) -> Result<(), ReadError> {
         self.find_marks()?;
         self.current = None;
-        self.sequence = None;
+        self.next_sequence = None;
         self.since_ns = None;
         self.offset = match from {
             From::Earliest => 0,
@@ -167,6 +178,22 @@ impl Reader {
         Ok(())
     }
 
+    /// Moves to a place that a reader of this lane has told. If segments behind it are gone they
+    /// count as missed.
+    pub fn resume(&mut self, place: Place) -> Result<(), ReadError> {
+        self.seek(From::Position(place.position))?;
+        self.epoch = place.position.epoch();
+        let told = place != Place::default() && place.sequence != Place::UNKNOWN;
+        self.next_sequence = told.then_some(place.sequence);
+        Ok(())
+    }
+
+    /// The place of the reader: everything before it was handed out or stepped over.
+    pub fn place(&self) -> Place {
+        let position = Position::new(self.epoch, self.offset);
+        Place { position, sequence: self.next_sequence.unwrap_or(Place::UNKNOWN) }
+    }
+
     /// The next acknowledged record; nothing if there is none yet.
     #[expect(clippy::should_implement_trait, reason = "a record borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<RecordRef<'_>>, ReadError> {
@@ -178,8 +205,8 @@ impl Reader {
             };
             let Some(current) = self.current.as_ref() else { return Ok(None) };
             let (meta, body) = current.scanned.sections(&framed);
-            let epoch = current.scanned.identity.epoch;
-            return Ok(Some(RecordRef { framed, kind, epoch, meta, body }));
+            let Identity { epoch, sequence, .. } = current.scanned.identity;
+            return Ok(Some(RecordRef { framed, kind, epoch, sequence, meta, body }));
         }
     }
 
@@ -256,6 +283,8 @@ impl Reader {
                 Found::Nothing if limit == whole && current.ends_at(whole) => {
                     self.skipped.gaps += u64::from(self.offset < whole);
                     self.offset = scanned.extent().end();
+                    // One that stayed empty has left its number to the next, which is no less.
+                    self.next_sequence = Some(scanned.identity.sequence.saturating_add(1));
                     self.current = None;
                     continue;
                 }
@@ -332,9 +361,10 @@ impl Reader {
             if !self.open_to_readers(&mut entered)? {
                 return Ok(false);
             }
-            let missed = self.sequence.map_or(0, |last| identity.sequence.saturating_sub(last + 1));
+            let missed = self.next_sequence.map_or(0, |due| identity.sequence.saturating_sub(due));
             self.skipped.segments += missed;
-            self.sequence = Some(identity.sequence);
+            self.next_sequence = Some(identity.sequence);
+            self.epoch = identity.epoch;
             self.offset = self.offset.max(identity.extent.first());
             self.current = Some(entered);
             return Ok(true);

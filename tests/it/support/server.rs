@@ -73,6 +73,12 @@ impl Setup {
         self.receive(&format!("body_max = \"{body_max}\""))
     }
 
+    /// The lane's bound on size.
+    pub(crate) fn retention(mut self, size: &str) -> Self {
+        writeln!(self.lane, "retention = {{ size = \"{size}\" }}").unwrap();
+        self
+    }
+
     /// The secrets of the source `/std`, each with its name.
     pub(crate) fn secrets(mut self, secrets: &[(&'static str, &'static str)]) -> Self {
         self.secrets = secrets.to_vec();

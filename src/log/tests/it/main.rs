@@ -5,6 +5,7 @@ mod lane;
 mod threads;
 mod damage;
 mod model;
+mod cursor;
 mod inspect;
 mod purge;
 mod repair;
