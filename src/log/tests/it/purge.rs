@@ -55,6 +55,9 @@ fn append_all(lane: &Lane) {
 fn with_marker(dir: &Path) -> Vec<String> {
     let files = fs::read_dir(dir).expect("a lane").map(|entry| entry.expect("an entry").path());
     let holds = |path: &std::path::PathBuf| {
+        if path.is_dir() {
+            return false;
+        }
         let bytes = fs::read(path).expect("readable");
         bytes.windows(MARKER.len()).any(|window| window == MARKER)
     };

@@ -95,11 +95,15 @@ pub(crate) fn drain(reader: &mut Reader) -> Vec<u64> {
     numbers
 }
 
-/// A copy of a lane's directory as it is on disk right now, as after a kill of the writer.
+/// A copy of the files of a lane's directory, folders left out, as they are
+/// on disk right now, as after a kill of the writer.
 pub(crate) fn copy_of(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a directory");
     for entry in std::fs::read_dir(dir).expect("a lane") {
         let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            continue;
+        }
         let name = path.file_name().expect("a name");
         match std::fs::copy(&path, copy.path().join(name)) {
             Ok(_) => {}
