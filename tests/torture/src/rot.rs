@@ -109,6 +109,9 @@ impl Sound {
     fn list(&mut self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                continue;
+            }
             let name = entry.file_name().to_string_lossy().into_owned();
             self.files.push((name, entry.metadata()?.len()));
         }
