@@ -240,8 +240,8 @@ fn files_are_for_the_owner_and_the_group_only() {
     for entry in std::fs::read_dir(&lane_dir).expect("a lane") {
         let path = entry.expect("an entry").path();
         // Consumers of the group write their cursors, and nothing else.
-        let more = if path.is_dir() { 0o007 } else { 0o137 };
-        assert_eq!(mode(&path) & more, 0, "{}", path.display());
+        let barred = if path.is_dir() { 0o007 } else { 0o137 };
+        assert_eq!(mode(&path) & barred, 0, "{}", path.display());
     }
 }
 
