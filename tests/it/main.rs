@@ -27,6 +27,7 @@ mod kill;
 mod layers;
 mod line;
 mod purge;
+mod python;
 mod refused;
 mod reload;
 mod sdk;

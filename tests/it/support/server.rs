@@ -314,6 +314,11 @@ impl Server {
         rows
     }
 
+    /// The id of the newest event.
+    pub(crate) fn newest_id(&self) -> String {
+        self.events().last().expect("an event").id().to_owned()
+    }
+
     /// The events of the log, without later deliveries.
     pub(crate) fn events(&self) -> Vec<Row> {
         log::rows(&self.tail(&["--json", "--from", "earliest"]))
