@@ -11,6 +11,7 @@ mod demo;
 mod keys;
 mod outgoing;
 mod providers;
+mod doctor;
 mod place;
 mod purge;
 mod row;
@@ -67,6 +68,8 @@ enum Verb {
     Verify(verify::VerifyArgs),
     /// Print a valid request of a provider, as curl or raw HTTP
     Sign(sign::SignArgs),
+    /// Try what forebay needs of this machine
+    Doctor(doctor::DoctorArgs),
     /// Start a receiver on an embedded configuration and send it a short signed burst
     Demo(demo::DemoArgs),
 }
@@ -84,6 +87,7 @@ pub fn run() -> ExitCode {
         Verb::Purge(args) => purge::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Sign(args) => sign::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),
     }
 }

@@ -76,9 +76,9 @@ impl Follower {
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, rows) = channel();
         std::thread::spawn(move || {
-            for line in output.lines() {
-                let Ok(line) = line else { return };
-                if sender.send(seen_by_python(&line)).is_err() {
+            for row in output.lines() {
+                let Ok(row) = row else { return };
+                if sender.send(seen_by_python(&row)).is_err() {
                     return;
                 }
             }
@@ -130,7 +130,7 @@ fn a_reader_in_another_language_follows_and_sees_what_tail_sees(driver: Driver) 
     // A later delivery, and enough for retention to begin.
     send(&server, 599, 600);
     send(&server, 600, 2600);
-    let last = server.newest_id();
+    let newest = server.newest_id();
     let same = |what: &str| {
         let (by_python, skipped) = read_all(&lane);
         let by_tail: Vec<Seen> = server.rows().iter().map(seen_by_tail).collect();
@@ -141,7 +141,7 @@ fn a_reader_in_another_language_follows_and_sees_what_tail_sees(driver: Driver) 
     let skipped = same("after retention");
     assert_eq!(skipped["damaged"], 0);
     assert_ne!(follower.rows.try_iter().count(), 0, "the follower goes on");
-    let purged = forebay(&["purge", "--event", &last, "--dir"]).arg(server.data()).output();
+    let purged = forebay(&["purge", "--event", &newest, "--dir"]).arg(server.data()).output();
     assert!(purged.unwrap().status.success());
     assert_eq!(same("after a purge")["purged"], 1);
 

@@ -64,6 +64,7 @@ mod tail;
 mod inspect;
 mod roll;
 mod purge;
+mod probe;
 mod restore;
 mod repair;
 
@@ -82,6 +83,7 @@ pub use lane::{AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention};
 pub use mapping::FileMap;
 pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag};
 pub use position::{Key, Kind, ParsePositionError, Position};
+pub use probe::{SAMPLES_MAX, Trial, VolumeFacts, probe};
 pub use purge::{Candidate, Erased, PurgeError, Purger};
 pub use record::RecordRef;
 pub use recover::Recovery;

@@ -44,6 +44,18 @@ impl Volume {
         }
     }
 
+    /// The name of the file system, or the number of its type.
+    pub(crate) fn name(self) -> String {
+        match self.kind {
+            BTRFS => "btrfs".to_owned(),
+            EXT4 => "ext4".to_owned(),
+            XFS => "xfs".to_owned(),
+            TMPFS => "tmpfs".to_owned(),
+            RAMFS => "ramfs".to_owned(),
+            kind => format!("file system type {kind:#x}"),
+        }
+    }
+
     /// What an operator should know about the file system.
     pub(crate) fn warning(self) -> Option<String> {
         let known = [BTRFS, EXT4, XFS, TMPFS, RAMFS].contains(&self.kind);
