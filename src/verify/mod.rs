@@ -119,6 +119,8 @@ enum Proof<'h> {
     Done(SecretIndex),
 }
 
+const _: () = assert!(size_of::<Claim<'_>>() <= 160, "every request moves one about");
+
 /// Over which bytes a digest for the event key is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DigestOf {
