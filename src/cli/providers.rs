@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::terminal;
 use crate::config::{duration_text, nearest};
-use crate::verify::{self, Answers, Delivery, Family, Profile};
+use crate::verify::{self, Answers, Delivery, Family, Format, Profile};
 
 /// What `providers` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -187,9 +187,21 @@ fn snippet(profile: &Profile) -> String {
     let name = &profile.name;
     let variable = name.to_ascii_uppercase().replace('-', "_");
     let key_id = if profile.scheme.names_keys() { ", key_id = \"...\"" } else { "" };
+    let signed = &profile.scheme.signed;
+    let mut more = String::new();
+    let url_sha256 = profile.scheme.jwt.as_ref().and_then(|jwt| jwt.url_sha256.as_ref());
+    if url_sha256.is_some() || signed.iter().any(|part| part.starts_with("url")) {
+        more.push_str("public_url = \"https://...\"\n");
+    }
+    let params = signed.iter().filter_map(|part| part.strip_prefix("param:"));
+    let topic = (profile.scheme.format == Format::Sns).then_some("topic_arn");
+    for param in params.chain(topic) {
+        // Writing to a String cannot fail.
+        _ = writeln!(more, "params.{param} = \"...\"");
+    }
     let secret = if profile.family() == Family::PublicKey { "PUBLIC_KEY" } else { "SECRET" };
     format!(
-        "[[source]]\nname = \"{name}\"\npath = \"/{name}\"\npreset = \"{name}\"\n\
+        "[[source]]\nname = \"{name}\"\npath = \"/{name}\"\npreset = \"{name}\"\n{more}\
          secrets = [{{ name = \"main\", env = \"{variable}_{secret}\"{key_id} }}]\n"
     )
 }
@@ -232,6 +244,7 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identify::RuleText;
 
     #[test]
     fn every_preset_is_listed_and_told_in_full() {
@@ -261,6 +274,63 @@ mod tests {
             assert!(profile.references.iter().all(|url| url.starts_with("https://")), "{name}");
             assert!(profile.notes.answer.is_some() && profile.notes.retry.is_some(), "{name}");
         }
+    }
+
+    const GUIDE: &str = include_str!("../verify/presets/README.md");
+
+    /// The row of a sender in the guide.
+    fn row(profile: &Profile) -> String {
+        let Profile { name, title, scheme, identity, delivery, answers, .. } = profile;
+        let mark = if profile.unconfirmed.is_some() { ", unconfirmed" } else { "" };
+        let place = match (&*scheme.header, &scheme.query, profile.family()) {
+            ("", Some(query), _) => format!("parameter `{query}`"),
+            ("", None, Family::Basic) => "`Authorization`".to_owned(),
+            ("", None, _) => "in the body".to_owned(),
+            (header, ..) => format!("`{header}`"),
+        };
+        let key = match identity.event_key.as_ref().or(identity.event_id.as_ref()) {
+            None => "digest".to_owned(),
+            Some(RuleText::One(rule)) => short(rule),
+            Some(RuleText::Joined(rules)) => {
+                rules.iter().map(|rule| short(rule)).collect::<Vec<_>>().join(" + ")
+            }
+        };
+        let horizon = delivery.horizon.map_or_else(|| "-".to_owned(), duration_text);
+        let (family, success) = (profile.family(), answers.success_status.as_u16());
+        format!("| {title}{mark} | `{name}` | {family} | {place} | {key} | {horizon} | {success} |")
+    }
+
+    /// The first place of a rule, without what kind of place it is.
+    fn short(rule: &str) -> String {
+        let first = rule.split('|').next().unwrap_or(rule).trim();
+        first.split_once(':').map_or(first, |(_, place)| place).to_owned()
+    }
+
+    #[test]
+    fn the_guide_lists_every_sender_as_it_is() {
+        let head = "| Sender | Preset | Family | Proof | Key | Tries for | Success |\n\
+                    |---|---|---|---|---|---|---|\n";
+        let rows: Vec<String> = verify::presets().map(row).collect();
+        let table = format!("{head}{}\n", rows.join("\n"));
+        let (_, rest) = GUIDE.split_once("data files -->\n\n").expect("the table begins");
+        let (found, _) = rest.split_once("\n<!-- end -->").expect("the table ends");
+        assert_eq!(found, table, "the table should be:\n{table}");
+    }
+
+    #[test]
+    fn the_sources_of_the_guide_are_good() {
+        let blocks = GUIDE.split("```toml\n").skip(1).filter_map(|text| text.split("```").next());
+        let mut count = 0;
+        for block in blocks {
+            let source: toml::Table = toml::from_str(block).expect(block);
+            let source = source["source"][0].as_table().expect("a source");
+            let name = source["preset"].as_str().expect("a preset");
+            let profile = verify::preset(name).expect(name);
+            let secret = source["secrets"][0].as_table().expect("a secret");
+            assert_eq!(secret.contains_key("key_id"), profile.scheme.names_keys(), "{name}");
+            count += 1;
+        }
+        assert_eq!(count, 6, "one for each family");
     }
 
     #[test]
