@@ -117,6 +117,9 @@ impl Writer {
                 meta.field(tag, value.as_bytes())?;
             }
         }
+        if identified.suspect_replay() {
+            meta.field(Tag::SuspectReplay, b"")?;
+        }
         meta.field(Tag::Secret, verified.secret_name().as_bytes())?;
         meta.field(Tag::Method, head.method.as_str().as_bytes())?;
         meta.field(Tag::Target, source.shown_target(&head.uri).as_bytes())?;

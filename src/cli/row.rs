@@ -70,6 +70,9 @@ struct Row<'r> {
     /// Of a delivery: where the event is.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_position: Option<Cow<'r, str>>,
+    /// Signed bytes that came before under another id, which is not signed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    suspect_replay: bool,
     headers: Vec<(Cow<'r, str>, Value<'r>)>,
     #[serde(flatten)]
     body: Body<'r>,
@@ -116,6 +119,7 @@ impl<'r> Row<'r> {
             peer: text(Tag::Peer),
             trace_id: text(Tag::TraceId),
             event_position: text(Tag::EventPosition),
+            suspect_replay: meta.get(Tag::SuspectReplay).is_some(),
             headers: meta
                 .headers()
                 .map(|(name, value)| (String::from_utf8_lossy(name), Value::new(value)))

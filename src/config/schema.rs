@@ -320,6 +320,12 @@ pub(super) const KEYS: &[Key] = &[
     key("source.event_id", Form::Rule, "", "Rule for the event's id. Default: the preset's."),
     key("source.event_type", Form::Rule, "", "Rule for the event's type. Default: the preset's."),
     key("source.event_time", Form::Rule, "", "Rule for the event's time. Default: the preset's."),
+    key(
+        "source.on_replay",
+        Form::Choice(&["keep", "drop"]),
+        "keep",
+        "Signed bytes that come again under another id, which is not signed: `keep` them, marked, or `drop` them.",
+    ),
     key("source.content_types", Form::Texts, "", "Media types taken. Default: the preset's."),
     key(
         "source.tolerance",

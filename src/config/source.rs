@@ -62,6 +62,8 @@ pub struct Source {
     pub content_types: Vec<String>,
     /// The preset; none where the scheme is written out.
     pub preset: Option<&'static Profile>,
+    /// What was signed before under another id, which is not signed, is not kept again.
+    pub drops_replays: bool,
     /// The largest body.
     pub body_bytes_max: u64,
     /// What may be told about its secrets.
@@ -269,6 +271,7 @@ fn read(section: &Section<'_>, around: Around<'_, '_>) -> Option<Source> {
         identity_spec,
         content_types,
         preset: recipe.preset,
+        drops_replays: section.choice("on_replay")? == "drop",
         body_bytes_max: body_bytes_max?,
         secrets,
         tolerance: effective,

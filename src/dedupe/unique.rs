@@ -25,6 +25,8 @@ pub struct Unique<'v> {
     identified: Identified<'v>,
     key: Key,
     reservation: Reservation,
+    /// The key of its signed bytes, where its id is not among them.
+    signed: Option<Reservation>,
 }
 
 /// A delivery of a known event.
@@ -41,24 +43,45 @@ pub struct Duplicate<'v> {
 impl<'v> Delivery<'v> {
     /// Looks the event up and reserves its key if it is new.
     pub fn dedupe(
-        identified: Identified<'v>,
+        mut identified: Identified<'v>,
         table: &Table,
         fingerprinter: &Fingerprinter,
         steady: Steady,
     ) -> Result<Self, Reject> {
         let admitted = identified.verified().admitted();
-        let key = {
-            let source = &admitted.source().name;
-            fingerprinter.fingerprint(source, identified.tenant(), identified.key()?.parts())
+        let source = admitted.source();
+        let at = steady.at(admitted.received().started);
+        let (key, signed) = {
+            let key = identified.key()?;
+            // Of a tenant that may not be signed this key knows nothing.
+            let signed = identified.signed_key(&key);
+            let signed =
+                signed.map(|key| fingerprinter.fingerprint(&source.name, None, key.parts()));
+            let own = fingerprinter.fingerprint(&source.name, identified.tenant(), key.parts());
+            (own, signed)
         };
-        match table.reserve(key, steady.at(admitted.received().started)) {
-            Outcome::Reserved(reservation) => {
-                Ok(Self::Unique(Unique { identified, key, reservation }))
+        let reservation = match table.reserve(key, at) {
+            Outcome::Reserved(reservation) => reservation,
+            Outcome::Seen { end } => {
+                return Ok(Self::Duplicate(Duplicate { identified, key, end }));
             }
-            Outcome::Seen { end } => Ok(Self::Duplicate(Duplicate { identified, key, end })),
-            Outcome::Pending => Ok(Self::Pending),
-            Outcome::Full => Err(Reject::DedupeFull),
-        }
+            Outcome::Pending => return Ok(Self::Pending),
+            Outcome::Full => return Err(Reject::DedupeFull),
+        };
+        let signed = match signed.map(|key| table.reserve(key, at)) {
+            Some(Outcome::Reserved(signed)) => Some(signed),
+            Some(Outcome::Seen { end }) => {
+                identified.suspect();
+                if source.drops_replays {
+                    return Ok(Self::Duplicate(Duplicate { identified, key, end }));
+                }
+                None
+            }
+            Some(Outcome::Pending) => return Ok(Self::Pending),
+            // The event itself found room, and this one only watches over it.
+            Some(Outcome::Full) | None => None,
+        };
+        Ok(Self::Unique(Unique { identified, key, reservation, signed }))
     }
 }
 
@@ -76,5 +99,8 @@ impl<'v> Unique<'v> {
     /// The event is in the log up to `end`: from now on it is known.
     pub fn appended(self, end: u64) {
         self.reservation.appended(end);
+        if let Some(signed) = self.signed {
+            signed.appended(end);
+        }
     }
 }

@@ -14,6 +14,7 @@ pub struct Identified<'v> {
     verified: Verified<'v>,
     identity: Identity<'v>,
     item: Option<(Range<usize>, Rc<Digests>)>,
+    suspect_replay: bool,
 }
 
 /// The digests of a batch's request, each made once: every item's key may need them.
@@ -31,13 +32,12 @@ impl<'v> Identified<'v> {
         let items = rules.items(admitted.headers(), admitted.body());
         let single = items.is_none().then(|| {
             let identity = rules.extract(admitted.headers(), admitted.body());
-            Self { verified, identity, item: None }
+            Self { verified, identity, item: None, suspect_replay: false }
         });
         let digests = Rc::<Digests>::default();
-        let item = move |Item { bytes, identity }| Self {
-            verified,
-            identity,
-            item: Some((bytes, Rc::clone(&digests))),
+        let item = move |Item { bytes, identity }| {
+            let item = Some((bytes, Rc::clone(&digests)));
+            Self { verified, identity, item, suspect_replay: false }
         };
         single.into_iter().chain(items.into_iter().flatten().map(item))
     }
@@ -73,6 +73,22 @@ impl<'v> Identified<'v> {
             known.set(Some(digest));
             Ok(digest)
         })
+    }
+
+    /// The key of the signed bytes alone, of an event whose id is not among them: `key` is its
+    /// own.
+    pub fn signed_key<'k>(&self, key: &EventKey<'k>) -> Option<EventKey<'k>> {
+        self.identity.unsigned.then(|| key.without_id())
+    }
+
+    /// Its signed bytes came before under another id.
+    pub fn suspect_replay(&self) -> bool {
+        self.suspect_replay
+    }
+
+    /// Marks it so.
+    pub(crate) fn suspect(&mut self) {
+        self.suspect_replay = true;
     }
 
     fn digest(&self, over: DigestOf) -> Result<[u8; 32], Reject> {

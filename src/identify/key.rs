@@ -18,8 +18,11 @@ pub enum KeyKind {
     Signed = 3,
 }
 
+/// The kind of the key that is made of signed bytes alone, beside an event's own.
+const SIGNED_ALONE: u8 = 4;
+
 /// The parts of an event key, before they are hashed with their source and tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventKey<'i> {
     kind: [u8; 1],
     id: &'i str,
@@ -60,6 +63,11 @@ impl Identity<'_> {
 }
 
 impl EventKey<'_> {
+    /// The key of the signed bytes alone, where the id that goes with them is not signed.
+    pub(super) fn without_id(&self) -> Self {
+        Self { kind: [SIGNED_ALONE], id: "", ends: &[], ..*self }
+    }
+
     /// What to hash, in order, each with its length before it.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;

@@ -93,6 +93,8 @@ pub struct Identity<'r> {
     /// What tells events apart, if that is not the id.
     event_key: Option<Cow<'r, str>>,
     kind: KeyKind,
+    /// Whether anyone could change that on the way without harm to the signature.
+    unsigned: bool,
     /// Which item of a batch it is of.
     item: Option<u32>,
     /// Where the parts of a joined key end.
@@ -169,6 +171,7 @@ impl Rules {
         };
         Identity {
             kind,
+            unsigned: named.is_some_and(|named| !named.signed),
             item,
             ends: named.map_or_else(Default::default, |named| named.ends),
             event_key: event_key.map(|key| key.text),

@@ -30,6 +30,7 @@ mod purge;
 mod python;
 mod refused;
 mod reload;
+mod replay;
 mod sdk;
 mod secrets;
 mod shutdown;

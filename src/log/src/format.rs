@@ -507,6 +507,7 @@ mod tests {
         for (tag, meaning) in [
             (Tag::Source, "source"),
             (Tag::EventPosition, "in a delivery: position of the event"),
+            (Tag::SuspectReplay, "signed bytes that came before under another id"),
             (Tag::Reason, "in a quarantined request: why it was refused"),
             (Tag::Quarantined, "in an event out of quarantine: its position"),
             (Tag::FirstReceived, "in an event out of quarantine: when it first arrived"),

@@ -32,6 +32,9 @@ pub enum Tag {
     TraceId = 11,
     /// In a delivery: the position of the event.
     EventPosition = 12,
+    /// Of a request whose id is not signed and whose signed bytes came before under another id:
+    /// an attacker may have sent a captured one again. The value is empty.
+    SuspectReplay = 13,
     /// In a quarantined request: why it was refused.
     Reason = 16,
     /// In an event out of quarantine: its position there.

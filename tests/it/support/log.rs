@@ -21,6 +21,8 @@ pub(crate) struct Row {
     pub(crate) tenant: Option<String>,
     pub(crate) secret: Option<String>,
     #[serde(default)]
+    pub(crate) suspect_replay: bool,
+    #[serde(default)]
     pub(crate) headers: serde_json::Value,
     body: Option<String>,
     body_base64: Option<String>,
