@@ -207,8 +207,32 @@ mod tests {
             let mut words = vec!["--http", "--provider", name, "--secret-file", key_file];
             words.extend(["--event-id", "evt_7", "--event-type", "a.b"]);
             words.extend(["--url", "https://h.example/p?q=1", "--param", "webhook_id=WH-1"]);
-            if profile.scheme.jwt.as_ref().is_some_and(|jwt| jwt.key_id.is_some()) {
-                words.extend(["--key-id", "APIx"]);
+            words.extend(["--param", "topic_arn=T"]);
+            if let Some(id) = crate::verify::tests::example_key_id(profile) {
+                words.extend(["--key-id", id]);
+            }
+            // What stands in the body is signed there, so the body must be one of the sender's.
+            let body = match name.as_str() {
+                "aws-sns" => {
+                    r#"{"Type":"Notification","MessageId":"evt_7","TopicArn":"T","Message":"m",
+                        "Timestamp":"2026-01-01T00:00:00.000Z"}"#
+                }
+                "adyen" => {
+                    r#"{"notificationItems":[{"NotificationRequestItem":{"pspReference":"evt_7",
+                        "eventCode":"AUTHORISATION","success":"true","additionalData":{}}}]}"#
+                }
+                "mailgun" => {
+                    r#"{"signature":{"timestamp":"1","token":"t"},"event-data":{"id":"evt_7"}}"#
+                }
+                _ => "",
+            };
+            let body_file = folder.path().join("body");
+            if name == "vonage-sms" {
+                // Everything stands in the query.
+                words.extend(["--body", ""]);
+            } else if !body.is_empty() {
+                std::fs::write(&body_file, body).expect("written");
+                words.extend(["--body-file", body_file.to_str().expect("a path")]);
             }
             let args = args(&words);
             let request = request(&args).unwrap_or_else(|error| panic!("{name}: {error}"));

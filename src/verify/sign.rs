@@ -142,7 +142,9 @@ impl Signer {
         for (name, text) in given.iter().filter_map(|(names, text)| Some((names.first()?, text))) {
             headers.push((name.clone(), value(name, text)?));
         }
-        if let Some(content_type) = &self.content_type {
+        // Of parameters the query is signed, and then no body is a form.
+        let in_query = matches!(self.scheme, Scheme::Params(_));
+        if let Some(content_type) = self.content_type.as_ref().filter(|_| !in_query) {
             headers.push((http::header::CONTENT_TYPE, content_type.clone()));
         }
         let (target, body) = (input.target.to_owned(), input.body.to_vec());
