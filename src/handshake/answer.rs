@@ -18,7 +18,7 @@ use crate::limits::{CHALLENGE_BYTES_MAX, MAC_TOKEN_BYTES_MAX};
 use crate::receive::Answer;
 use crate::reject::Reject;
 use crate::verify::json::{Paths, Values};
-use crate::verify::{SchemeSpec, SignatureEncoding, SpecError};
+use crate::verify::{SchemeSpec, SignatureEncoding, SpecError, sns};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -150,10 +150,9 @@ impl Reply {
                 origin.and_then(|origin| HeaderValue::from_str(&origin).ok()).map(allow_origin)
             }
             Self::Confirm { url } => {
-                if !asked.text(url).is_some_and(|url| is_sns_address(&url)) {
-                    return Err(Reject::HandshakeRefused);
-                }
-                None
+                let address = asked.text(url);
+                let at_sns = address.is_some_and(|url| sns::path_at_sns(&url).is_some());
+                return if at_sns { Ok(None) } else { Err(Reject::HandshakeRefused) };
             }
         })
     }
@@ -228,30 +227,19 @@ fn separates(scheme: &SchemeSpec) -> bool {
     literals.flat_map(str::bytes).any(|byte| !is_token_byte(byte))
 }
 
-/// `https://sns.REGION.amazonaws.com/...`, or of the regions in China; nothing between scheme and
-/// host, no port, no other host.
-fn is_sns_address(url: &str) -> bool {
-    let region = |name: &str| {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !name.is_empty() && name.bytes().all(plain)
-    };
-    let host = url.strip_prefix("https://").and_then(|rest| rest.split_once('/'));
-    let name = host.and_then(|(host, _)| host.strip_prefix("sns."));
-    name.is_some_and(|name| {
-        let suffixes = [".amazonaws.com", ".amazonaws.com.cn"];
-        suffixes.iter().any(|suffix| name.strip_suffix(suffix).is_some_and(region))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at_sns(url: &str) -> bool {
+        sns::path_at_sns(url).is_some()
+    }
 
     #[test]
     fn only_the_hosts_of_sns_are_sns() {
         let path = "/?Action=ConfirmSubscription&Token=t";
         for host in ["sns.us-east-1.amazonaws.com", "sns.cn-north-1.amazonaws.com.cn"] {
-            assert!(is_sns_address(&format!("https://{host}{path}")), "{host}");
+            assert!(at_sns(&format!("https://{host}{path}")), "{host}");
         }
         for url in [
             "http://sns.us-east-1.amazonaws.com/",
@@ -272,7 +260,7 @@ mod tests {
             "https:///sns.us-east-1.amazonaws.com/",
             "",
         ] {
-            assert!(!is_sns_address(url), "{url}");
+            assert!(!at_sns(url), "{url}");
         }
     }
 

@@ -30,7 +30,7 @@ mod token;
 mod keys;
 mod compose;
 mod fields;
-mod sns;
+pub(crate) mod sns;
 mod params;
 mod live;
 mod compile;

@@ -178,17 +178,21 @@ impl Sns {
 
 /// `https://sns.REGION.amazonaws.com/NAME.pem`, also of China, and nothing that only looks so.
 pub(super) fn is_cert_url(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("https://sns.") else { return false };
-    let Some((host, path)) = rest.split_once('/') else { return false };
-    let host = host.strip_suffix(".cn").unwrap_or(host);
-    let Some(region) = host.strip_suffix(".amazonaws.com") else { return false };
-    let plain = |text: &str, more: &[u8]| {
-        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
-    };
-    region.len() >= 3
-        && plain(region, b"-")
-        && plain(path, b"-_.")
-        && path.strip_suffix(".pem").is_some_and(|name| !name.is_empty())
+    path_at_sns(url).is_some_and(|path| {
+        plain(path, b"-_.") && path.strip_suffix(".pem").is_some_and(|name| !name.is_empty())
+    })
+}
+
+/// What stands behind `https://sns.REGION.amazonaws.com/`, or the same of the regions in China;
+/// none for any other host, for a port, and for anything between scheme and host.
+pub(crate) fn path_at_sns(url: &str) -> Option<&str> {
+    let (host, path) = url.strip_prefix("https://sns.")?.split_once('/')?;
+    let region = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com")?;
+    (region.len() >= 3 && plain(region, b"-")).then_some(path)
+}
+
+fn plain(text: &str, more: &[u8]) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
 }
 
 #[cfg(test)]
