@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -89,6 +90,10 @@ fn good_json(path: &Path, config: &Config) -> Value {
             "idle_timeout": duration_text(receive.idle_timeout),
             "write_timeout": duration_text(receive.write_timeout),
             "drain_timeout": duration_text(receive.drain_timeout),
+            "trusted_proxies": networks(&receive.proxies.trusted),
+            "proxy_header": receive.proxies.kind.as_str(),
+            "connections_per_address": receive.connections_per_address,
+            "failures_per_address": receive.failures_per_address,
         },
         "admin": { "listen": config.admin.listen },
         "quarantine": {
@@ -130,10 +135,19 @@ fn source_json(config: &Config, source: &Source) -> Value {
         ),
         "content_types": source.content_types,
         "body_max": size_text(source.body_bytes_max),
+        "allow_from": networks(&source.gate.allow_from),
+        "client_certificate": source.gate.certificate.as_ref().map(|certificate| {
+            json!({ "header": certificate.header.as_str(), "values": certificate.values })
+        }),
+        "expect": source.expected.places(),
         "handshakes": source.handshakes.names().collect::<Vec<_>>(),
         "tolerance": source.tolerance.map(duration_text),
         "secrets": source.secrets.iter().map(secret_json).collect::<Vec<_>>(),
     })
+}
+
+fn networks(networks: &[IpNet]) -> Vec<String> {
+    networks.iter().map(ToString::to_string).collect()
 }
 
 fn rule_json(rule: &RuleText) -> Value {
@@ -186,6 +200,10 @@ fn good_text(path: &Path, config: &Config) -> String {
             duration_text(receive.drain_timeout),
         ),
     );
+    if !receive.proxies.trusted.is_empty() {
+        let (trusted, how) = (networks(&receive.proxies.trusted), receive.proxies.kind.as_str());
+        text.fact("proxies", &format!("{}, by {how}", trusted.join(", ")));
+    }
     text.fact("admin", &format!("http://{}", config.admin.listen));
     let quarantine = match config.quarantine.bytes {
         0 => "none".to_owned(),
@@ -262,6 +280,17 @@ fn source_text(text: &mut Facts, config: &Config, source: &Source) {
         }
     }
     let handshakes: Vec<&str> = source.handshakes.names().collect();
+    if !source.gate.allow_from.is_empty() {
+        text.fact("allow_from", &networks(&source.gate.allow_from).join(", "));
+    }
+    if let Some(certificate) = &source.gate.certificate {
+        let values = certificate.values.join(" or ");
+        text.fact("certificate", &format!("{values}, told in {}", certificate.header));
+    }
+    let expected = source.expected.places();
+    if !expected.is_empty() {
+        text.fact("expect", &expected.join(", "));
+    }
     if !handshakes.is_empty() {
         text.fact("handshakes", &handshakes.join(", "));
     }

@@ -29,22 +29,29 @@ pub struct Expected {
     places: Vec<(Place, Vec<String>)>,
     paths: Paths,
     wanted: u32,
+    told: Vec<String>,
 }
 
 impl Expected {
     /// Compiles the places `header:NAME`, `query:NAME` and `json:PATH`.
     pub fn new(spec: &BTreeMap<String, OneOf>) -> Result<Self, SpecError> {
         let mut expected = Self::default();
-        for (place, values) in spec {
+        for (at, values) in spec {
             let values = match values {
                 OneOf::One(value) => vec![value.clone()],
                 OneOf::Many(values) => values.clone(),
             };
-            let place = Place::new(place, &mut expected.paths)?;
+            let place = Place::new(at, &mut expected.paths)?;
+            expected.told.push(format!("{at} is {}", values.join(" or ")));
             expected.wanted |= place.slot().map_or(0, crate::verify::json::Slot::bit);
             expected.places.push((place, values));
         }
         Ok(expected)
+    }
+
+    /// Each place with its values, for people.
+    pub fn places(&self) -> &[String] {
+        &self.told
     }
 
     /// Whether all of it stands in a request. A header counts only for what it is: of many

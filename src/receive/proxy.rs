@@ -33,6 +33,16 @@ pub enum ProxyKind {
     ProxyProtocol,
 }
 
+impl ProxyKind {
+    /// As the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ForwardedFor => "x-forwarded-for",
+            Self::ProxyProtocol => "proxy-protocol",
+        }
+    }
+}
+
 /// The proxies whose word is taken.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
