@@ -123,7 +123,7 @@ impl Line {
         let seat = &self.seats[source.lane];
         let admitted = match Admitted::admit(received, &mut body, source, &self.budget).await {
             Ok(Admission::Request(admitted)) => admitted,
-            Ok(Admission::Handshake(answer)) => return Ok(Ended::Handshake(answer)),
+            Ok(Admission::Handshake(answer)) => return Ok(Ended::Handshake(Box::new(answer))),
             Err(reject) => {
                 if let Some(quarantine) = &self.quarantine {
                     let refused = Refused { reject, received, source };
@@ -171,7 +171,7 @@ impl Line {
         let verified = Verified::verify(admitted)?;
         route.matched(verified.secret(), self.receiver, admitted.received().received_ns);
         if let Some(answer) = admitted.source().handshakes.signed(&verified)? {
-            return Ok(Kept::Handshake(answer));
+            return Ok(Kept::Handshake(Box::new(answer)));
         }
         admitted.within_budget()?;
         admitted.source().expected.check(&verified)?;
@@ -262,7 +262,7 @@ impl Line {
                 Ok(Ended::Handshake(answer)) => {
                     counters.count(self.receiver, Outcome::Handshake);
                     received.connection.writing(false);
-                    answer
+                    *answer
                 }
                 Err(reject) => {
                     if let Some(failures) = &self.failures {
@@ -305,8 +305,8 @@ impl Line {
 enum Ended {
     /// Its event is kept.
     Acked(Acked, Outcome),
-    /// It was a handshake.
-    Handshake(Answer),
+    /// It was a handshake; boxed, since few requests are one.
+    Handshake(Box<Answer>),
 }
 
 /// How far the events of one request have come: all are kept before any is acknowledged. If one
@@ -332,7 +332,7 @@ impl Batch {
 /// What became of an admitted request without waiting.
 enum Kept {
     /// It was a handshake, which leaves nothing.
-    Handshake(Answer),
+    Handshake(Box<Answer>),
     /// It is in the log.
     Done(Appended, Outcome),
     /// A twin of it is between reservation and append, and its outcome decides.
