@@ -191,7 +191,43 @@ const TOLD: [(Reject, StatusCode, &str, &str); 30] = {
     ]
 };
 
+/// Whose fault a refusal is, for alarms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The request does not verify: a wrong secret or clock here, or a forgery.
+    Verification,
+    /// The request is malformed, too large, too slow or at the wrong place.
+    Request,
+    /// This machine's: the sender is asked to come again.
+    Here,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 3] = [Self::Verification, Self::Request, Self::Here];
+
+    /// The value of the label `fault`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Verification => "verification",
+            Self::Request => "request",
+            Self::Here => "here",
+        }
+    }
+}
+
 impl Reject {
+    /// Whose fault it is.
+    pub fn fault(self) -> Fault {
+        if self.quarantined() {
+            Fault::Verification
+        } else if self.status().is_server_error() {
+            Fault::Here
+        } else {
+            Fault::Request
+        }
+    }
+
     /// Every reason, in the order of the line.
     pub const ALL: [Self; TOLD.len()] = {
         let mut all = [Self::UnknownPath; TOLD.len()];

@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{LaneReading, LoadedSecret, Metrics, Outcome, SourceCounters, Watched};
 use crate::quarantine::Fate;
+use crate::reject::{Fault, Reject};
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -83,6 +84,15 @@ const EXPIRY: Name = Name(
     "forebay_secret_expiry_timestamp",
     "When a secret ceases to count; absent where it does not.",
     Some(Unit::Seconds),
+);
+/// `forebay_source_requests_total`
+const ANSWERED: Name =
+    Name("forebay_source_requests", "Requests of a source, however they ended.", None);
+/// `forebay_source_refused_total`
+const REFUSED: Name = Name(
+    "forebay_source_refused",
+    "Requests of a source that were refused, by whose fault it is.",
+    None,
 );
 
 // The quarantine.
@@ -271,7 +281,23 @@ fn sources(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
     let sources = metrics.sources.load();
     let all = || sources.iter().chain([&metrics.unknown]).map(AsRef::as_ref);
     page.counters(&REQUESTS, all().flat_map(requests))?;
+    page.counters(&ANSWERED, all().map(|of| ([("source", of.name())], answered(of))))?;
+    page.counters(&REFUSED, all().flat_map(refused))?;
     page.counters(&RECEIVED, all().map(|of| ([("source", of.name())], of.body_bytes())))
+}
+
+fn answered(of: &SourceCounters) -> u64 {
+    Outcome::all().map(|outcome| of.requests(outcome)).sum()
+}
+
+/// Always there, from zero on: the rate of a series that begins with its first refusal does not
+/// know of it.
+fn refused(of: &SourceCounters) -> impl Iterator<Item = ([(&'static str, &str); 2], u64)> {
+    Fault::ALL.into_iter().map(|fault| {
+        let rejects = Reject::ALL.into_iter().filter(|reject| reject.fault() == fault);
+        let count = rejects.map(|reject| of.requests(Outcome::Rejected(reject))).sum();
+        ([("source", of.name()), ("fault", fault.label())], count)
+    })
 }
 
 fn quarantine(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
