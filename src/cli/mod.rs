@@ -14,6 +14,7 @@ mod providers;
 mod doctor;
 mod place;
 mod purge;
+mod quarantine;
 mod row;
 mod segments;
 mod secrets;
@@ -64,6 +65,8 @@ enum Verb {
     Segments(segments::SegmentsArgs),
     /// Erase the payloads of an event, a tenant or a time for good
     Purge(purge::PurgeArgs),
+    /// Look at refused requests, and release them once their secret is mended
+    Quarantine(quarantine::QuarantineArgs),
     /// Say whether a captured request verifies, and if not, what changed it
     Verify(verify::VerifyArgs),
     /// Print a valid request of a provider, as curl or raw HTTP
@@ -85,6 +88,7 @@ pub fn run() -> ExitCode {
         Verb::Cursors(args) => cursors::run(&args),
         Verb::Segments(args) => segments::run(&args),
         Verb::Purge(args) => purge::run(&args),
+        Verb::Quarantine(args) => quarantine::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Sign(args) => sign::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

@@ -73,6 +73,11 @@ struct Row<'r> {
     /// Signed bytes that came before under another id, which is not signed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     suspect_replay: bool,
+    /// Of an event out of quarantine: where it is there, and when it first arrived.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantine_position: Option<Cow<'r, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_received_at: Option<String>,
     headers: Vec<(Cow<'r, str>, Value<'r>)>,
     #[serde(flatten)]
     body: Body<'r>,
@@ -120,6 +125,10 @@ impl<'r> Row<'r> {
             trace_id: text(Tag::TraceId),
             event_position: text(Tag::EventPosition),
             suspect_replay: meta.get(Tag::SuspectReplay).is_some(),
+            quarantine_position: text(Tag::Quarantined),
+            first_received_at: text(Tag::FirstReceived)
+                .and_then(|digits| digits.parse().ok())
+                .map(time_text),
             headers: meta
                 .headers()
                 .map(|(name, value)| (String::from_utf8_lossy(name), Value::new(value)))
@@ -211,7 +220,7 @@ fn pretty(out: &mut impl Write, coloured: bool, row: &Row<'_>) -> io::Result<()>
 }
 
 /// Text without the characters that a terminal obeys.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     let mut harmless = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() && character != '\t' {

@@ -28,6 +28,7 @@ mod layers;
 mod line;
 mod purge;
 mod python;
+mod quarantine;
 mod refused;
 mod reload;
 mod replay;
