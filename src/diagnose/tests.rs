@@ -286,11 +286,13 @@ fn called(base: &str, target: &str) -> Case {
     case
 }
 
+/// What happened to a request, and how.
+type Change<'c> = (&'c str, &'c dyn Fn(&mut Case));
+
 #[test]
 fn a_url_that_a_proxy_changed_is_named() {
     let known = |base: &str| Some(base.to_owned());
     let signed = || called("https://hooks.example", "/in/twilio?a=b+c");
-    type Change<'c> = (&'c str, &'c dyn Fn(&mut Case));
     let changes: [Change<'_>; 7] = [
         ("http for https", &|case| case.settings.public_url = known("http://hooks.example")),
         ("another host, told in Host", &|case| {

@@ -84,7 +84,7 @@ impl Quarantine {
         if config.bytes == 0 {
             return None;
         }
-        let reserve_bytes = reserve_bytes(data_dir, lanes);
+        let reserve_bytes = reserve_bytes(data_dir, config, lanes);
         match Self::open(data_dir, config, reserve_bytes, fingerprinter.clone(), clock) {
             Ok(quarantine) => Some(Arc::new(quarantine)),
             Err(error) => {
@@ -166,9 +166,11 @@ impl Quarantine {
     }
 }
 
-/// What it leaves free of the disk: twice what any lane does, so that it stops long before them.
-fn reserve_bytes(data_dir: &Path, lanes: &[LaneConfig]) -> u64 {
-    let tenth = rustix::fs::statvfs(data_dir).map_or(0, |disk| disk.f_frsize * disk.f_blocks / 10);
-    let of_lane = |lane: &LaneConfig| lane.disk_reserve_bytes.unwrap_or(2 * lane.segment_bytes);
-    lanes.iter().map(|lane| 2 * of_lane(lane)).fold(tenth, u64::max)
+/// What it leaves free of the disk: more than any lane does by twice its own size, so that it
+/// stops before them.
+fn reserve_bytes(data_dir: &Path, config: &QuarantineConfig, lanes: &[LaneConfig]) -> u64 {
+    let disk_bytes = rustix::fs::statvfs(data_dir).map_or(0, |disk| disk.f_frsize * disk.f_blocks);
+    let default = |lane: &LaneConfig| (2 * lane.segment_bytes).max(disk_bytes / 20);
+    let of_lane = |lane: &LaneConfig| lane.disk_reserve_bytes.unwrap_or_else(|| default(lane));
+    lanes.iter().map(of_lane).fold(0, u64::max).saturating_add(2 * config.bytes)
 }
