@@ -208,10 +208,11 @@ impl Line {
         request: &HeldRequest,
         connection: Rc<Connection>,
     ) -> Result<Outcome, Readmit> {
-        let (head, body) = request.request().ok_or(Reject::HeadMalformed)?.into_parts();
-        let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
         let routes = self.current();
-        let route = routes.0.find(head.uri.path()).ok_or(Reject::UnknownPath)?;
+        let route = routes.0.find_shown(request.path()).ok_or(Reject::UnknownPath)?;
+        let again = request.request(&route.source.expanded_path()).ok_or(Reject::HeadMalformed)?;
+        let (head, body) = again.into_parts();
+        let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
         let seat = self.seats.get(route.source.lane).ok_or(Reject::UnknownPath)?;
         let age_ns = received_ns.saturating_sub(request.received_ns);
         if u128::from(age_ns) >= seat.lane.dedupe_window.as_nanos() {

@@ -194,7 +194,8 @@ const TOLD: [(Reject, StatusCode, &str, &str); 30] = {
 /// Whose fault a refusal is, for alarms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request does not verify: a wrong secret or clock here, or a forgery.
+    /// The request does not verify, or is not what its source expects: a wrong secret, clock or
+    /// setting here, or a forgery.
     Verification,
     /// The request is malformed, too large, too slow or at the wrong place.
     Request,
@@ -260,8 +261,8 @@ impl Reject {
         TOLD[self as usize].3
     }
 
-    /// Whether such a request goes to the quarantine: it may verify once a secret, a scheme or a
-    /// clock is mended.
+    /// Whether such a request goes to the quarantine: it may be taken once a secret, a scheme, a
+    /// clock or what the source expects is mended.
     pub const fn quarantined(self) -> bool {
         matches!(
             self,
@@ -272,6 +273,7 @@ impl Reject {
                 | Self::TimestampMalformed
                 | Self::Stale
                 | Self::Future
+                | Self::NotExpected
         )
     }
 

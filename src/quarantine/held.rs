@@ -67,14 +67,19 @@ impl HeldRequest {
         })
     }
 
-    /// The request once more; nothing if what is stored makes none.
-    pub fn request(&self) -> Option<Request<Full<Bytes>>> {
+    /// The path as it is shown: what stands for a token of the source in it was not kept.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The request once more, to this path; nothing if what is stored makes none.
+    pub fn request(&self, path: &str) -> Option<Request<Full<Bytes>>> {
         // As it was received: without Host it can only have been this version.
         let host = self.headers.contains_key(header::HOST);
         let version = if host { Version::HTTP_11 } else { Version::HTTP_10 };
         let request = Request::builder()
             .method(self.method.as_str())
-            .uri(self.target.as_str())
+            .uri(self.target.replacen(self.path(), path, 1))
             .version(version)
             .body(Full::new(self.body.clone()));
         let mut request = request.ok()?;

@@ -141,11 +141,8 @@ impl Seat {
         meta.field(Tag::Environment, source.environment.as_bytes())?;
         meta.field(Tag::Reason, reject.label().as_bytes())?;
         meta.field(Tag::Method, head.method.as_str().as_bytes())?;
-        if let Some(target) = head.uri.path_and_query() {
-            let all = source.verifier.credential_in_query();
-            let target = self.without_credentials(target.as_str(), all);
-            meta.field(Tag::Target, target.as_bytes())?;
-        }
+        let target = source.shown_target(&head.uri);
+        meta.field(Tag::Target, self.without_credentials(&target).as_bytes())?;
         meta.field(Tag::Peer, received.connection.peer().as_bytes())?;
         for (name, value) in &head.headers {
             let (key, bytes) = (name.as_str().as_bytes(), value.as_bytes());
@@ -160,18 +157,17 @@ impl Seat {
         Ok(())
     }
 
-    /// The target with the values of parameters that may be credentials, or of all of them, as
-    /// keyed digests.
-    fn without_credentials<'t>(&self, target: &'t str, all: bool) -> Cow<'t, str> {
+    /// The target with the values of parameters that may be credentials as keyed digests.
+    fn without_credentials<'t>(&self, target: &'t str) -> Cow<'t, str> {
         let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
-        if !all && !query.split('&').any(holds_credential_word) {
+        if !query.split('&').any(holds_credential_word) {
             return Cow::Borrowed(target);
         }
         let mut text = path.to_owned();
         for (index, pair) in query.split('&').enumerate() {
             text.push(if index == 0 { '?' } else { '&' });
             match pair.split_once('=') {
-                Some((name, value)) if all || holds_credential_word(name) => {
+                Some((name, value)) if holds_credential_word(name) => {
                     // Writing to a String cannot fail.
                     _ = write!(text, "{name}=digest:");
                     for byte in self.shared.fingerprinter.digest(value.as_bytes()) {

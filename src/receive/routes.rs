@@ -61,6 +61,11 @@ impl Routes {
     pub fn find(&self, path: &str) -> Option<&Route> {
         self.by_path.get(&self.key.digest(path.as_bytes()))
     }
+
+    /// The route to the source whose path is shown so: with a place for its token.
+    pub fn find_shown(&self, path: &str) -> Option<&Route> {
+        self.by_path.values().find(|route| route.source.path == path)
+    }
 }
 
 fn loaded_secrets(source: &Source, metrics: &Metrics) -> Vec<LoadedSecret> {

@@ -16,6 +16,7 @@ for_each_driver![
     a_flood_of_forgeries_fills_its_share_and_nothing_else,
     what_a_head_alone_refuses_is_kept_if_its_body_has_arrived,
     no_secret_and_no_credential_is_kept_in_any_file,
+    a_path_token_is_not_kept_and_does_not_hinder_a_release,
     a_quarantine_that_is_off_or_cannot_open_hinders_nobody,
 ];
 
@@ -283,6 +284,33 @@ fn no_secret_and_no_credential_is_kept_in_any_file(driver: Driver) {
         seen_marker |= bytes.windows(5).any(|window| window == b"msg_1");
     }
     assert!(seen_marker, "what is not a credential would have been found");
+}
+
+fn a_path_token_is_not_kept_and_does_not_hinder_a_release(driver: Driver) {
+    const TOKEN: &str = "canary-path-token-4715-0123456789";
+    let hidden = |secret| {
+        let text = source("hidden", "standard-webhooks", &[("a", secret)]);
+        let text = text.replace("\"/hidden\"", "\"/in/{token}\"");
+        format!("{text}path_token = {{ value = \"{TOKEN}\" }}\n")
+    };
+    let mut server = Server::start(Setup::new(driver).more(&hidden(sign::STANDARD_SECRET_NEXT)));
+    let request = sign::standard("msg_1", b"{}").to(&format!("/in/{TOKEN}?a=b"));
+    assert_eq!(server.send(&request).status, 401);
+    assert_eq!(listed(&server)[0]["target"], "/in/{token}?a=b");
+    assert!(server.end().success());
+    let mut texts = Vec::new();
+    files(&server.data(), &mut texts);
+    for (name, bytes) in texts {
+        let found = bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes());
+        assert!(!found, "the token stands in {name}");
+    }
+    server.write_config(&Setup::new(driver).more(&hidden(sign::STANDARD_SECRET)));
+    assert_eq!(quarantine(&server, "verify", &[]).status.code(), Some(0));
+    assert_eq!(release(&server), ["stored"]);
+    server.run();
+    assert_eq!(release(&server), ["known"]);
+    assert_eq!(server.send(&request).status, 200);
+    assert_eq!(ids(&server), ["msg_1"]);
 }
 
 /// Every file below a folder.

@@ -227,9 +227,8 @@ impl Judge {
     }
 
     fn verdict(&self, held: &HeldRequest, why: bool) -> Verdict {
-        let path = held.target.split('?').next().unwrap_or_default();
         let refused = |fault| Refusal { fault, causes: Vec::new(), tried: 0 };
-        let Some(source) = self.sources.iter().find(|source| source.path == path) else {
+        let Some(source) = self.sources.iter().find(|source| source.path == held.path()) else {
             return Verdict::Refused(refused(Fault::Rejected(crate::reject::Reject::UnknownPath)));
         };
         let case = Case {
