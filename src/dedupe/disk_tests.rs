@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use forebay_log::{AckLevel, Appender, Key, Kind, Lane, LaneOptions, NewRecord, Retention};
@@ -119,7 +121,7 @@ fn append(appender: &mut Appender, number: u64, now_ns: u64) -> u64 {
     loop {
         match appender.append(&record) {
             Ok(placed) => return placed.end,
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     }
 }
@@ -127,7 +129,7 @@ fn append(appender: &mut Appender, number: u64, now_ns: u64) -> u64 {
 fn settle(log: &Lane) {
     let published = log.watermarks().published;
     while log.watermarks().durable < published {
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -377,6 +379,44 @@ fn generations_stay_few_and_go_when_their_window_is_over() {
     assert_eq!(bed.table().stats().files.generations, 0);
     assert_eq!(bed.files(), Vec::<PathBuf>::new());
     assert!(bed.deliver(0));
+}
+
+#[test]
+fn threads_that_store_while_blocks_become_files_store_each_key_once() {
+    const KEYS: u64 = 6_000;
+    let bed = Bed::new(250);
+    let (table, now_ns) = (bed.table(), bed.now_ns);
+    let stored: Vec<AtomicUsize> = (0..KEYS).map(|_| AtomicUsize::new(0)).collect();
+    let running = AtomicUsize::new(3);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for (number, stored) in (0..KEYS).zip(&stored) {
+                    loop {
+                        match table.reserve(key(number), now_ns) {
+                            Outcome::Reserved(reservation) => {
+                                stored.fetch_add(1, Ordering::Relaxed);
+                                // An offset that is on the medium from the start.
+                                break reservation.appended(0);
+                            }
+                            Outcome::Seen { .. } => break,
+                            Outcome::Pending | Outcome::Full => thread::yield_now(),
+                        }
+                    }
+                }
+                running.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        while running.load(Ordering::Relaxed) > 0 {
+            table.prepare(now_ns);
+            table.tend(now_ns);
+        }
+    });
+    assert!(stored.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    assert!(table.stats().files.keys >= KEYS - 8 * 250, "{:?}", table.stats());
+    for number in 0..KEYS {
+        assert!(matches!(table.reserve(key(number), now_ns), Outcome::Seen { .. }), "{number}");
+    }
 }
 
 #[derive(Clone, Debug)]
