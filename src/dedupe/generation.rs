@@ -9,9 +9,10 @@
 //! Guides (filters and indices) are asked all the time. They are read into memory and checked by
 //! a background thread as soon as a generation is opened, and the kernel sees them used, so it
 //! keeps them; where a look-up comes first it reads and checks the part itself, some 600 KB. Pages
-//! of keys are left to the kernel: a duplicate of an older event may wait for one page of the
-//! disk on its receiver's thread, once. So the memory of this process that grows with the window
-//! is 2.4 bytes a key of page cache; the keys, at 16 bytes, are not in it.
+//! of keys are read with one `pread`, so they are never in this process's memory, and an error of
+//! the disk is an answer and no signal: where the kernel does not have the page, a duplicate of an
+//! older event waits for the disk once, on its receiver's thread. What grows with the window is
+//! 2.4 bytes a key of mapped page cache; the keys, at 16 bytes, are the kernel's.
 //!
 //! # Damage
 //!
@@ -62,7 +63,7 @@ pub(super) struct Generation {
     parts: Box<[(Part, AtomicU8)]>,
     seed: u32,
     map: FileMap,
-    /// For reading in order, past the mapping: what a merge reads is not this process's memory.
+    /// For reading keys, past the mapping.
     file: File,
     path: PathBuf,
     damaged: AtomicBool,
@@ -150,7 +151,8 @@ impl Generation {
         let firsts = index.as_chunks::<KEY_BYTES>().0;
         let behind = firsts.partition_point(|first| Words::from_bytes(*first) <= words);
         let Some(page) = behind.checked_sub(1) else { return Found::No };
-        match self.page(part, page as u64) {
+        let mut buffer = [0; PAGE_BYTES];
+        match self.page(part, page as u64, &mut buffer) {
             Some(keys) if holds(keys, words) => Found::Yes,
             Some(_) => Found::No,
             None => Found::Unknown,
@@ -162,7 +164,8 @@ impl Generation {
         let (mut low, mut high) = (0, u64::from(part.pages));
         while low < high {
             let middle = low + (high - low) / 2;
-            let Some(keys) = self.page(part, middle) else { return Found::Unknown };
+            let mut buffer = [0; PAGE_BYTES];
+            let Some(keys) = self.page(part, middle, &mut buffer) else { return Found::Unknown };
             let first = keys.first().copied().map(Words::from_bytes);
             if first.is_none_or(|first| first > words) {
                 high = middle;
@@ -176,10 +179,15 @@ impl Generation {
     }
 
     /// The keys of a page of this part, if it holds.
-    fn page(&self, part: &Part, index: u64) -> Option<&[[u8; KEY_BYTES]]> {
+    fn page<'b>(
+        &self,
+        part: &Part,
+        index: u64,
+        buffer: &'b mut [u8; PAGE_BYTES],
+    ) -> Option<&'b [[u8; KEY_BYTES]]> {
         let at = part.pages_at() + index * PAGE_BYTES as u64;
-        let page = self.map.get(at, PAGE_BYTES as u64).unwrap_or_default();
-        let keys = format::page_keys(self.seed, at, page);
+        let read = self.file.read_exact_at(buffer, at).is_ok();
+        let keys = read.then(|| format::page_keys(self.seed, at, buffer)).flatten();
         if keys.is_none() {
             self.damaged.store(true, Ordering::Relaxed); // Relaxed: a flag.
         }
