@@ -40,6 +40,10 @@ use super::write;
 pub(super) const FOLDER: &str = "dedupe";
 /// The folder of what is put together to one generation, in that.
 pub(super) const PIECES: &str = "pieces";
+/// A merge gives way to what was sealed meanwhile, up to so many generations.
+const GIVING_WAY_MAX: usize = 24;
+/// Between two looks at that: the watermarks are the receivers' cache lines.
+const LOOK_KEYS: u64 = 1 << 14;
 /// How long a merge or a mending that failed is not tried again: it may have read and written much.
 const RETRY_NS: u64 = 5_000_000_000;
 /// How often the folder of the log is looked at for what retention has removed.
@@ -119,12 +123,19 @@ impl Generations {
         }
         if now_ns >= self.retry_ns && !is_closing() {
             self.mend(table, now_ns);
-            while !is_closing() && self.merge(table, now_ns, closing) {}
+            while !is_closing() && !self.behind() && self.merge(table, now_ns, closing) {}
         }
         if now_ns >= self.look_ns {
             self.look_ns = now_ns.saturating_add(LOOK_NS);
             self.count_unbacked();
         }
+    }
+
+    /// Whether so much of the log lies behind the newest generation that writing comes first.
+    fn behind(&self) -> bool {
+        let published = self.log.watermarks().published;
+        self.live.len() < GIVING_WAY_MAX
+            && published.saturating_sub(self.covers) > 2 * self.tail_bytes_max
     }
 
     /// Writes the oldest sealed block; false if there is none, or not yet, or the disk refuses.
@@ -259,10 +270,14 @@ impl Generations {
             ..first.head
         };
         let keys_max = old.iter().map(|old| old.head.keys).sum();
-        // A large merge takes seconds, which whoever stops this program does not wait for.
+        // A large merge takes seconds. Whoever stops this program does not wait for them, and a
+        // start should not have to read what gathers in them.
+        let mut merged = 0_u64;
         let keys = Merged::new(old.iter().map(|old| old.keys(false))).map(|key| {
-            let stop = closing.load(Ordering::Relaxed);
-            if stop { Err(io::ErrorKind::Interrupted.into()) } else { key }
+            merged += 1;
+            let behind = merged.is_multiple_of(LOOK_KEYS) && self.behind();
+            let give_way = behind || closing.load(Ordering::Relaxed);
+            if give_way { Err(io::ErrorKind::Interrupted.into()) } else { key }
         });
         let made = write::write(&self.dir, head, keys_max, keys);
         match made.and_then(|path| Generation::open(&path)) {
@@ -273,10 +288,9 @@ impl Generations {
                 discard_all(&old);
                 true
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
             // Damage is mended next.
-            Err(_) if closing.load(Ordering::Relaxed) || old.iter().any(|old| old.damaged()) => {
-                false
-            }
+            Err(_) if old.iter().any(|old| old.damaged()) => false,
             Err(error) => {
                 add_one(&self.done.failures);
                 self.retry_ns = now_ns.saturating_add(RETRY_NS);

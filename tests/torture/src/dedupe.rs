@@ -22,6 +22,8 @@ const START_KIB_MAX: u64 = 200 * 1024;
 /// Own memory: so much a key of the capacity, and so much for the program itself.
 const OWN_BYTES_A_KEY: u64 = 64;
 const OWN_KIB: u64 = 24 * 1024;
+/// Mapped files: the program itself, segments of the log, and the guides of all generations.
+const FILES_KIB: u64 = 320 * 1024;
 /// Events of the negative control, in blocks of which it makes several.
 const CONTROL_KEYS: u64 = 60_000;
 const CONTROL_CAPACITY: usize = 35_000;
@@ -243,6 +245,11 @@ impl Life<'_> {
         let own_kib_max = OWN_KIB + self.task.capacity as u64 * OWN_BYTES_A_KEY / 1024;
         if memory.own > own_kib_max {
             let what = format!("{} KiB of own memory, {own_kib_max} are meant", memory.own);
+            self.report.broken("at a mark", &what);
+        }
+        let files_max = FILES_KIB + counts.guide_bytes / 1024;
+        if memory.files > files_max {
+            let what = format!("{} KiB of mapped files, {files_max} are meant", memory.files);
             self.report.broken("at a mark", &what);
         }
         Ok(())
