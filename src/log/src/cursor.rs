@@ -185,9 +185,17 @@ impl Cursor {
             // The name too must outlive a crash, or nothing keeps what it should keep.
             return segment::sync_dir(&dir.join(CURSORS_DIR)).map_err(io_error(&self.path));
         }
-        let found = newest(&self.file, &self.lane_id).map_err(io_error(&self.path))?;
-        let Some((slot, known)) = found else {
-            return Err(CursorError::Damaged { path: self.path.clone() });
+        let of_any = newest(&self.file, |_| true).map_err(io_error(&self.path))?;
+        let of_lane = newest(&self.file, |slot| slot.lane_id == self.lane_id);
+        let of_lane = of_lane.map_err(io_error(&self.path))?;
+        let (slot, known) = match (of_lane, of_any) {
+            (Some(found), _) => found,
+            // A lane whose first writer was killed before it had a segment gets another id.
+            (None, Some((slot, known))) if known.offset == 0 => {
+                (self.slot, self.count) = (slot, known.count.to_native());
+                return self.store(Place::default());
+            }
+            _ => return Err(CursorError::Damaged { path: self.path.clone() }),
         };
         (self.slot, self.count, self.place) = (slot, known.count.to_native(), place_of(&known));
         let end = end_of(dir).map_err(io_error(dir))?;
@@ -205,7 +213,7 @@ impl Cursor {
 
     /// Whether nothing was ever committed but the start of the lane.
     pub fn is_new(&self) -> bool {
-        self.place == Place::default()
+        self.place.position.offset() == 0
     }
 
     /// Remembers that everything before `place` is done with; on the medium when this returns.
@@ -213,6 +221,16 @@ impl Cursor {
         if place == self.place && self.count > 0 {
             return Ok(());
         }
+        if self.is_new() {
+            // Before its first record a lane may have got another id: see `load`.
+            let dir = self.path.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+            let now = marks::lane_id(dir).map_err(io_error(dir))?;
+            self.lane_id = now.unwrap_or(self.lane_id);
+        }
+        self.store(place)
+    }
+
+    fn store(&mut self, place: Place) -> Result<(), CursorError> {
         let (slot, count) = (1 - self.slot, self.count + 1);
         let bytes = CursorSlot {
             magic: [0; 8],
@@ -277,8 +295,11 @@ pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// The newer slot that holds, and which it is.
-fn newest(file: &File, lane_id: &[u8; 16]) -> io::Result<Option<(usize, CursorSlot)>> {
+/// The newer of the slots that hold and fit, and which it is.
+fn newest(
+    file: &File,
+    fits: impl Fn(&CursorSlot) -> bool,
+) -> io::Result<Option<(usize, CursorSlot)>> {
     let mut newest: Option<(usize, CursorSlot)> = None;
     for (index, at) in SLOTS.into_iter().enumerate() {
         let mut bytes = [0; 128];
@@ -286,7 +307,7 @@ fn newest(file: &File, lane_id: &[u8; 16]) -> io::Result<Option<(usize, CursorSl
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
             read => read?,
         }
-        let slot = CursorSlot::read(bytes).filter(|slot| slot.lane_id == *lane_id);
+        let slot = CursorSlot::read(bytes).filter(&fits);
         let newer = |slot: &CursorSlot| newest.is_none_or(|(_, known)| slot.count > known.count);
         if let Some(slot) = slot.filter(newer) {
             newest = Some((index, slot));
@@ -356,7 +377,7 @@ fn read_all(dir: &Path, lane_id: &[u8; 16]) -> io::Result<Vec<(String, File, Cur
             continue;
         }
         // One that cannot be read is one that does not hold.
-        let Ok(Some((_, slot))) = newest(&file, lane_id) else { continue };
+        let Ok(Some((_, slot))) = newest(&file, |slot| slot.lane_id == *lane_id) else { continue };
         found.push((name, file, slot));
     }
     Ok(found)

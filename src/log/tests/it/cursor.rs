@@ -141,6 +141,24 @@ fn a_torn_commit_leaves_the_one_before_it() {
 }
 
 #[test]
+fn a_cursor_of_a_lane_that_never_began_begins_with_it_and_one_of_another_lane_is_refused() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let [first, other] = [&dirs[0], &dirs[1]].map(|dir| open(dir.path(), AckLevel::Written));
+    fill(&first, 0, 10);
+    // As of a writer that was killed before its first segment: the next one chose another id.
+    let register = || Cursor::open(other.dir(), "a").expect("a cursor");
+    let place = register().place();
+    let moved = first.dir().join("cursors/a");
+    fs::copy(other.dir().join("cursors/a"), &moved).expect("copied");
+    assert_eq!(Cursor::open(first.dir(), "a").expect("begins anew").place(), place);
+    assert_eq!(cursors(first.dir()).expect("listed").len(), 1);
+    fill(&other, 0, 10);
+    read(other.dir(), &mut register(), 5);
+    fs::copy(other.dir().join("cursors/a"), &moved).expect("copied");
+    assert!(matches!(Cursor::open(first.dir(), "a"), Err(CursorError::Damaged { .. })));
+}
+
+#[test]
 fn names_twins_and_cursors_from_the_future_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let lane = open(dir.path(), AckLevel::Written);
