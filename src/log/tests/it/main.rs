@@ -8,4 +8,5 @@ mod model;
 mod cursor;
 mod inspect;
 mod purge;
+mod readers;
 mod repair;
