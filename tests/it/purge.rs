@@ -2,12 +2,16 @@
 //! is still a duplicate, and the server goes on.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use crate::support::server::{Server, Setup, forebay};
 use crate::support::{Driver, sign};
 
-for_each_driver![a_purged_event_is_nowhere_and_its_later_delivery_still_a_duplicate];
+for_each_driver![
+    a_purged_event_is_nowhere_and_its_later_delivery_still_a_duplicate,
+    a_purge_that_is_killed_again_and_again_comes_to_its_end_and_harms_nothing,
+];
 
 const CANARY: &str = "canary-4d1f0c";
 
@@ -84,4 +88,42 @@ fn a_purged_event_is_nowhere_and_its_later_delivery_still_a_duplicate(driver: Dr
     assert!(server.end().success());
     let verified = command(&server, &["segments", "verify"]);
     assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+fn a_purge_that_is_killed_again_and_again_comes_to_its_end_and_harms_nothing(driver: Driver) {
+    let mut server = Server::start(Setup::new(driver).segments("128KiB", "8KiB"));
+    let secret = format!("{{\"type\":\"n\",\"who\":\"{CANARY}\"}}");
+    for index in 0..400 {
+        send(&server, &format!("msg_{index}"), &secret);
+        let body = format!("{{\"type\":\"n\",\"pad\":\"{}\"}}", "x".repeat(700));
+        send(&server, &format!("other_{index}"), &body);
+    }
+    assert_eq!(server.rows_of(800).len(), 800);
+    // Everything of the first source before now; the others come in meanwhile.
+    let before = server.rows().last().unwrap().received_at.clone();
+    let words = ["purge", "--before", &before, "--source", "std"];
+    for round in 0..12 {
+        let mut command = forebay(&words);
+        let command = command.arg("--dir").arg(server.data()).stdout(Stdio::null());
+        let mut purge = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(round * 5));
+        purge.kill().unwrap();
+        purge.wait().unwrap();
+        send(&server, &format!("later_{round}"), "{\"type\":\"n\"}");
+        if round == 6 {
+            server.kill();
+            server.run();
+        }
+    }
+    let done = command(&server, &words);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(with_canary(&server), Vec::<PathBuf>::new());
+    // The newest of before, and all that came later.
+    assert_eq!(server.events().len(), 13);
+    send(&server, "msg_17", &secret);
+    assert_eq!(server.events().len(), 13, "it is still known");
+    assert!(server.end().success());
+    let verified = command(&server, &["segments", "verify"]);
+    let told = String::from_utf8_lossy(&verified.stdout);
+    assert_eq!(verified.status.code(), Some(0), "{told}");
 }

@@ -5,6 +5,10 @@
 //! one another without a lock; its keeper, one thread, does everything that takes time. A
 //! [`Reader`] in any process follows, read-only.
 //!
+//! Beside these: a [`Cursor`] remembers how far a consumer has come, and retention waits for it; a
+//! [`Purger`] erases payloads for good; [`verify`] and [`repair`] look after what a disk has done
+//! to a lane; [`probe`] tells what a volume can promise.
+//!
 //! # Durability
 //!
 //! A record counts once [`Lane::acked`] has reached [`Appended::end`]. At [`AckLevel::Written`]
