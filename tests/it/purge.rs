@@ -31,11 +31,20 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// The files that hold the canary.
 fn with_canary(server: &Server) -> Vec<PathBuf> {
-    let holds = |path: &PathBuf| {
-        let bytes = std::fs::read(path).unwrap();
-        bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
+    let holds = |path: PathBuf| -> std::io::Result<Option<PathBuf>> {
+        let bytes = std::fs::read(&path)?;
+        let found = bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
+        Ok(found.then_some(path))
     };
-    files(&server.data()).into_iter().filter(holds).collect()
+    loop {
+        let all = files(&server.data()).into_iter().map(holds);
+        match all.collect::<Result<Vec<_>, _>>() {
+            Ok(found) => return found.into_iter().flatten().collect(),
+            // The server has given a file its name since the folder was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn command(server: &Server, words: &[&str]) -> Output {

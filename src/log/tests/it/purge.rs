@@ -2,7 +2,7 @@
 //! not a reader that is there already, not the writer, not a record beside them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use forebay_log::{
@@ -53,15 +53,20 @@ fn append_all(lane: &Lane) {
 
 /// The files of a folder that hold the marker somewhere.
 fn with_marker(dir: &Path) -> Vec<String> {
-    let files = fs::read_dir(dir).expect("a lane").map(|entry| entry.expect("an entry").path());
-    let holds = |path: &std::path::PathBuf| {
-        if path.is_dir() {
-            return false;
-        }
-        let bytes = fs::read(path).expect("readable");
-        bytes.windows(MARKER.len()).any(|window| window == MARKER)
+    let holds = |path: PathBuf| -> std::io::Result<Option<String>> {
+        let bytes = if path.is_dir() { Vec::new() } else { fs::read(&path)? };
+        let found = bytes.windows(MARKER.len()).any(|window| window == MARKER);
+        Ok(found.then(|| path.display().to_string()))
     };
-    files.filter(holds).map(|path| path.display().to_string()).collect()
+    loop {
+        let files = fs::read_dir(dir).expect("a lane").map(|entry| entry.expect("an entry").path());
+        match files.map(holds).collect::<Result<Vec<_>, _>>() {
+            Ok(found) => return found.into_iter().flatten().collect(),
+            // A running writer has given a file its name since the folder was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn purge(dir: &Path) -> forebay_log::Erased {
