@@ -25,8 +25,10 @@ use crate::config;
 
 /// How much is written at once.
 const OUT_BYTES: usize = 64 * 1024;
-/// A cursor is committed after so many records, and whenever there is no further one.
+/// A cursor is committed after so many records, and where there is no further one; but then not
+/// more often than this, since each commit is a sync.
 const COMMIT_EVERY: u32 = 4096;
+const COMMIT_PACE: Duration = Duration::from_millis(250);
 /// How long a wait for the next record lasts before the output is looked at: a reader of the
 /// pipe that went away would else be noticed at the next record only.
 const WAIT: Duration = Duration::from_secs(1);
@@ -202,6 +204,7 @@ impl<W: Write> Tail<'_, W> {
             _ => reader.seek(self.args.from.resolve(clock))?,
         }
         let (mut place, mut uncommitted) = (reader.place(), 0);
+        let mut committed = clock.monotonic();
         loop {
             match reader.next()? {
                 Some(record) if record.position().offset() >= end => break,
@@ -218,10 +221,16 @@ impl<W: Write> Tail<'_, W> {
                 }
                 None if self.args.follow => {
                     place = reader.place();
-                    self.flush(&mut cursor, place)?;
+                    self.out.flush()?;
+                    let now = clock.monotonic();
+                    if now.saturating_duration_since(committed) >= COMMIT_PACE {
+                        (committed, uncommitted) = (now, 0);
+                        self.flush(&mut cursor, place)?;
+                    }
                     self.tell_skipped(reader.skipped());
                     if !reader.wait(WAIT)? && terminal::hung_up(&io::stdout()) {
-                        break;
+                        // Nobody may have taken the last of it: the cursor stays before that.
+                        return Ok(());
                     }
                 }
                 None => {
