@@ -323,6 +323,7 @@ fn cure_text(cure: Cure) -> &'static str {
         Cure::Renamed => "given its own name",
         Cure::Lengthened => "replaced by a copy of full length",
         Cure::Header => "header made again",
+        Cure::HeaderCopy => "copy of the header made again",
         Cure::Footer => "footer made again",
         Cure::Left => "left: nothing in it can be read",
     }

@@ -16,6 +16,9 @@ use rkyv::{Portable, access};
 pub const FORMAT_VERSION: u32 = 1;
 /// Segment files, their header and their footer are laid out in pages of this size.
 pub(crate) const PAGE_BYTES: u64 = 4096;
+/// Where the copy of the segment header stands in the last page: in another page than the header
+/// and another sector than the footer, so that no sector and no page takes both with it.
+pub(crate) const HEADER_COPY_AT: u64 = 2048;
 /// Records start at multiples of this: a header fills exactly one cache line.
 pub(crate) const RECORD_ALIGN: u64 = 64;
 /// Bytes of a record before its meta section.

@@ -281,6 +281,9 @@ impl Verifier {
             }
         };
         self.seen.segments += 1;
+        if let Some(wear) = segment::wear(&file, &identity)? {
+            self.find(Severity::Damage, path, None, wear.to_string());
+        }
         self.look_at_order(path, &identity);
         let footer = segment::footer(&file, &identity)?;
         let scanned = Scanned::new(&file, identity)?;
@@ -432,9 +435,13 @@ impl Verifier {
         identity: &Identity,
         live: bool,
     ) -> io::Result<()> {
-        let mut page = [0; 4096];
-        file.read_exact_at(&mut page, identity.extent.bytes - PAGE_BYTES)?;
-        let empty = page.iter().all(|byte| *byte == 0);
+        let mut bytes = [0; 128];
+        if file.metadata()?.len() < identity.extent.bytes {
+            // That it was cut short has been told.
+            return Ok(());
+        }
+        file.read_exact_at(&mut bytes, identity.extent.bytes - PAGE_BYTES)?;
+        let empty = bytes.iter().all(|byte| *byte == 0);
         // A writer may have sealed it since.
         if !empty && segment::footer(file, identity)?.is_none() {
             let what = "has a footer that does not hold; the next start writes it anew".to_owned();

@@ -180,6 +180,11 @@ impl ReadMap {
         Ok(Self { raw: map(file, bytes, false)? })
     }
 
+    /// How many bytes of the file are mapped.
+    pub(crate) fn bytes_mapped(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
     /// Tells the kernel that the mapping will be read from front to back.
     pub(crate) fn read_in_order(&self) {
         // Only a hint: without it reading is slower, not different.

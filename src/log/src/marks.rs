@@ -51,8 +51,17 @@ pub(crate) fn open_for_reading(dir: &Path) -> io::Result<Option<MarksMap>> {
 
 /// The id of a lane, if its marks hold.
 pub(crate) fn lane_id(dir: &Path) -> io::Result<Option<[u8; 16]>> {
+    Ok(page(dir)?.map(|page| page.lane_id))
+}
+
+/// What the last writer told, as it was left: the page, if there is one.
+pub(crate) fn left(dir: &Path) -> Option<MarksPage> {
+    page(dir).ok().flatten()
+}
+
+fn page(dir: &Path) -> io::Result<Option<MarksPage>> {
     match File::open(dir.join(MARKS_FILE)) {
-        Ok(file) => Ok(read_page(&file)?.map(|page| page.lane_id)),
+        Ok(file) => read_page(&file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

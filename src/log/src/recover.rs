@@ -6,6 +6,11 @@
 //! ever appended to it again. Until the footer is on the medium nothing has changed, so a crash
 //! in the middle leads to the same plan again.
 //!
+//! What a crash leaves behind the last record is no damage: nobody was told of it. It is damage,
+//! and counted as a gap, where a commit word stands without its record, or where the marks say
+//! that more was acknowledged. Segments that are gone are missed by their numbers, and by the
+//! marks, which for the rest are only believed where believing them does no harm.
+//!
 //! Damage never keeps a lane from opening: it is counted and told. What does keep it from opening
 //! is a mistake of the operator's: a segment of another lane, or of a later version.
 
@@ -14,13 +19,23 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::format::{FOOTER_RECOVERED, FORMAT_VERSION, Footer, PAGE_BYTES, SEGMENT_BYTES_MAX};
+use rkyv::rend::u64_le;
+
+use crate::format::{
+    FOOTER_RECOVERED, FORMAT_VERSION, Footer, MarksPage, PAGE_BYTES, RECORD_ALIGN,
+    SEGMENT_BYTES_MAX,
+};
 use crate::lane::OpenError;
 use crate::marks::{self, Told};
 use crate::position::Position;
 use crate::purge;
 use crate::scan::{Found, Scanned};
 use crate::segment::{self, Extent, Identity, Inspected};
+
+/// Marks that are further ahead of the segments than this are not believed: they are garbled.
+const EPOCHS_AHEAD_MAX: u64 = 1 << 10;
+/// The same for offsets.
+const OFFSETS_AHEAD_MAX: u64 = 1 << 44;
 
 /// What was found when a lane was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +46,10 @@ pub struct Recovery {
     pub records: u64,
     /// Records whose header held and whose payload did not.
     pub damaged: u64,
-    /// Holes with records behind them.
+    /// Holes with records behind them, or where there should be some.
     pub gaps: u64,
+    /// Segments that should be there and are not; those that retention removes do not count.
+    pub missing: u64,
     /// Segments that were scanned because the writer had not sealed them.
     pub unsealed: usize,
     /// The end of the last record; nothing in a new lane.
@@ -70,8 +87,11 @@ pub(crate) struct Plan {
     pub(crate) sealed: Vec<Sealed>,
     /// Those of `sealed` that have no footer yet.
     unsealed: Vec<Sealed>,
+    /// Where files start that cannot be read as segments.
+    unreadable: Vec<u64>,
     /// Segments that a crash left before they had their name.
     leftovers: Vec<PathBuf>,
+    marks: Option<MarksPage>,
     pub(crate) next_base: u64,
     pub(crate) next_sequence: u64,
     pub(crate) recovery: Recovery,
@@ -102,7 +122,7 @@ pub(crate) fn seal(dir: &Path) -> Result<Recovery, OpenError> {
 
 /// Looks at the directory of a lane. Reads only.
 pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
-    let mut plan = Plan::default();
+    let mut plan = Plan { marks: marks::left(dir), ..Plan::default() };
     for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
         let path = entry.map_err(OpenError::io(dir))?.path();
         let left = |extension: &OsStr| extension == "new" || extension == purge::COPY_EXTENSION;
@@ -113,6 +133,8 @@ pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
     for base in segment::list(dir).map_err(OpenError::io(dir))? {
         plan.take(&dir.join(segment::file_name(base)), base)?;
     }
+    plan.miss_segments();
+    plan.follow_marks();
     plan.recovery.epoch += 1;
     Ok(plan)
 }
@@ -130,11 +152,11 @@ impl Plan {
                 return Err(OpenError::Version { path, found, known: FORMAT_VERSION });
             }
             Ok((_, Inspected::Damaged(what))) => {
-                self.skip(path, what);
+                self.skip(path, base, what);
                 return Ok(());
             }
             Err(error) => {
-                self.skip(path, &error.to_string());
+                self.skip(path, base, &error.to_string());
                 return Ok(());
             }
         };
@@ -143,11 +165,20 @@ impl Plan {
         }
         self.next_base = self.next_base.max(identity.extent.end());
         self.recovery.epoch = self.recovery.epoch.max(identity.epoch);
-        match footer_of(&file, &identity) {
+        if let Ok(Some(what)) = segment::wear(&file, &identity) {
+            self.recovery.warnings.push(format!("{}: {what}", path.display()));
+        }
+        match footer_of(&file, &identity, self.acked_in(&identity)) {
             Ok((footer, sealed)) => self.count(Sealed { identity, footer }, sealed),
-            Err(error) => self.skip(path, &error.to_string()),
+            Err(error) => self.skip(path, base, &error.to_string()),
         }
         Ok(())
+    }
+
+    /// How far readers were told that they may read in a segment that has no footer.
+    fn acked_in(&self, identity: &Identity) -> Option<u64> {
+        let told = self.marks.filter(|marks| marks.lane_id == identity.lane_id)?;
+        (told.epoch == u64::from(identity.epoch)).then_some(told.acked.to_native())
     }
 
     fn count(&mut self, segment: Sealed, sealed: bool) {
@@ -173,10 +204,60 @@ impl Plan {
     }
 
     /// Leaves a file alone that cannot be read as a segment, and says so.
-    fn skip(&mut self, path: &Path, what: &str) {
+    fn skip(&mut self, path: &Path, base: u64, what: &str) {
         let warning = format!("{}: {what}; it is kept and not read", path.display());
         self.recovery.warnings.push(warning);
+        self.unreadable.push(base);
         self.next_sequence += 1;
+    }
+
+    /// Counts the segments that are gone from between others: their numbers are missing.
+    fn miss_segments(&mut self) {
+        for (one, next) in self.sealed.iter().zip(self.sealed.iter().skip(1)) {
+            let spent = u64::from(!one.is_empty());
+            let (from, to) = (one.extent().base, next.extent().base);
+            let between = self.unreadable.iter().filter(|base| (from..to).contains(base)).count();
+            let expected = one.identity.sequence.saturating_add(spent + between as u64);
+            let missing = next.identity.sequence.saturating_sub(expected);
+            if missing > 0 {
+                self.recovery.missing = self.recovery.missing.saturating_add(missing);
+                let one = segment::file_name(from);
+                let next = segment::file_name(to);
+                let warning = format!("{missing} segments are missing between {one} and {next}");
+                self.recovery.warnings.push(warning);
+            }
+        }
+    }
+
+    /// Goes on behind everything that the last writer has told of, lest a place or an epoch be
+    /// used again because the file is gone that has had it.
+    fn follow_marks(&mut self) {
+        let Some(marks) = self.marks else { return };
+        if *self.lane_id.get_or_insert(marks.lane_id) != marks.lane_id {
+            return;
+        }
+        let epoch = u64::from(self.recovery.epoch);
+        let told = marks.epoch.to_native();
+        if (epoch..=epoch.saturating_add(EPOCHS_AHEAD_MAX)).contains(&told) {
+            self.recovery.epoch = u32::try_from(told).unwrap_or(self.recovery.epoch);
+        }
+        // A segment whose first page alone is claimed holds nothing yet.
+        let nothing = self.next_base.saturating_add(PAGE_BYTES);
+        let used =
+            |offset: u64| offset > nothing && offset <= nothing.saturating_add(OFFSETS_AHEAD_MAX);
+        if used(marks.acked.to_native()) {
+            self.next_sequence += 1;
+            self.recovery.missing = self.recovery.missing.saturating_add(1);
+            let what = "the newest segment is missing: records were acknowledged behind all others";
+            self.recovery.warnings.push(what.to_owned());
+        }
+        for offset in
+            [marks.acked, marks.claimed].map(u64_le::to_native).into_iter().filter(|it| used(*it))
+        {
+            // Whatever it lay in ended with a page of its own.
+            let behind = offset.next_multiple_of(PAGE_BYTES) + PAGE_BYTES;
+            self.next_base = self.next_base.max(behind);
+        }
     }
 
     /// Seals what was left open and removes what never had a name.
@@ -198,8 +279,8 @@ impl Plan {
     }
 }
 
-/// The footer of a segment, and whether it has it already.
-fn footer_of(file: &File, identity: &Identity) -> io::Result<(Footer, bool)> {
+/// The footer of a segment, and whether it has it already, or can never have one.
+fn footer_of(file: &File, identity: &Identity, acked: Option<u64>) -> io::Result<(Footer, bool)> {
     if let Some(footer) = segment::footer(file, identity)? {
         return Ok((footer, true));
     }
@@ -208,11 +289,12 @@ fn footer_of(file: &File, identity: &Identity) -> io::Result<(Footer, bool)> {
     // every page of a folio that has one dirty page; should that fail, what is read decides.
     let _ = file.sync_all();
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
-    Ok((scan(&Scanned::new(file, *identity)?), false))
+    let scanned = Scanned::new(file, *identity)?;
+    Ok((scan(&scanned, acked), scanned.is_cut()))
 }
 
 /// Reads a segment from front to back, as far as records go.
-fn scan(scanned: &Scanned) -> Footer {
+fn scan(scanned: &Scanned, acked: Option<u64>) -> Footer {
     let extent = scanned.extent();
     let mut tally = Tally::default();
     let (mut offset, mut damaged, mut gaps) = (extent.first(), 0_u32, 0_u32);
@@ -232,11 +314,21 @@ fn scan(scanned: &Scanned) -> Footer {
         }
         offset = framed.end;
     }
-    let mut footer = tally.footer(extent.base, offset);
+    let end = harm_behind(scanned, offset, acked).unwrap_or(offset);
+    let mut footer = tally.footer(extent.base, end);
     footer.flags = FOOTER_RECOVERED.into();
     footer.damaged = damaged.into();
-    footer.gaps = gaps.into();
+    footer.gaps = gaps.saturating_add(u32::from(end > offset)).into();
     footer
+}
+
+/// Where the harm ends that the records behind `offset` have come to, if there were some.
+fn harm_behind(scanned: &Scanned, offset: u64, acked: Option<u64>) -> Option<u64> {
+    let record_end = scanned.extent().record_end();
+    let acked = acked.map(|acked| acked.min(record_end) / RECORD_ALIGN * RECORD_ALIGN);
+    let harmed = scanned.is_harmed_at(offset).then_some(offset + RECORD_ALIGN);
+    let cut = scanned.is_cut().then_some(record_end);
+    acked.max(harmed).max(cut).filter(|end| *end > offset)
 }
 
 /// What a footer says of the records of its segment.

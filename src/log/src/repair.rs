@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 
-use crate::format::{PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader};
+use crate::format::{
+    HEADER_COPY_AT, PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader,
+};
 use crate::lane::{self, OpenError};
 use crate::recover::{self, Recovery};
 use crate::restore::{self, Known};
-use crate::segment::{self, Identity, Inspected};
+use crate::segment::{self, Identity, Inspected, Wear};
 
 /// The folder of a lane that takes what a repair replaces.
 const ASIDE_DIR: &str = "aside";
@@ -33,6 +35,8 @@ pub enum Cure {
     Lengthened,
     /// Its header is made again; the page that was there is copied to `aside`.
     Header,
+    /// The copy of its header is made again; the page that was there is copied to `aside`.
+    HeaderCopy,
     /// Its footer is made again; the page that was there is copied to `aside`.
     Footer,
     /// Left as it is: nothing can be read from it, and a writer steps over it.
@@ -133,9 +137,7 @@ fn plan(dir: &Path) -> Result<Vec<Planned>, OpenError> {
             Found::Sound(identity) if Some(identity.lane_id) != lane_id => {
                 Some((Cure::Aside, "belongs to another lane".to_owned(), None))
             }
-            Found::Sound(identity) => footer_is_lost(file, identity)
-                .map_err(OpenError::io(path))?
-                .then(|| (Cure::Footer, "has a footer that does not hold".to_owned(), None)),
+            Found::Sound(identity) => cure_of_sound(file, identity).map_err(OpenError::io(path))?,
             Found::Wrong(what) => {
                 let known = lane_id.map(|lane_id| known_of(&sound, lane_id, *base));
                 let (cure, bytes) =
@@ -149,6 +151,24 @@ fn plan(dir: &Path) -> Result<Vec<Planned>, OpenError> {
         }));
     }
     Ok(planned)
+}
+
+/// What is done to a file, why, and with which header.
+type Diagnosis = (Cure, String, Option<[u8; 128]>);
+
+/// What can be done about a segment that can be read.
+fn cure_of_sound(file: &File, identity: &Identity) -> io::Result<Option<Diagnosis>> {
+    let header = identity.header().sealed_bytes();
+    if let Some(wear) = segment::wear(file, identity)? {
+        let cure = match wear {
+            Wear::Cut { .. } => Cure::Lengthened,
+            Wear::Header => Cure::Header,
+            Wear::Copy => Cure::HeaderCopy,
+        };
+        return Ok(Some((cure, wear.to_string(), Some(header))));
+    }
+    let lost = footer_is_lost(file, identity)?;
+    Ok(lost.then(|| (Cure::Footer, "has a footer that does not hold".to_owned(), None)))
 }
 
 /// The id that most segments have.
@@ -177,9 +197,9 @@ fn known_of(sound: &[Identity], lane_id: [u8; 16], base: u64) -> Known {
 
 /// Whether something stands where the footer goes, and is none.
 fn footer_is_lost(file: &File, identity: &Identity) -> io::Result<bool> {
-    let mut page = [0; 4096];
-    file.read_exact_at(&mut page, identity.extent.bytes - PAGE_BYTES)?;
-    Ok(segment::footer(file, identity)?.is_none() && page.iter().any(|byte| *byte != 0))
+    let mut bytes = [0; 128];
+    file.read_exact_at(&mut bytes, identity.extent.bytes - PAGE_BYTES)?;
+    Ok(segment::footer(file, identity)?.is_none() && bytes.iter().any(|byte| *byte != 0))
 }
 
 /// What can be done about a file that is no segment of its name.
@@ -222,21 +242,35 @@ fn perform(dir: &Path, step: &mut Step, bytes: Option<&[u8; 128]>) -> io::Result
         }
         (Cure::Header, Some(header)) => {
             step.kept = Some(copy_page_aside(dir, &step.path, 0, "header")?);
-            let file = segment::writing().open(&step.path)?;
-            file.write_all_at(&header.sealed_bytes(), 0)?;
-            file.sync_all()?;
+            write_headers(&step.path, &header)?;
+        }
+        (Cure::HeaderCopy, Some(header)) => {
+            let at = fs::metadata(&step.path)?.len() - PAGE_BYTES;
+            step.kept = Some(copy_page_aside(dir, &step.path, at, "copy")?);
+            write_headers(&step.path, &header)?;
         }
         (Cure::Renamed, Some(header)) => {
             fs::rename(&step.path, dir.join(segment::file_name(header.base.to_native())))?;
         }
         (Cure::Lengthened, Some(header)) => {
             let long = lengthened(&step.path, header.segment_bytes.to_native())?;
+            write_headers(&long, &header)?;
             step.kept = Some(move_aside(dir, &step.path)?);
             fs::rename(long, &step.path)?;
         }
-        (Cure::Left | Cure::Header | Cure::Renamed | Cure::Lengthened, _) => {}
+        (Cure::Left | Cure::Header | Cure::HeaderCopy | Cure::Renamed | Cure::Lengthened, _) => {}
     }
     segment::sync_dir(dir)
+}
+
+/// Writes the header of a segment of full length, and the copy of it.
+fn write_headers(path: &Path, header: &SegmentHeader) -> io::Result<()> {
+    let file = segment::writing().open(path)?;
+    let bytes = header.sealed_bytes();
+    let last_page = header.segment_bytes.to_native().saturating_sub(PAGE_BYTES);
+    file.write_all_at(&bytes, 0)?;
+    file.write_all_at(&bytes, last_page + HEADER_COPY_AT)?;
+    file.sync_all()
 }
 
 /// A durable copy of a file that was cut short, zeros behind what there is.

@@ -2,7 +2,8 @@
 //!
 //! A record counts if it stands at a multiple of 64, its commit word equals the length by its
 //! sections, it ends within bounds, and its header's checksum and position hold. What does not
-//! count is a hole; behind a hole the search goes on in steps of 64.
+//! count is a hole; behind a hole the search goes on in steps of 64. Of a file that was cut short
+//! only what is there is mapped, and bounds everything.
 
 use std::fs::File;
 use std::io;
@@ -55,9 +56,20 @@ pub(crate) enum Found {
 
 impl Scanned {
     pub(crate) fn new(file: &File, identity: Identity) -> io::Result<Self> {
-        let map = ReadMap::new(file, identity.extent.bytes)?;
+        let there = file.metadata()?.len().min(identity.extent.bytes);
+        let map = ReadMap::new(file, there)?;
         map.read_in_order();
         Ok(Self { map, identity })
+    }
+
+    /// Whether the file is shorter than its header says: then its end will never be seen.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.map.bytes_mapped() < self.extent().bytes
+    }
+
+    /// Where what can be read ends: where records end, or where the file was cut.
+    fn readable_end(&self) -> u64 {
+        self.extent().record_end().min(self.extent().base + self.map.bytes_mapped())
     }
 
     pub(crate) fn extent(&self) -> Extent {
@@ -66,7 +78,7 @@ impl Scanned {
 
     /// The record that starts at `offset` and ends by `limit`, both offsets in the lane.
     pub(crate) fn framed(&self, offset: u64, limit: u64) -> Option<Framed> {
-        let limit = limit.min(self.extent().record_end());
+        let limit = limit.min(self.readable_end());
         let at = offset.checked_sub(self.extent().base)?;
         let framing = at >= PAGE_BYTES && at.is_multiple_of(RECORD_ALIGN);
         if !framing || offset.checked_add(RECORD_HEADER_BYTES)? > limit {
@@ -88,6 +100,7 @@ impl Scanned {
             return Found::Record(framed);
         }
         let step = usize::try_from(RECORD_ALIGN).unwrap_or(usize::MAX);
+        let limit = limit.min(self.readable_end());
         (offset.next_multiple_of(RECORD_ALIGN)..limit)
             .step_by(step)
             .skip(usize::from(offset.is_multiple_of(RECORD_ALIGN)))
@@ -108,9 +121,18 @@ impl Scanned {
 
     /// The end of the record at `offset`, if one is in place there.
     fn committed_end(&self, offset: u64) -> Option<u64> {
-        let inside = offset.is_multiple_of(RECORD_ALIGN) && offset < self.extent().record_end();
-        let whole = inside.then(|| u64::from(self.map.commit(offset - self.extent().base)))?;
+        let ends = offset.saturating_add(RECORD_HEADER_BYTES);
+        let inside = offset.is_multiple_of(RECORD_ALIGN) && ends <= self.readable_end();
+        let at = offset.checked_sub(self.extent().base)?;
+        let whole = inside.then(|| u64::from(self.map.commit(at)))?;
         (whole != 0).then_some(offset + whole).filter(|end| *end <= self.extent().record_end())
+    }
+
+    /// Whether something was published at `offset`, where no record holds: the commit word of a
+    /// record is stored last, into the line of its header, so that no crash leaves it alone.
+    pub(crate) fn is_harmed_at(&self, offset: u64) -> bool {
+        let there = offset.saturating_add(RECORD_HEADER_BYTES) <= self.readable_end();
+        there && self.map.commit(offset - self.extent().base) != 0
     }
 
     /// The meta section and the body of a record.

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, FallocateFlags, IFlags, fadvise};
 
 use crate::format::{
-    FORMAT_VERSION, Footer, PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader,
-    seed_of,
+    FORMAT_VERSION, Footer, HEADER_COPY_AT, PAGE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    SegmentHeader, seed_of,
 };
 use crate::mapping::WriteMap;
 
@@ -45,6 +45,11 @@ impl Extent {
     /// Where the next segment starts.
     pub(crate) fn end(self) -> u64 {
         self.base + self.bytes
+    }
+
+    /// Where in the file the copy of the header stands.
+    pub(crate) fn copy_at(self) -> u64 {
+        self.bytes - PAGE_BYTES + HEADER_COPY_AT
     }
 
     /// Bytes that records can take.
@@ -142,7 +147,7 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(bases)
 }
 
-/// Opens a file for reading and looks at the header that it starts with.
+/// Opens a file for reading and looks at its header, or where that one does not hold, at its copy.
 pub(crate) fn inspect(path: &Path, base: u64) -> io::Result<(File, Inspected)> {
     let file = File::open(path)?;
     let found = inspect_file(&file, base)?;
@@ -150,14 +155,8 @@ pub(crate) fn inspect(path: &Path, base: u64) -> io::Result<(File, Inspected)> {
 }
 
 fn inspect_file(file: &File, base: u64) -> io::Result<Inspected> {
-    let file_bytes = file.metadata()?.len();
-    let mut bytes = [0; 128];
-    if file_bytes < SEGMENT_BYTES_MIN {
-        return Ok(Inspected::Damaged("the file is shorter than a segment"));
-    }
-    file.read_exact_at(&mut bytes, 0)?;
-    let Some(header) = SegmentHeader::read(bytes) else {
-        return Ok(Inspected::Damaged("the segment header does not hold"));
+    let Some(header) = any_header(file, file.metadata()?.len())? else {
+        return Ok(Inspected::Damaged("neither its header nor the copy of it holds"));
     };
     if header.version != FORMAT_VERSION {
         return Ok(Inspected::Version(header.version.to_native()));
@@ -167,21 +166,68 @@ fn inspect_file(file: &File, base: u64) -> io::Result<Inspected> {
     // Checked before any arithmetic, like the base in the name: nothing can overflow then.
     let bounded = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
     if !bounded || !bytes.is_multiple_of(PAGE_BYTES) {
-        return Ok(Inspected::Damaged("the segment header holds impossible sizes"));
+        return Ok(Inspected::Damaged("its header holds impossible sizes"));
     }
     if found != base {
-        return Ok(Inspected::Damaged("the segment header belongs to another file name"));
-    }
-    if file_bytes < bytes {
-        return Ok(Inspected::Damaged("the file is shorter than its header says"));
+        return Ok(Inspected::Damaged("its header belongs to another file name"));
     }
     Ok(Inspected::Segment(identity))
+}
+
+/// The header in the first page of a file, or else the copy in its last page.
+fn any_header(file: &File, file_bytes: u64) -> io::Result<Option<SegmentHeader>> {
+    let first = header_at(file, 0, file_bytes);
+    if matches!(first, Ok(Some(_))) {
+        return first;
+    }
+    // Where the last page is, the length of the file tells; that is right if the copy says so too.
+    let copy = file_bytes.checked_sub(PAGE_BYTES).map(|page| page + HEADER_COPY_AT);
+    let copy = copy.and_then(|at| header_at(file, at, file_bytes).ok().flatten());
+    let stands_right =
+        |copy: &SegmentHeader| copy.version != FORMAT_VERSION || copy.segment_bytes == file_bytes;
+    copy.filter(stands_right).map_or(first, |copy| Ok(Some(copy)))
+}
+
+fn header_at(file: &File, at: u64, file_bytes: u64) -> io::Result<Option<SegmentHeader>> {
+    let mut bytes = [0; 128];
+    if at + 128 > file_bytes {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(SegmentHeader::read(bytes))
+}
+
+/// What is wrong with a segment although its records can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Wear {
+    #[error("only {there} of its {bytes} bytes are there")]
+    Cut { there: u64, bytes: u64 },
+    #[error("its header does not hold; the copy of it does")]
+    Header,
+    #[error("the copy of its header does not hold")]
+    Copy,
+}
+
+/// What of a segment is harmed beside its records and its footer.
+pub(crate) fn wear(file: &File, identity: &Identity) -> io::Result<Option<Wear>> {
+    let (there, bytes) = (file.metadata()?.len(), identity.extent.bytes);
+    if there < bytes {
+        return Ok(Some(Wear::Cut { there, bytes }));
+    }
+    let holds = |at| matches!(header_at(file, at, there), Ok(Some(_)));
+    if !holds(0) {
+        return Ok(Some(Wear::Header));
+    }
+    Ok((!holds(identity.extent.copy_at())).then_some(Wear::Copy))
 }
 
 /// The footer of a segment, if it was sealed and the footer holds.
 pub(crate) fn footer(file: &File, identity: &Identity) -> io::Result<Option<Footer>> {
     let extent = identity.extent;
     let mut bytes = [0; 128];
+    if file.metadata()?.len() < extent.bytes {
+        return Ok(None);
+    }
     file.read_exact_at(&mut bytes, extent.bytes - PAGE_BYTES)?;
     let plausible =
         |footer: &Footer| footer.base == extent.base && extent.holds(footer.sealed_end.to_native());
@@ -249,7 +295,9 @@ impl Segment {
             rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW)?;
         }
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, identity.extent.bytes)?;
-        file.write_all_at(&identity.header().sealed_bytes(), 0)?;
+        let header = identity.header().sealed_bytes();
+        file.write_all_at(&header, 0)?;
+        file.write_all_at(&header, identity.extent.copy_at())?;
         file.sync_all()?;
         let map = WriteMap::new(&file, identity.extent.bytes)?;
         let tripwire = File::open(fresh)?;
@@ -349,9 +397,16 @@ mod tests {
         assert!(matches!(found, Inspected::Segment(found) if found.extent == extent));
         assert!(footer(&file, &identity).expect("readable").is_none());
 
+        assert_eq!(wear(&file, &identity).expect("readable"), None);
+
         let (_, found) = inspect(segment.path(), 4096).expect("readable");
         assert!(matches!(found, Inspected::Damaged(_)));
-        writing().open(segment.path()).expect("open").write_all_at(&[1], 90).expect("a byte");
+        let writer = writing().open(segment.path()).expect("open");
+        writer.write_all_at(&[1], 90).expect("a byte");
+        let (_, found) = inspect(segment.path(), 8192).expect("readable");
+        assert!(matches!(found, Inspected::Segment(found) if found.extent == extent));
+        assert_eq!(wear(&file, &identity).expect("readable"), Some(Wear::Header));
+        writer.write_all_at(&[1], extent.copy_at() + 90).expect("a byte");
         let (_, found) = inspect(segment.path(), 8192).expect("readable");
         assert!(matches!(found, Inspected::Damaged(_)));
     }

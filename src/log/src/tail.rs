@@ -470,6 +470,10 @@ impl Current {
         if let Some(footer) = segment::footer(&self.file, &self.scanned.identity)? {
             self.sealed_end = Some(footer.sealed_end.to_native());
             self.damaged = footer.damaged > 0;
+        } else if self.scanned.is_cut() {
+            // Where the footer stood there is no file any more. What is left can be read.
+            self.sealed_end = Some(self.scanned.extent().record_end());
+            self.damaged = true;
         }
         Ok(())
     }

@@ -180,11 +180,10 @@ impl Sound {
         self.records.iter().filter(is_touched).map(|known| known.id).collect()
     }
 
-    /// Whether the loss of this file looks like retention, or like a lane that ended earlier.
+    /// Whether the loss of this file looks like retention, which takes the oldest.
     fn loss_is_silent(&self, name: &str, harm: Harm) -> bool {
-        let segments = || self.files.iter().filter(|(name, _)| base_of(name).is_some());
-        let outermost = [segments().next(), segments().next_back()].into_iter().flatten();
-        harm == Harm::Delete && outermost.into_iter().any(|(file, _)| file == name)
+        let oldest = self.files.iter().find(|(name, _)| base_of(name).is_some());
+        harm == Harm::Delete && oldest.is_some_and(|(file, _)| file == name)
     }
 }
 
@@ -204,6 +203,14 @@ fn one_harm(sound: &Sound, copy: &Path, dice: &mut Dice, report: &mut Report) ->
     let first: Vec<_> = until_again.collect();
     let shown: HashSet<_> = first.iter().filter_map(|fact| known(fact)).map(|it| it.id).collect();
     let lost = touched.iter().filter(|id| !shown.contains(id)).count();
+    // The control: what no harm excuses must be seen to be lost.
+    let mut strict = Ledger::default();
+    sound.facts.iter().for_each(|fact| strict.take(*fact));
+    let seen = judge(strict, &ended, MayMiss::Nothing).lost.len();
+    report.count("control: losses seen without an excuse", seen as u64);
+    if seen < lost {
+        findings.join(Findings::other(format!("the harness saw {seen} of {lost} losses")));
+    }
     let told = first.iter().any(|fact| match fact {
         Fact::Gap { count } => *count > 0,
         Fact::Opened { damaged, notes } => damaged + notes > 0,

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use forebay_log::{AckLevel, From, Lane, OpenError, Position, Reader};
 use proptest::prelude::*;
 
-use crate::support::{append, copy_of, drain, key, open, options, wait_acked};
+use crate::support::{append, body, copy_of, drain, key, open, options, wait_acked};
 
-const RECORDS: u64 = 100;
+const RECORDS: u64 = 160;
 
 /// A closed lane with some sealed segments, and where each record starts.
 fn closed_lane() -> (tempfile::TempDir, Vec<Position>) {
@@ -42,17 +42,25 @@ fn read(path: &Path, at: u64) -> u8 {
     byte[0]
 }
 
+/// The segment that holds an offset of the lane, and where in it that is.
+fn segment_at(dir: &Path, offset: u64) -> (PathBuf, u64) {
+    let base = |path: &PathBuf| u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok();
+    let holding = |path: &PathBuf| base(path).is_some_and(|base| base <= offset);
+    let path = segments(dir).into_iter().rfind(holding).expect("a segment");
+    let at = offset - base(&path).expect("a base");
+    (path, at)
+}
+
 /// Writes into the segment that holds an offset of the lane.
 fn write_in_lane(dir: &Path, bytes: &[u8], offset: u64) {
-    let name = |path: &PathBuf| {
-        u64::from_str_radix(path.file_stem().expect("a name").to_str().expect("ascii"), 16)
-    };
-    let path = segments(dir)
-        .into_iter()
-        .rfind(|path| name(path).expect("a base") <= offset)
-        .expect("a segment");
-    let base = name(&path).expect("a base");
-    write(&path, bytes, offset - base);
+    let (path, at) = segment_at(dir, offset);
+    write(&path, bytes, at);
+}
+
+/// Flips every bit of the byte at an offset of the lane.
+fn flip_in_lane(dir: &Path, offset: u64) {
+    let (path, at) = segment_at(dir, offset);
+    write(&path, &[!read(&path, at)], at);
 }
 
 #[test]
@@ -69,7 +77,7 @@ fn a_damaged_payload_costs_its_record_and_no_other() {
 fn a_damaged_header_costs_its_record_and_no_other() {
     for at in [0, 4, 8, 16, 30, 40, 44, 48, 52, 60] {
         let (dir, starts) = closed_lane();
-        write_in_lane(dir.path(), &[0xa5], starts[7].offset() + at);
+        flip_in_lane(dir.path(), starts[7].offset() + at);
         let mut reader = Reader::open(dir.path()).expect("a reader");
         let numbers = drain(&mut reader);
         assert_eq!(numbers, (0..RECORDS).filter(|number| *number != 7).collect::<Vec<_>>());
@@ -108,23 +116,164 @@ fn a_torn_record_is_not_among_the_recovered_keys_and_the_others_are() {
     assert_eq!(lane.first_offset().expect("a segment"), 0);
 }
 
+/// Where the copy of a segment's header stands.
+const HEADER_COPY_AT: u64 = forebay_log::SEGMENT_BYTES_MIN - 4096 + 2048;
+
 #[test]
-fn a_segment_without_its_header_is_kept_counted_and_stepped_over() {
+fn a_segment_without_its_header_or_without_the_copy_of_it_loses_nothing_and_is_told() {
+    for at in [0, HEADER_COPY_AT] {
+        let (dir, _) = closed_lane();
+        let paths = segments(dir.path());
+        write(&paths[1], &[0; 128], at);
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        assert_eq!(drain(&mut reader), (0..RECORDS).collect::<Vec<_>>());
+        let (_lane, recovery) =
+            Lane::open(dir.path(), options(AckLevel::Written)).expect("it opens");
+        assert_eq!((recovery.records, recovery.missing), (RECORDS, 0));
+        assert_eq!(recovery.warnings.len(), 1, "{:?}", recovery.warnings);
+    }
+}
+
+#[test]
+fn a_segment_without_any_header_is_kept_counted_and_stepped_over() {
     let (dir, _) = closed_lane();
     let paths = segments(dir.path());
-    assert!(paths.len() >= 2);
-    write(&paths[0], &[0; 128], 0);
+    assert!(paths.len() >= 3);
+    write(&paths[1], &[0; 128], 0);
+    write(&paths[1], &[0; 128], HEADER_COPY_AT);
     let (lane, recovery) = Lane::open(dir.path(), options(AckLevel::Written)).expect("it opens");
-    assert_eq!(recovery.segments, paths.len() - 1);
+    assert_eq!((recovery.segments, recovery.missing), (paths.len() - 1, 0));
     assert_eq!(recovery.warnings.len(), 1);
     assert!(recovery.warnings[0].contains(".seg"), "{:?}", recovery.warnings);
     append(&mut lane.appender(), RECORDS);
     lane.close();
-    assert!(paths[0].exists());
+    assert!(paths[1].exists());
     let mut reader = Reader::open(dir.path()).expect("a reader");
     let numbers = drain(&mut reader);
-    assert!(numbers[0] > 0);
-    assert_eq!(numbers, (numbers[0]..=RECORDS).collect::<Vec<_>>());
+    assert!(numbers.is_sorted_by(|one, next| one < next));
+    assert_eq!((numbers[0], numbers.last()), (0, Some(&RECORDS)));
+    assert_eq!(reader.skipped().segments, 1);
+}
+
+#[test]
+fn a_segment_that_was_cut_short_is_read_as_far_as_it_goes() {
+    let (whole, starts) = closed_lane();
+    let paths = segments(whole.path());
+    let base = |path: &PathBuf| u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok();
+    let (from, to) = (base(&paths[1]).expect("a base"), base(&paths[2]).expect("a base"));
+    for cut in [127, 128, 4096, 4097, 9_000, 30_000, 61_440, 65_535] {
+        let dir = copy_of(whole.path());
+        let file = OpenOptions::new().write(true).open(&segments(dir.path())[1]).expect("a file");
+        file.set_len(cut).expect("cut");
+        let kept = |number: &u64| {
+            let start = starts[usize::try_from(*number).expect("small")].offset();
+            let end = start + (64 + body(*number).len() as u64).next_multiple_of(64);
+            !(from..to).contains(&start) || (end <= from + cut && cut >= 128)
+        };
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        assert_eq!(
+            drain(&mut reader),
+            (0..RECORDS).filter(kept).collect::<Vec<_>>(),
+            "cut at {cut}"
+        );
+        let skipped = reader.skipped();
+        let told = u64::from(cut < forebay_log::SEGMENT_BYTES_MIN - 4096);
+        assert_eq!(skipped.gaps + skipped.segments, told, "cut at {cut}: {skipped:?}");
+        let opened = Lane::open(dir.path(), options(AckLevel::Written));
+        let (lane, recovery) = opened.expect("it opens");
+        assert_eq!(recovery.warnings.len(), 1, "cut at {cut}: {recovery:?}");
+        append(&mut lane.appender(), RECORDS);
+        lane.close();
+        let cut_file = std::fs::metadata(&segments(dir.path())[1]).expect("kept");
+        assert_eq!(cut_file.len(), cut, "a harmed file stays as it is");
+    }
+}
+
+#[test]
+fn a_segment_that_is_gone_is_missed_and_its_places_are_never_used_again() {
+    let (whole, starts) = closed_lane();
+    let count = segments(whole.path()).len();
+    for gone in 1..count {
+        let dir = copy_of(whole.path());
+        std::fs::remove_file(&segments(dir.path())[gone]).expect("removed");
+        let opened = Lane::open(dir.path(), options(AckLevel::Written));
+        let (lane, recovery) = opened.expect("it opens");
+        assert_eq!((recovery.missing, recovery.warnings.len()), (1, 1), "{recovery:?}");
+        let appended = append(&mut lane.appender(), RECORDS);
+        assert!(appended.start > *starts.last().expect("some"), "{appended:?}");
+        lane.close();
+        let mut reader = Reader::open(dir.path()).expect("a reader");
+        drain(&mut reader);
+        assert_eq!(reader.skipped().segments, 1);
+    }
+    let dir = copy_of(whole.path());
+    for path in segments(dir.path()) {
+        std::fs::remove_file(path).expect("removed");
+    }
+    let (lane, recovery) = Lane::open(dir.path(), options(AckLevel::Written)).expect("it opens");
+    assert_eq!((recovery.missing, recovery.epoch), (1, 2));
+    assert!(append(&mut lane.appender(), 0).start > *starts.last().expect("some"));
+}
+
+#[test]
+fn the_last_record_of_an_unsealed_segment_is_missed_when_its_header_is_harmed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Synced);
+    let mut appends = lane.appender();
+    let appended: Vec<_> = (0..3).map(|number| append(&mut appends, number)).collect();
+    wait_acked(&lane, appended[2].end);
+    let crashed = copy_of(dir.path());
+    drop(appends);
+    let harms: [(&[u8], u64); 3] = [(&[0x55], 8), (&[0x55], 0), (&[0; 64], 0)];
+    for (bytes, at) in harms {
+        for marks in [true, false] {
+            let dir = copy_of(crashed.path());
+            write_in_lane(dir.path(), bytes, appended[2].start.offset() + at);
+            if !marks {
+                std::fs::remove_file(dir.path().join("marks")).expect("removed");
+            }
+            let opened = Lane::open(dir.path(), options(AckLevel::Written));
+            let (lane, recovery) = opened.expect("it opens");
+            // A line of zeros is also what a loss of power leaves of a record nobody was told of.
+            let told = u64::from(marks || bytes.len() == 1);
+            assert_eq!((recovery.records, recovery.gaps), (2, told), "{bytes:?} at {at}");
+            append(&mut lane.appender(), 3);
+            lane.close();
+            let mut reader = Reader::open(dir.path()).expect("a reader");
+            assert_eq!(drain(&mut reader), [0, 1, 3]);
+            assert_eq!(reader.skipped().gaps, told);
+        }
+    }
+}
+
+#[test]
+fn marks_and_lock_in_any_condition_keep_no_lane_from_opening() {
+    let (whole, _) = closed_lane();
+    let harms: [fn(&Path); 6] = [
+        |file| std::fs::remove_file(file).expect("removed"),
+        |file| std::fs::write(file, b"").expect("written"),
+        |file| std::fs::write(file, [0xff; 4096]).expect("written"),
+        |file| std::fs::write(file, [0x5a; 100]).expect("written"),
+        // Every word as large as can be behind a beginning that holds.
+        |file| write(file, &[0xff; 96], 32),
+        |file| write(file, &[0x07; 96], 32),
+    ];
+    for name in ["marks", "lock"] {
+        for (number, harm) in harms.iter().enumerate() {
+            let dir = copy_of(whole.path());
+            harm(&dir.path().join(name));
+            let mut reader = Reader::open(dir.path()).expect("a reader");
+            assert!(drain(&mut reader).is_sorted_by(|one, next| one < next));
+            let opened = Lane::open(dir.path(), options(AckLevel::Written));
+            let (lane, recovery) =
+                opened.unwrap_or_else(|error| panic!("{name} {number}: {error}"));
+            assert_eq!((recovery.records, recovery.damaged), (RECORDS, 0));
+            append(&mut lane.appender(), RECORDS);
+            lane.close();
+            let mut reader = Reader::open(dir.path()).expect("a reader");
+            assert_eq!(drain(&mut reader), (0..=RECORDS).collect::<Vec<_>>(), "{name} {number}");
+        }
+    }
 }
 
 #[test]
