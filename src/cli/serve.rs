@@ -5,7 +5,7 @@
 //! old one in use.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,6 +24,9 @@ use crate::server::Server;
 
 /// How often the receivers are looked after between signals.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Left in the data folder by a process that a bus error has ended.
+const BUS_ERROR_FILE: &str = "bus-error";
 
 /// Arguments of `forebay serve`.
 #[derive(Debug, Args)]
@@ -64,6 +67,7 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
     rustix::process::umask(rustix::fs::Mode::RWXO | rustix::fs::Mode::WGRP);
     // A file size limit becomes an error of the call, which the log answers by 503, not a kill.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    tell_bus_errors(&config.data_dir)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
     let fixed = Fixed::of(&config);
     let server = Server::start(config, &Clock::System)?;
@@ -88,6 +92,17 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
         }
         thread::sleep(LOOK_INTERVAL);
     }
+}
+
+/// Says how the last process ended, if a mapped file was its end, and sees that this one says so.
+fn tell_bus_errors(data_dir: &Path) -> io::Result<()> {
+    let marker = data_dir.join(BUS_ERROR_FILE);
+    if let Ok(said) = std::fs::read_to_string(&marker) {
+        tracing::error!(said = said.trim(), "the last process ended by a bus error");
+        // Told once; if it stays it is told again.
+        drop(std::fs::remove_file(&marker));
+    }
+    forebay_log::tell_bus_errors(Some(&marker))
 }
 
 fn drain(server: Server, mut signals: Signals) -> io::Result<ExitCode> {

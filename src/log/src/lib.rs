@@ -48,6 +48,7 @@ pub mod clock;
 mod format;
 mod position;
 mod meta;
+mod fault;
 mod mapping;
 mod segment;
 mod scan;
@@ -84,7 +85,7 @@ pub use inspect::{
     verify,
 };
 pub use lane::{AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention};
-pub use mapping::FileMap;
+pub use mapping::{FileMap, tell_bus_errors};
 pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag};
 pub use position::{Key, Kind, ParsePositionError, Position};
 pub use probe::{SAMPLES_MAX, Trial, VolumeFacts, probe};

@@ -12,7 +12,7 @@
 //! The pointer is valid for `len` bytes for as long as the mapping object lives. The file had at
 //! least `len` bytes when it was mapped, and nobody makes a segment or a marks file shorter:
 //! segments are allocated whole and retention only unlinks. Should someone truncate one all the
-//! same, the kernel ends the process with SIGBUS; no wrong byte is read.
+//! same, or the disk fail, the kernel sends SIGBUS; no wrong byte is read. See [`tell_bus_errors`].
 //!
 //! A [`FileMap`] covers the whole of a file that was written, synced and renamed before it was
 //! mapped, and that is never written again, only unlinked: the pages stay until they are unmapped.
@@ -49,12 +49,14 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::thread::futex;
 
+use crate::fault;
 use crate::format::{MarksPage, PAGE_BYTES, RECORD_ALIGN};
 use crate::watermark::Claim;
 
@@ -68,6 +70,25 @@ pub(crate) struct WriteMap {
 #[derive(Debug)]
 pub(crate) struct ReadMap {
     raw: MmapRaw,
+}
+
+/// Makes a bus error on a mapped file end the process by one line on standard error that names the
+/// file, and an abort. The line is left in `marker` too, which a start may look for.
+///
+/// Without it the process dies of SIGBUS and says nothing. `forebay serve` calls this; a process
+/// that only reads a lane may.
+pub fn tell_bus_errors(marker: Option<&Path>) -> io::Result<()> {
+    fault::prepare(marker)?;
+    let handle = |info: &libc::siginfo_t| {
+        // SAFETY: The kernel fills the address in for every SIGBUS that it sends itself; in one
+        // that a process sends the field is another number, which lies in no mapping or tells a
+        // wrong file before the abort that was asked for.
+        let address = unsafe { info.si_addr() };
+        fault::handle(address.addr());
+    };
+    // SAFETY: `fault::handle` only makes calls of the kernel: no lock, no memory, no panic.
+    unsafe { signal_hook_registry::register_sigaction(libc::SIGBUS, handle) }?;
+    Ok(())
 }
 
 /// Checks a range against a mapping's length. Panics, rather than touch memory that is not ours.

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use forebay_log::{AckLevel, Kind, Lane, LaneOptions, Reader, RecordRef, Retention};
@@ -72,6 +74,10 @@ pub(crate) fn run(orders: &Orders) -> ExitCode {
         let limit = rustix::process::Rlimit { current: Some(bytes), maximum: None };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Fsize, limit);
     }
+    // What the server does about signals at its start.
+    let limit_told = Arc::new(AtomicBool::new(false));
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, limit_told);
+    let _ = forebay_log::tell_bus_errors(Some(&orders.dir.with_extension("bus-error")));
     match serve(orders) {
         Ok(()) => tell(&[Fact::Done]),
         Err(text) => {

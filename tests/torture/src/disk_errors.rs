@@ -134,11 +134,14 @@ fn one_point(
 
     let mut ledger = Ledger::default();
     ledger.take_all(&ended.facts);
-    let mut findings = match ended.crash() {
+    let mut findings = match ended.crash_on_a_failing_disk() {
         Some(crash) => Findings::other(crash),
+        None if ended.told_bus_error() => Findings::default(),
         None => told(&ended.facts, ledger.acked(), report),
     };
-    report.count("ended: process died", u64::from(ended.crash().is_some()));
+    let died = ended.crash_on_a_failing_disk().is_some();
+    report.count("ended: process died", u64::from(died));
+    report.count("ended: process told a bus error", u64::from(ended.told_bus_error()));
 
     recording.recorder.set_fault(Fault::None);
     if at_once {
@@ -199,8 +202,10 @@ fn open_at_once(recording: &Recording, ledger: &mut Ledger) -> io::Result<Findin
     };
     let ended = recording.work(&again, Until::Done)?;
     let mut findings = Findings::default();
-    findings.other.extend(ended.crash().map(|crash| format!("opened at once: {crash}")));
-    if !ended.facts.iter().any(|fact| matches!(fact, Fact::Unopened)) {
+    let crash = ended.crash_on_a_failing_disk();
+    findings.other.extend(crash.map(|crash| format!("opened at once: {crash}")));
+    let opened = !ended.facts.iter().any(|fact| matches!(fact, Fact::Unopened));
+    if opened && !ended.told_bus_error() {
         // A file system that has shut itself down lets nobody in; else all must be there.
         let shown = ended.facts.iter().take_while(|fact| !matches!(fact, Fact::Claimed { .. }));
         let shown: Vec<_> = shown.copied().collect();

@@ -1,6 +1,7 @@
 //! A campaign's hold on an agent: starts it, listens to it, ends it.
 
 use std::io::{self, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -48,6 +49,20 @@ impl Ended {
         }
         let done = self.status.success();
         (!done).then(|| format!("the process died of {}: {}", self.status, self.said))
+    }
+}
+
+impl Ended {
+    /// The same, where the disk fails and a bus error that is told is an end in order.
+    pub(crate) fn crash_on_a_failing_disk(&self) -> Option<String> {
+        self.crash().filter(|_| !self.told_bus_error())
+    }
+
+    /// Whether a mapped file could not be had, and the process ended as it should then: it said
+    /// which file it was, and aborted. What it had acknowledged must be there after a restart.
+    pub(crate) fn told_bus_error(&self) -> bool {
+        let abort = rustix::process::Signal::ABORT.as_raw();
+        self.status.signal() == Some(abort) && self.said.contains("forebay: bus error: ")
     }
 }
 

@@ -4,6 +4,7 @@ mod support;
 mod lane;
 mod threads;
 mod damage;
+mod bus;
 mod model;
 mod cursor;
 mod inspect;
