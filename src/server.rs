@@ -283,6 +283,11 @@ impl Server {
         self.receivers.iter().all(|receiver| !receiver.is_finished())
     }
 
+    /// The lanes that have failed, each with the reason.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.opened.lanes.iter().filter_map(|lane| Some((lane.name.as_str(), lane.log.failure()?)))
+    }
+
     /// Stops accepting, lets requests in flight end within `receive.drain_timeout`, seals the
     /// lanes. Returns how many connections had to be cut.
     pub fn stop(self) -> usize {

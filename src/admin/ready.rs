@@ -54,7 +54,7 @@ fn told(state: LaneState) -> (&'static str, Option<&'static str>) {
             ("full", Some("the disk is at its low-water mark; free space or shorten the retention"))
         }
         LaneState::Failed => {
-            ("failed", Some("a sync failed or the keeper ended; look at the logs, then restart"))
+            ("failed", Some("its disk or its keeper failed; the logs name the file and the cure"))
         }
         LaneState::Closed => ("closed", Some("the lane was closed")),
     }

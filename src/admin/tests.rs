@@ -30,6 +30,7 @@ fn reading(state: LaneState) -> LaneReading {
             syncs: syncs.clone(),
             stores: syncs,
             sync_failures: 14,
+            salvages: 25,
             segments: 15,
             segments_created: 16,
             segments_retired: 17,

@@ -4,6 +4,7 @@
 //! exits at once. SIGHUP loads sources and secrets anew; a configuration that is wrong leaves the
 //! old one in use.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -77,6 +78,7 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
         driver = server.driver().name(),
         "receiving"
     );
+    let mut told = HashSet::new();
     loop {
         for signal in signals.pending() {
             if signal != SIGHUP {
@@ -84,6 +86,11 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
                 return Ok(drain(server, signals)?);
             }
             reload(args, &server, &fixed);
+        }
+        for (lane, why) in server.failures() {
+            if told.insert(lane.to_owned()) {
+                tracing::error!(lane, why, "the lane has failed: it answers 503 until a restart");
+            }
         }
         if !server.healthy() {
             tracing::error!("a receiver ended; stopping, since its core is no longer served");

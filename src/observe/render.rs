@@ -144,8 +144,10 @@ const AVAILABLE: Name = Name(
 /// `forebay_lane_synced_bytes_total`
 const SYNCED: Name = Name("forebay_lane_synced", "Bytes handed to the medium.", Some(Unit::Bytes));
 /// `forebay_lane_sync_failures_total`
-const SYNC_FAILURES: Name =
-    Name("forebay_lane_sync_failures", "Syncs that failed; one ends the lane.", None);
+const SYNC_FAILURES: Name = Name("forebay_lane_sync_failures", "Syncs that failed.", None);
+/// `forebay_lane_salvages_total`
+const SALVAGES: Name =
+    Name("forebay_lane_salvages", "Segments saved into another file after a failed sync.", None);
 /// `forebay_lane_sync_seconds`
 const SYNC: Name = Name("forebay_lane_sync", "How long a sync took.", Some(Unit::Seconds));
 /// `forebay_lane_store_seconds`
@@ -370,6 +372,7 @@ fn lane_counts(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
     page.counters(&UNREAD_DROPPED, counts(|of| of.stats.unread_records))?;
     page.counters(&SYNCED, counts(|of| of.stats.synced_bytes))?;
     page.counters(&SYNC_FAILURES, counts(|of| of.stats.sync_failures))?;
+    page.counters(&SALVAGES, counts(|of| of.stats.salvages))?;
     let took = |read: fn(&LaneReading) -> &Durations| {
         lanes.iter().map(move |(lane, of)| ([("lane", *lane)], doublings(read(of))))
     };

@@ -7,7 +7,8 @@
 //!
 //! It is the only one to sync, so it is the one to see an error of the medium, and that error is
 //! final: the kernel may forget it and call the same bytes written the next time. `durable` stays
-//! where it is for good, the lane fails, and what was not acknowledged never will be.
+//! where it is until the records are safe in another file (see `salvage`). If that fails too the
+//! lane has failed, and what was not acknowledged never will be.
 
 use std::io;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ struct FailOnPanic(Arc<Shared>);
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail();
+            self.0.fail(|| "the keeper of the lane ended by a bug; restart".to_owned());
         }
     }
 }
@@ -156,25 +157,32 @@ impl Keeper {
         }
     }
 
-    /// Syncs up to `target` and moves `durable` there, or fails the lane.
+    /// Syncs up to `target` and moves `durable` there, or to the end of what had to be salvaged, or
+    /// fails the lane.
     fn sync_to(&mut self, target: u64) {
         let from = self.shared.watermarks.durable();
         let began = self.shared.clock.monotonic();
-        let synced = self.shared.with_segments(|segments| {
+        let touched = self.shared.with_segments(|segments| {
             let touched = segments
                 .iter()
                 .filter(|segment| segment.extent().base < target && segment.extent().end() > from);
             // Collected, so that no lock is held while the medium works.
             touched.cloned().collect::<Vec<_>>()
         });
-        let synced = synced.iter().try_for_each(|segment| segment.sync(from, target));
+        let failed = touched.iter().find_map(|segment| {
+            let error = segment.sync(from, target).err()?;
+            Some((Arc::clone(segment), error))
+        });
         let took = self.shared.clock.monotonic().saturating_duration_since(began);
         self.shared.stats.syncs.record(took);
-        if synced.is_err() {
-            self.shared.stats.sync_failures.add(1);
-            self.shared.fail();
-            return;
-        }
+        let target = match failed {
+            None => target,
+            // What was synced before the failure counts with what is salvaged.
+            Some((segment, error)) => match self.store.salvage(&segment, &error) {
+                Some(salvaged) => salvaged,
+                None => return,
+            },
+        };
         self.unsynced_since = None;
         self.shared.stats.synced_bytes.add(target - from);
         self.shared.watermarks.set_durable(target);

@@ -122,7 +122,7 @@ pub enum OpenError {
         known: u32,
     },
     /// The operating system refused something.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}{}", path.display(), crate::volume::cure(error))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -191,7 +191,7 @@ impl Lane {
             return Err(OpenError::Volatile { path: dir.to_owned(), kind });
         }
         let mut plan = recover::plan(dir)?;
-        plan.apply(dir)?;
+        plan.apply(dir, volume.copies_on_write())?;
         cursor::make_dir(dir).map_err(OpenError::io(dir))?;
         plan.recovery.warnings.extend(volume.warning());
         let recovery = plan.recovery.clone();
@@ -218,6 +218,11 @@ impl Lane {
     /// Whether the lane takes records.
     pub fn state(&self) -> LaneState {
         self.shared.state()
+    }
+
+    /// Why the lane has failed, if it has: which file, what the system said, and what to do.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure()
     }
 
     /// The watermarks.
@@ -358,7 +363,8 @@ fn start(
     let store = Store::new(Arc::clone(&shared), dir, options, volume, plan);
     let store = store.map_err(OpenError::io(dir))?;
     let id = store.lane_id();
-    let marks = marks::open_for_writing(dir, id).map_err(OpenError::io(dir))?;
+    let marks = marks::open_for_writing(dir, id)
+        .map_err(OpenError::io(&dir.join(marks::MARKS_FILE)))?;
     let keeper = Keeper::new(Arc::clone(&shared), parker, marks, store);
     Ok((shared, keeper, id))
 }
@@ -412,10 +418,10 @@ mod tests {
             meta: b"",
             body: b"x",
         };
-        lane.shared.fail();
+        lane.shared.fail(|| "a test".to_owned());
         let acked = lane.acked();
         assert_eq!(told.0.load(Ordering::Relaxed), 1);
-        assert_eq!(lane.state(), LaneState::Failed);
+        assert_eq!((lane.state(), lane.failure()), (LaneState::Failed, Some("a test")));
         assert_eq!(appender.append(&record), Err(AppendError::Failed));
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!((lane.state(), lane.acked()), (LaneState::Failed, acked));

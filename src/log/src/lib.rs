@@ -13,8 +13,9 @@
 //!
 //! A record counts once [`Lane::acked`] has reached [`Appended::end`]. At [`AckLevel::Written`]
 //! it then survives the death of the process, at [`AckLevel::Synced`] the loss of power. A sync
-//! that fails ends the lane ([`LaneState::Failed`]): nothing more is acknowledged, because nobody
-//! can know what the medium holds.
+//! that fails is never tried again, because nobody can know what the medium holds: the records go
+//! into another file, and if that fails too the lane has failed ([`LaneState::Failed`]) and
+//! acknowledges nothing more.
 //!
 //! # Order
 //!
@@ -56,6 +57,7 @@ mod watermark;
 mod stats;
 mod shared;
 mod append;
+mod salvage;
 mod keeper;
 mod residency;
 mod store;

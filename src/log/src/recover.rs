@@ -29,8 +29,10 @@ use crate::lane::OpenError;
 use crate::marks::{self, Told};
 use crate::position::Position;
 use crate::purge;
+use crate::salvage;
 use crate::scan::{Found, Scanned};
-use crate::segment::{self, Extent, Identity, Inspected};
+use crate::segment::{self, Extent, Identity, Inspected, Segment};
+use crate::volume::{self, Volume};
 
 /// Marks that are further ahead of the segments than this are not believed: they are garbled.
 const EPOCHS_AHEAD_MAX: u64 = 1 << 10;
@@ -92,6 +94,8 @@ pub(crate) struct Plan {
     /// Segments that a crash left before they had their name.
     leftovers: Vec<PathBuf>,
     marks: Option<MarksPage>,
+    /// The last writer has seen a sync fail.
+    suspect: bool,
     pub(crate) next_base: u64,
     pub(crate) next_sequence: u64,
     pub(crate) recovery: Recovery,
@@ -100,8 +104,9 @@ pub(crate) struct Plan {
 /// Seals a lane that nobody writes, as the next start would, and tells readers how far it goes.
 /// The caller holds the writer's lock.
 pub(crate) fn seal(dir: &Path) -> Result<Recovery, OpenError> {
-    let plan = plan(dir)?;
-    plan.apply(dir)?;
+    let mut plan = plan(dir)?;
+    let volume = Volume::of(dir).map_err(OpenError::io(dir))?;
+    plan.apply(dir, volume.copies_on_write())?;
     if let (Some(lane_id), Some(end)) = (plan.lane_id, plan.recovery.end) {
         let marks = marks::open_for_writing(dir, lane_id).map_err(OpenError::io(dir))?;
         let base = |sealed: Option<&Sealed>| sealed.map_or(0, |sealed| sealed.extent().base);
@@ -122,7 +127,8 @@ pub(crate) fn seal(dir: &Path) -> Result<Recovery, OpenError> {
 
 /// Looks at the directory of a lane. Reads only.
 pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
-    let mut plan = Plan { marks: marks::left(dir), ..Plan::default() };
+    let suspect = salvage::suspect_file(dir).exists();
+    let mut plan = Plan { marks: marks::left(dir), suspect, ..Plan::default() };
     for entry in fs::read_dir(dir).map_err(OpenError::io(dir))? {
         let path = entry.map_err(OpenError::io(dir))?.path();
         let left = |extension: &OsStr| extension == "new" || extension == purge::COPY_EXTENSION;
@@ -168,11 +174,30 @@ impl Plan {
         if let Ok(Some(what)) = segment::wear(&file, &identity) {
             self.recovery.warnings.push(format!("{}: {what}", path.display()));
         }
-        match footer_of(&file, &identity, self.acked_in(&identity)) {
+        match self.footer_of(&file, &identity) {
             Ok((footer, sealed)) => self.count(Sealed { identity, footer }, sealed),
             Err(error) => self.skip(path, base, &error.to_string()),
         }
         Ok(())
+    }
+
+    /// The footer of a segment, and whether it has it already, or can never have one.
+    fn footer_of(&self, file: &File, identity: &Identity) -> io::Result<(Footer, bool)> {
+        // A footer that cannot be read is one that is not there.
+        if let Ok(Some(footer)) = segment::footer(file, identity) {
+            return Ok((footer, true));
+        }
+        // What was never synced is still in memory, and goes into a fresh file from there. Else
+        // pages that a failed sync has left marked clean show bytes that the medium does not
+        // have: they are dropped and read again. What is dirty is written first, since the kernel
+        // keeps every page of a folio that has one dirty page; should that fail, what is read
+        // decides.
+        if !self.suspect {
+            let _ = file.sync_all();
+            rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+        let scanned = Scanned::new(file, *identity)?;
+        Ok((scan(&scanned, self.acked_in(identity)), scanned.is_cut()))
     }
 
     /// How far readers were told that they may read in a segment that has no footer.
@@ -261,36 +286,51 @@ impl Plan {
     }
 
     /// Seals what was left open and removes what never had a name.
-    pub(crate) fn apply(&self, dir: &Path) -> Result<(), OpenError> {
-        for Sealed { identity, footer } in &self.unsealed {
-            let path = dir.join(segment::file_name(identity.extent.base));
-            let seal = || -> io::Result<()> {
-                let file = segment::writing().open(&path)?;
-                // First the records, which may be in the page cache alone; then their seal.
-                file.sync_all()?;
-                segment::write_footer(&file, identity, footer)
-            };
-            seal().map_err(OpenError::io(&path))?;
+    pub(crate) fn apply(&mut self, dir: &Path, no_cow: bool) -> Result<(), OpenError> {
+        for sealed in &self.unsealed {
+            let path = dir.join(segment::file_name(sealed.extent().base));
+            match self.seal(dir, &path, sealed, no_cow) {
+                Ok(()) => {}
+                // Its records are on the medium. Until it has its seal it is scanned at each start.
+                Err(error) if volume::is_no_room(&error) => {
+                    let cure = volume::cure(&error);
+                    let warning = format!("{} is not sealed: {error}{cure}", path.display());
+                    self.recovery.warnings.push(warning);
+                }
+                Err(error) => return Err(OpenError::Io { path, error }),
+            }
         }
         for path in &self.leftovers {
-            fs::remove_file(path).map_err(OpenError::io(path))?;
+            if let Err(error) = fs::remove_file(path) {
+                self.recovery.warnings.push(format!("{}: {error}", path.display()));
+            }
         }
-        segment::sync_dir(dir).map_err(OpenError::io(dir))
+        segment::sync_dir(dir).map_err(OpenError::io(dir))?;
+        if self.suspect {
+            let path = salvage::suspect_file(dir);
+            fs::remove_file(&path).map_err(OpenError::io(&path))?;
+        }
+        Ok(())
     }
-}
 
-/// The footer of a segment, and whether it has it already, or can never have one.
-fn footer_of(file: &File, identity: &Identity, acked: Option<u64>) -> io::Result<(Footer, bool)> {
-    if let Some(footer) = segment::footer(file, identity)? {
-        return Ok((footer, true));
+    /// Seals one segment: in its place, or where a sync fails, in a fresh file with its bytes.
+    fn seal(&self, dir: &Path, path: &Path, sealed: &Sealed, no_cow: bool) -> io::Result<()> {
+        let Sealed { identity, footer } = sealed;
+        let file = segment::writing().open(path)?;
+        // First the records, which may be in the page cache alone; then their seal.
+        let in_place =
+            || file.sync_all().and_then(|()| segment::write_footer(&file, identity, footer));
+        match if self.suspect { None } else { Some(in_place()) } {
+            Some(Err(error)) if volume::is_no_room(&error) => Err(error),
+            Some(Ok(())) => Ok(()),
+            // What memory shows may not be on the medium, and syncing it again would not tell.
+            None | Some(Err(_)) => {
+                let end = footer.sealed_end.to_native() - identity.extent.base;
+                let copy = |fresh: &File| salvage::copy(&file, fresh, end);
+                Segment::create_with(dir, *identity, no_cow, copy)?.seal(footer)
+            }
+        }
     }
-    // Pages that a failed sync has left marked clean show bytes that the medium does not have:
-    // they are dropped and read again. What is dirty is written first, since the kernel keeps
-    // every page of a folio that has one dirty page; should that fail, what is read decides.
-    let _ = file.sync_all();
-    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
-    let scanned = Scanned::new(file, *identity)?;
-    Ok((scan(&scanned, acked), scanned.is_cut()))
 }
 
 /// Reads a segment from front to back, as far as records go.

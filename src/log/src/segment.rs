@@ -268,13 +268,27 @@ pub(crate) struct Segment {
 impl Segment {
     /// Allocates a segment, makes it durable and gives it its name.
     pub(crate) fn create(dir: &Path, identity: Identity, no_cow: bool) -> io::Result<Self> {
+        Self::create_with(dir, identity, no_cow, |_| Ok(()))
+    }
+
+    /// The same with records that `fill` puts there. A file that has the name already gives it up.
+    pub(crate) fn create_with(
+        dir: &Path,
+        identity: Identity,
+        no_cow: bool,
+        fill: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let path = dir.join(file_name(identity.extent.base));
         let fresh = path.with_extension("new");
         match fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let made = Self::create_at(&fresh, path, identity, no_cow);
+        let made = allocate(&fresh, &identity, no_cow).and_then(|file| {
+            fill(&file)?;
+            file.sync_all()?;
+            Self::name(file, &fresh, path, identity)
+        });
         if made.is_err() {
             // The first error is the one to tell; a leftover is removed at the next start.
             let _ = fs::remove_file(&fresh);
@@ -282,23 +296,8 @@ impl Segment {
         made
     }
 
-    fn create_at(
-        fresh: &Path,
-        path: PathBuf,
-        identity: Identity,
-        no_cow: bool,
-    ) -> io::Result<Self> {
-        let file = writing().create_new(true).open(fresh)?;
-        if no_cow {
-            // Only an empty file takes the flag. Without it a store could need new blocks.
-            let flags = rustix::fs::ioctl_getflags(&file)?;
-            rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW)?;
-        }
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, identity.extent.bytes)?;
-        let header = identity.header().sealed_bytes();
-        file.write_all_at(&header, 0)?;
-        file.write_all_at(&header, identity.extent.copy_at())?;
-        file.sync_all()?;
+    /// Gives a file that is complete and durable its name.
+    fn name(file: File, fresh: &Path, path: PathBuf, identity: Identity) -> io::Result<Self> {
         let map = WriteMap::new(&file, identity.extent.bytes)?;
         let tripwire = File::open(fresh)?;
         fs::rename(fresh, &path)?;
@@ -312,6 +311,10 @@ impl Segment {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// The end of the committed record at `offset`, which this segment holds.
@@ -355,6 +358,21 @@ impl Segment {
         write_footer(&self.file, &self.identity, footer)?;
         self.tripwire.sync_data()
     }
+}
+
+/// A new file with all its blocks and its two headers.
+fn allocate(path: &Path, identity: &Identity, no_cow: bool) -> io::Result<File> {
+    let file = writing().create_new(true).open(path)?;
+    if no_cow {
+        // Only an empty file takes the flag. Without it a store could need new blocks.
+        let flags = rustix::fs::ioctl_getflags(&file)?;
+        rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW)?;
+    }
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, identity.extent.bytes)?;
+    let header = identity.header().sealed_bytes();
+    file.write_all_at(&header, 0)?;
+    file.write_all_at(&header, identity.extent.copy_at())?;
+    Ok(file)
 }
 
 /// Makes names that were added to, or removed from, a directory durable.

@@ -58,7 +58,7 @@ pub enum LaneState {
     Open = 0,
     /// The disk is at its low-water mark; this passes by itself when space returns.
     Full = 1,
-    /// A sync failed, or the keeper is gone; this lasts until the process is restarted.
+    /// A sync failed past salvage, or the keeper is gone; this lasts until the process is restarted.
     Failed = 2,
     /// The lane was closed.
     Closed = 3,
@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     state: CachePadded<AtomicU8>,
     keeper_idle: CachePadded<AtomicBool>,
     stopping: AtomicBool,
+    /// Why the lane has failed.
+    failure: OnceLock<String>,
     unparker: Unparker,
     subscribers: Box<[OnceLock<Arc<dyn Acked>>]>,
     subscriber_count: AtomicUsize,
@@ -126,6 +128,7 @@ impl Shared {
             state: CachePadded::new(AtomicU8::new(LaneState::Open as u8)),
             keeper_idle: CachePadded::new(AtomicBool::new(false)),
             stopping: AtomicBool::new(false),
+            failure: OnceLock::new(),
             unparker: start.unparker,
             subscribers: (0..SUBSCRIBERS_MAX).map(|_| OnceLock::new()).collect(),
             subscriber_count: AtomicUsize::new(0),
@@ -154,10 +157,17 @@ impl Shared {
     }
 
     /// The lane has failed: nobody will be acknowledged any more, so nobody should wait.
-    pub(crate) fn fail(&self) {
+    pub(crate) fn fail(&self, why: impl FnOnce() -> String) {
+        // The first failure is the one that explains the others.
+        self.failure.get_or_init(why);
         self.set_state(LaneState::Failed);
         fence(Ordering::SeqCst);
         self.each_subscriber(|subscriber| subscriber.moved());
+    }
+
+    /// Why the lane has failed, if it has.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// Adds a subscriber for the life of the lane; false if there are [`SUBSCRIBERS_MAX`].
@@ -266,6 +276,18 @@ impl Shared {
         match self.segments.write() {
             Ok(mut segments) => segments.push(segment),
             Err(poisoned) => poisoned.into_inner().push(segment),
+        }
+    }
+
+    /// Puts a segment in the place of the one that starts where it does.
+    pub(crate) fn replace_segment(&self, fresh: &Arc<Segment>) {
+        let mut segments = match self.segments.write() {
+            Ok(segments) => segments,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        let same = |segment: &&mut Arc<Segment>| segment.extent().base == fresh.extent().base;
+        if let Some(place) = segments.iter_mut().find(same) {
+            *place = Arc::clone(fresh);
         }
     }
 

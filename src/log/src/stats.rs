@@ -118,6 +118,7 @@ pub(crate) struct Stats {
     pub(crate) syncs: Histogram,
     pub(crate) stores: Histogram,
     pub(crate) sync_failures: Count,
+    pub(crate) salvages: Count,
     pub(crate) segments: Count,
     pub(crate) segments_created: Count,
     pub(crate) segments_retired: Count,
@@ -141,8 +142,11 @@ pub struct LaneStats {
     pub syncs: Durations,
     /// How long a record took from claim to publication; one of every 16 is timed.
     pub stores: Durations,
-    /// Syncs that failed; one is the end of the lane.
+    /// Syncs that failed.
     pub sync_failures: u64,
+    /// Segments whose records were saved into another file after that; if a sync has failed and
+    /// this did not help, the lane has failed.
+    pub salvages: u64,
     /// Segments that the lane has now.
     pub segments: u64,
     /// Segments made.
@@ -170,6 +174,7 @@ impl Stats {
             syncs: self.syncs.read(),
             stores: self.stores.read(),
             sync_failures: self.sync_failures.read(),
+            salvages: self.salvages.read(),
             segments: self.segments.read(),
             segments_created: self.segments_created.read(),
             segments_retired: self.segments_retired.read(),

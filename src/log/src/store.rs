@@ -14,14 +14,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cursor;
-use crate::format::{KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
+use crate::format::{Footer, KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
 use crate::lane::{LaneOptions, Retention, random};
 use crate::recover::{Plan, Sealed, Tally};
 use crate::residency::Residency;
 use crate::roll;
+use crate::salvage;
 use crate::segment::{self, Extent, Identity, Segment, sync_dir};
 use crate::shared::{LaneState, Shared};
 use crate::volume::{self, Volume};
+use crate::watermark::Claimed;
 
 /// How far ahead of the claims pages are made ready, so that producers do not fault.
 const READY_BYTES: u64 = 8 * 1024 * 1024;
@@ -33,6 +35,8 @@ const READY_STEP_BYTES: u64 = 4 * 1024 * 1024;
 const NEXT_AT_FRACTION: u64 = 4;
 /// How often the file system is asked how much room it has.
 const ROOM_EVERY: Duration = Duration::from_millis(250);
+/// A medium that fails so often in a row, with that pause in between, makes no segment any more.
+const BROKEN_TRIES_MAX: u32 = 3;
 /// How often retention looks for what is too old.
 const RETIRE_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,8 +64,10 @@ pub(crate) struct Store {
     looked: Option<Instant>,
     /// The disk is below its low-water mark.
     low: bool,
-    /// The next segment could not be made.
+    /// The next segment could not be made, or a footer not be written, for want of room.
     blocked: bool,
+    /// How often in a row a segment could not be made because the medium failed.
+    broken_tries: u32,
     /// Segments that are sealed and that some producer may still hold.
     left: Vec<Arc<Segment>>,
     retired: Option<Instant>,
@@ -119,6 +125,7 @@ impl Store {
             looked: None,
             low: false,
             blocked: false,
+            broken_tries: 0,
             left: Vec::new(),
             retired: None,
             seal_asked: None,
@@ -207,24 +214,59 @@ impl Store {
         if !due || self.low || self.blocked {
             return;
         }
-        let made = self.room().and_then(|(available, reserve)| {
-            if available < reserve.max(self.segment_bytes) {
-                return Err(rustix::io::Errno::NOSPC.into());
+        match self.create_next() {
+            Ok(()) => self.broken_tries = 0,
+            Err(error) if volume::is_broken(&error) && self.broken_tries >= BROKEN_TRIES_MAX => {
+                self.fail(&self.dir.join(segment::file_name(self.next_base)), &error);
             }
-            Segment::create(&self.dir, self.next_identity()?, self.no_cow)
-        });
-        match made {
-            Ok(segment) => {
-                self.next_base = segment.extent().end();
-                self.next_sequence += 1;
-                self.shared.add_segment(Arc::new(segment));
-                self.shared.stats.segments_created.add(1);
-                self.count_bytes();
+            // Tried again soon. Nothing that was acknowledged lies in what could not be made.
+            Err(error) => {
+                self.broken_tries += u32::from(volume::is_broken(&error));
+                self.blocked = true;
             }
-            Err(error) if volume::is_broken(&error) => self.shared.fail(),
-            // No room, or nothing that would be better known by its error: tried again soon.
-            Err(_) => self.blocked = true,
         }
+    }
+
+    fn create_next(&mut self) -> io::Result<()> {
+        let (available, reserve) = self.room()?;
+        if available < reserve.max(self.segment_bytes) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        let segment = Segment::create(&self.dir, self.next_identity()?, self.no_cow)?;
+        self.next_base = segment.extent().end();
+        self.next_sequence += 1;
+        self.shared.add_segment(Arc::new(segment));
+        self.shared.stats.segments_created.add(1);
+        self.count_bytes();
+        Ok(())
+    }
+
+    /// Saves the records of a segment of which a sync has failed, and tells up to where they are
+    /// durable by that; nothing if the lane has failed.
+    pub(crate) fn salvage(&mut self, failed: &Arc<Segment>, error: &io::Error) -> Option<u64> {
+        self.shared.stats.sync_failures.add(1);
+        let behind = failed.extent().end() + PAGE_BYTES;
+        let closed = self.shared.watermarks.next_claim() == Claimed::Closed;
+        let next = self.shared.segment_from(failed.extent().end());
+        let ready = if closed || next.is_some() { Ok(()) } else { self.create_next() };
+        let fresh =
+            ready.and_then(|()| salvage::salvage(&self.shared, &self.dir, failed, self.no_cow));
+        let Ok(fresh) = fresh else {
+            salvage::note_suspect(&self.dir);
+            self.fail(failed.path(), error);
+            return None;
+        };
+        self.shared.replace_segment(&Arc::new(fresh));
+        self.shared.stats.salvages.add(1);
+        self.left.push(Arc::clone(failed));
+        Some(self.shared.watermarks.published().min(behind))
+    }
+
+    fn fail(&self, path: &Path, error: &io::Error) {
+        self.shared.fail(|| {
+            let cure = volume::cure(error);
+            format!("{}: {error}{cure}; then restart", path.display())
+        });
     }
 
     fn next_identity(&self) -> io::Result<Identity> {
@@ -262,8 +304,10 @@ impl Store {
             let made = segment.map.make_ready(from - extent.base, to - from);
             // A page that the disk cannot back kills whoever stores into it. Other errors mean
             // that the kernel does not know how; then producers fault, and that is all.
-            if made.is_err_and(|error| volume::is_no_room(&error)) {
-                return self.shared.fail();
+            if let Err(error) = made
+                && volume::is_no_room(&error)
+            {
+                return self.fail(segment.path(), &error);
             }
             self.ready = to.max(self.ready + PAGE_BYTES);
         }
@@ -305,7 +349,8 @@ impl Store {
                 .and_then(|bytes| RecordHeader::read(bytes, segment.identity.seed, self.counted));
             let Some(header) = header else {
                 // Memory is not what was stored into it: nothing more can be promised.
-                return self.shared.fail();
+                let text = "a record in memory is not what was stored";
+                return self.fail(segment.path(), &io::Error::other(text));
             };
             if header.kind == KIND_PAD {
                 self.shared.stats.pads.add(1);
@@ -321,21 +366,36 @@ impl Store {
     fn seal(&mut self, oldest: &Arc<Segment>, sealed_end: u64) -> bool {
         let mut footer = self.tally.footer(oldest.extent().base, sealed_end);
         footer.sealed_ns = self.shared.clock.wall_ns().into();
-        if self.shared.state() == LaneState::Failed {
+        if self.shared.state() == LaneState::Failed || self.blocked {
             return false;
         }
-        if oldest.seal(&footer).is_err() {
-            self.shared.stats.sync_failures.add(1);
-            self.shared.fail();
-            return false;
-        }
+        let Some(oldest) = self.write_footer(oldest, &footer) else { return false };
         self.sealed.push_back(Sealed { identity: oldest.identity, footer });
         self.tally = Tally::default();
         self.shared.drop_oldest();
-        self.left.push(Arc::clone(oldest));
+        self.left.push(oldest);
         // What became too much by this is retired now.
         self.retired = None;
         true
+    }
+
+    /// Writes the footer of a segment, or of the one that is put in its place; nothing if that
+    /// must wait for room, or if the lane has failed.
+    fn write_footer(&mut self, oldest: &Arc<Segment>, footer: &Footer) -> Option<Arc<Segment>> {
+        let Err(error) = oldest.seal(footer) else { return Some(Arc::clone(oldest)) };
+        if volume::is_no_room(&error) {
+            self.blocked = true;
+            return None;
+        }
+        self.salvage(oldest, &error)?;
+        let fresh = self.shared.segment_from(oldest.extent().base)?;
+        match fresh.seal(footer) {
+            Ok(()) => Some(fresh),
+            Err(error) => {
+                self.fail(fresh.path(), &error);
+                None
+            }
+        }
     }
 
     /// When the lane is closed: seals what has records and removes what was made ahead.

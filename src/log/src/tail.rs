@@ -12,6 +12,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -274,7 +275,13 @@ impl Reader {
             let limit = whole.min(end);
             let Some(current) = self.current.as_ref() else { return Ok(None) };
             let scanned = &current.scanned;
-            let framed = match scanned.find(self.offset, limit) {
+            let found = scanned.find(self.offset, limit);
+            let missed = !matches!(found, Found::Record(_)) && self.offset < limit;
+            if missed && self.was_replaced() {
+                self.current = None;
+                continue;
+            }
+            let framed = match found {
                 Found::Record(framed) => framed,
                 Found::Gap(framed) => {
                     self.skipped.gaps += 1;
@@ -302,11 +309,28 @@ impl Reader {
             }
             let doubtful = check || current.damaged;
             if doubtful && !scanned.payload_holds(&framed) {
-                self.skipped.damaged += 1;
+                if self.was_replaced() {
+                    self.step_back(&framed);
+                    self.current = None;
+                } else {
+                    self.skipped.damaged += 1;
+                }
                 continue;
             }
             return Ok(Some(framed));
         }
+    }
+
+    /// Whether the writer has put another file in the place of the current one, as it does after a
+    /// failed sync: then what is missing here is there.
+    fn was_replaced(&self) -> bool {
+        let Some(current) = self.current.as_ref() else { return false };
+        let path = self.path(current.scanned.extent().base);
+        // Gone by retention, it is read to its end.
+        let (Ok(here), Ok(there)) = (current.file.metadata(), std::fs::metadata(path)) else {
+            return false;
+        };
+        (here.dev(), here.ino()) != (there.dev(), there.ino())
     }
 
     /// How far the current segment may be read; nothing while nobody has said so.

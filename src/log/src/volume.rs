@@ -85,6 +85,25 @@ pub(crate) fn is_broken(error: &io::Error) -> bool {
     [Errno::IO, Errno::ROFS, Errno::NODEV].iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
+/// What an operator can do about an error, as the end of a sentence that tells it.
+pub(crate) fn cure(error: &io::Error) -> &'static str {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::IO | Errno::NODEV) => {
+            "; the disk fails: see the log of the kernel, and move the directory to one that works"
+        }
+        Some(Errno::ROFS) => {
+            "; the file system is read-only, often after an error of its disk: see the log of the \
+             kernel, check it, and mount it again"
+        }
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+            "; free some space, or raise the quota or the limit on file sizes"
+        }
+        Some(Errno::ACCESS | Errno::PERM) => "; give it to the user that runs this",
+        _ => "",
+    }
+}
+
 /// Whether an error says that there is no room, which passes by itself.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
     use rustix::io::Errno;

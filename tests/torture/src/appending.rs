@@ -50,6 +50,13 @@ pub(crate) fn append_all(lane: &Lane, orders: &Orders) {
             scope.spawn(|| Appending::new(&work).run());
         }
     });
+    let count = lane.stats().salvages;
+    if count > 0 {
+        tell(&[Fact::Salvaged { count }]);
+    }
+    if let Some(why) = lane.failure() {
+        say(why);
+    }
 }
 
 /// Wakes a thread that waits for acknowledgements.

@@ -139,6 +139,8 @@ fn one_point(
         None if ended.told_bus_error() => Findings::default(),
         None => told(&ended.facts, ledger.acked(), report),
     };
+    let salvaged = ended.facts.iter().any(|fact| matches!(fact, Fact::Salvaged { .. }));
+    report.count(&format!("{name} points at which records were salvaged"), u64::from(salvaged));
     let died = ended.crash_on_a_failing_disk().is_some();
     report.count("ended: process died", u64::from(died));
     report.count("ended: process told a bus error", u64::from(ended.told_bus_error()));

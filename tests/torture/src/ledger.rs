@@ -63,6 +63,8 @@ pub(crate) enum Fact {
     Refused { id: u64 },
     /// From here on the lane is read once more, after it was closed in order.
     Again,
+    /// So many segments were saved into another file after a failed sync.
+    Salvaged { count: u64 },
     /// The agent has done all it was to do, and the lane is closed.
     Done,
 }
@@ -86,6 +88,7 @@ impl Fact {
             Self::Done => (13, 0, 0),
             Self::Again => (14, 0, 0),
             Self::GaveUp => (15, 0, 0),
+            Self::Salvaged { count } => (16, 0, count),
         };
         let mut bytes = [0; FACT_BYTES];
         let head = (id << 8) | tag;
@@ -116,6 +119,7 @@ impl Fact {
             13 => Self::Done,
             14 => Self::Again,
             15 => Self::GaveUp,
+            16 => Self::Salvaged { count: place },
             _ => return None,
         })
     }
@@ -282,6 +286,7 @@ mod tests {
             Fact::Refused { id },
             Fact::Again,
             Fact::GaveUp,
+            Fact::Salvaged { count: 5 },
             Fact::Done,
         ];
         for fact in facts {

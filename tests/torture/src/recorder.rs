@@ -164,7 +164,7 @@ impl Recorder {
         for _ in 0..500 {
             match rustix::mount::unmount(&self.folder, rustix::mount::UnmountFlags::empty()) {
                 // Not `umount_and_join`: it would unmount once more, and fail.
-                Ok(()) => return session.join(),
+                Ok(()) => return joined(session),
                 Err(rustix::io::Errno::BUSY) => thread::sleep(Duration::from_millis(10)),
                 Err(errno) => return Err(errno.into()),
             }
@@ -172,6 +172,14 @@ impl Recorder {
         // Detached, it goes away with its last user; this process must not wait for that.
         rustix::mount::unmount(&self.folder, rustix::mount::UnmountFlags::DETACH)?;
         Err(io::Error::other("the recorded disk is still in use"))
+    }
+}
+
+/// Waits for the daemon, whose connection is gone. That it was cut off is how it may hear of it.
+fn joined(session: BackgroundSession) -> io::Result<()> {
+    match session.join() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+        joined => joined,
     }
 }
 

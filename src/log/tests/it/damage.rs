@@ -247,6 +247,45 @@ fn the_last_record_of_an_unsealed_segment_is_missed_when_its_header_is_harmed() 
 }
 
 #[test]
+fn a_reader_goes_on_in_the_file_that_was_put_in_the_place_of_its_own() {
+    let (dir, starts) = closed_lane();
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    let record = reader.next().expect("readable").expect("a record");
+    assert_eq!(record.position(), starts[0]);
+    let path = segments(dir.path()).remove(0);
+    let fresh = path.with_extension("fresh");
+    std::fs::copy(&path, &fresh).expect("copied");
+    // What the kernel may read back from the medium after a failed sync: not what was stored.
+    flip_in_lane(dir.path(), starts[1].offset() + 64);
+    flip_in_lane(dir.path(), starts[3].offset() + 8);
+    std::fs::rename(&fresh, &path).expect("replaced");
+    assert_eq!(drain(&mut reader), (1..RECORDS).collect::<Vec<_>>());
+    assert_eq!(reader.skipped(), forebay_log::Skipped::default());
+}
+
+#[test]
+fn a_lane_in_which_a_sync_has_failed_is_sealed_in_fresh_files() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Synced);
+    let mut appends = lane.appender();
+    let end = append(&mut appends, 0).end;
+    wait_acked(&lane, end);
+    let crashed = copy_of(dir.path());
+    let path = segments(crashed.path()).remove(0);
+    let suspect = crashed.path().join("suspect");
+    std::fs::write(&suspect, b"").expect("noted");
+    let before = std::fs::metadata(&path).expect("there").ino();
+    let opened = Lane::open(crashed.path(), options(AckLevel::Synced));
+    let (_lane, recovery) = opened.expect("it opens");
+    assert_eq!((recovery.records, recovery.gaps), (1, 0));
+    assert_ne!(std::fs::metadata(&path).expect("there").ino(), before);
+    assert!(!suspect.exists());
+    let mut reader = Reader::open(crashed.path()).expect("a reader");
+    assert_eq!(drain(&mut reader), [0]);
+}
+
+#[test]
 fn marks_and_lock_in_any_condition_keep_no_lane_from_opening() {
     let (whole, _) = closed_lane();
     let harms: [fn(&Path); 6] = [
