@@ -119,7 +119,7 @@ const WATERMARK: Name = Name(
 const RECORDS: Name = Name("forebay_lane_records", "Records published.", None);
 /// `forebay_lane_refused_total`
 const LANE_REFUSED: Name =
-    Name("forebay_lane_refused", "Appends that were refused because the disk was full.", None);
+    Name("forebay_lane_refused", "Appends that were refused for want of room.", None);
 /// `forebay_lane_segments`
 const SEGMENTS: Name = Name("forebay_lane_segments", "Segments that a lane has now.", None);
 /// `forebay_lane_segments_created_total`
@@ -154,6 +154,12 @@ const SYNC: Name = Name("forebay_lane_sync", "How long a sync took.", Some(Unit:
 const STORE: Name = Name(
     "forebay_lane_store",
     "How long a record took from claim to publication; a sample.",
+    Some(Unit::Seconds),
+);
+/// `forebay_lane_stall_seconds`
+const STALL: Name = Name(
+    "forebay_lane_stall",
+    "How long a record stood between claim and publication, wherever the keeper met it twice.",
     Some(Unit::Seconds),
 );
 
@@ -377,7 +383,8 @@ fn lane_counts(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
         lanes.iter().map(move |(lane, of)| ([("lane", *lane)], doublings(read(of))))
     };
     page.histograms(&SYNC, took(|of| &of.stats.syncs))?;
-    page.histograms(&STORE, took(|of| &of.stats.stores))
+    page.histograms(&STORE, took(|of| &of.stats.stores))?;
+    page.histograms(&STALL, took(|of| &of.stats.stalls))
 }
 
 fn dedupe(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {

@@ -53,6 +53,16 @@ pub(crate) struct Keeper {
     unsynced_since: Option<Instant>,
     /// A tail slept when the marks were told last.
     awaited: bool,
+    stall: Option<Stall>,
+}
+
+/// Publication stands behind a claim.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    published: u64,
+    since: Instant,
+    /// It stood there at the look before, too.
+    seen_twice: bool,
 }
 
 /// What to do after a cycle.
@@ -90,7 +100,16 @@ impl Keeper {
         store.tend();
         let told = told(&shared, &store);
         marks::begin(&marks, store.epoch(), &told);
-        Self { shared, parker, marks, told, store, unsynced_since: None, awaited: false }
+        Self {
+            shared,
+            parker,
+            marks,
+            told,
+            store,
+            unsynced_since: None,
+            awaited: false,
+            stall: None,
+        }
     }
 
     fn run(mut self) {
@@ -114,6 +133,7 @@ impl Keeper {
         if self.shared.publish(&mut None) {
             self.shared.published_moved();
         }
+        self.watch_stalls();
         self.store.count_published();
         self.sync_if_due();
         self.tell();
@@ -126,6 +146,21 @@ impl Keeper {
             AckLevel::Synced if watermarks.published() > watermarks.durable() => Then::Again,
             AckLevel::Written if watermarks.published() > before.published => Then::Pause,
             _ => Then::Sleep,
+        }
+    }
+
+    /// Times how long a producer stands between claim and publication, held up by the kernel.
+    fn watch_stalls(&mut self) {
+        let WatermarksRead { claimed, published, .. } = self.shared.watermarks.read();
+        let stands = claimed > published;
+        if let Some(stall) = self.stall.as_mut().filter(|it| stands && it.published == published) {
+            stall.seen_twice = true;
+        } else if stands || self.stall.is_some() {
+            let since = self.shared.clock.monotonic();
+            if let Some(stall) = self.stall.filter(|stall| stall.seen_twice) {
+                self.shared.stats.stalls.record(since.saturating_duration_since(stall.since));
+            }
+            self.stall = stands.then_some(Stall { published, since, seen_twice: false });
         }
     }
 
@@ -245,4 +280,38 @@ fn told(shared: &Shared, store: &Store) -> Told {
     };
     let (first_base, last_base) = store.bases();
     Told { claimed, published, durable, acked, first_base, last_base }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::append::pad;
+    use crate::format::SEGMENT_BYTES_MIN;
+    use crate::lane::{LaneOptions, start};
+    use crate::recover;
+    use crate::volume::Volume;
+
+    #[test]
+    fn a_producer_that_stands_between_claim_and_publication_is_timed_and_one_that_does_not_is_not()
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = LaneOptions {
+            segment_bytes: SEGMENT_BYTES_MIN,
+            disk_reserve_bytes: Some(0),
+            ..LaneOptions::default()
+        };
+        let volume = Volume::of(dir.path()).expect("a file system");
+        let plan = recover::plan(dir.path()).expect("a plan");
+        let (shared, mut keeper, _) = start(dir.path(), &options, volume, plan).expect("a keeper");
+        let segment = shared.segment_from(0).expect("made at the start");
+        for (looks, stalls) in [(1, 0), (2, 1), (3, 2)] {
+            let from = shared.watermarks.claimed();
+            let claim = shared.watermarks.claim(from, from + 64).expect("free");
+            for _ in 0..looks {
+                keeper.cycle();
+            }
+            pad(&segment, claim);
+            keeper.cycle();
+            assert_eq!(shared.stats.stalls.read().count(), stalls, "after {looks} looks");
+        }
+    }
 }

@@ -345,7 +345,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
 }
 
 /// Makes the shared part and the keeper, and the first segment if the disk has room for it.
-fn start(
+pub(crate) fn start(
     dir: &Path,
     options: &LaneOptions,
     volume: Volume,
@@ -363,8 +363,8 @@ fn start(
     let store = Store::new(Arc::clone(&shared), dir, options, volume, plan);
     let store = store.map_err(OpenError::io(dir))?;
     let id = store.lane_id();
-    let marks = marks::open_for_writing(dir, id)
-        .map_err(OpenError::io(&dir.join(marks::MARKS_FILE)))?;
+    let marks =
+        marks::open_for_writing(dir, id).map_err(OpenError::io(&dir.join(marks::MARKS_FILE)))?;
     let keeper = Keeper::new(Arc::clone(&shared), parker, marks, store);
     Ok((shared, keeper, id))
 }

@@ -117,6 +117,7 @@ pub(crate) struct Stats {
     pub(crate) synced_bytes: Count,
     pub(crate) syncs: Histogram,
     pub(crate) stores: Histogram,
+    pub(crate) stalls: Histogram,
     pub(crate) sync_failures: Count,
     pub(crate) salvages: Count,
     pub(crate) segments: Count,
@@ -142,6 +143,10 @@ pub struct LaneStats {
     pub syncs: Durations,
     /// How long a record took from claim to publication; one of every 16 is timed.
     pub stores: Durations,
+    /// How long publication stood still behind a record that was claimed, wherever the keeper saw
+    /// that twice: it looks every few milliseconds, or after each sync. Every such stall, not a
+    /// sample; it costs a producer nothing.
+    pub stalls: Durations,
     /// Syncs that failed.
     pub sync_failures: u64,
     /// Segments whose records were saved into another file after that; if a sync has failed and
@@ -173,6 +178,7 @@ impl Stats {
             synced_bytes: self.synced_bytes.read(),
             syncs: self.syncs.read(),
             stores: self.stores.read(),
+            stalls: self.stalls.read(),
             sync_failures: self.sync_failures.read(),
             salvages: self.salvages.read(),
             segments: self.segments.read(),

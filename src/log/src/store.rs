@@ -33,6 +33,9 @@ const _: () = assert!(READY_BYTES >= 2 * READY_STEP_BYTES, "a step at least stay
 const READY_STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// The next segment is made once so much of the current one is claimed: well before half.
 const NEXT_AT_FRACTION: u64 = 4;
+/// No segment is made ahead of a medium that is further behind than this, or than two segments:
+/// what the kernel has to write stays bounded, and it puts nobody to sleep who stores.
+const UNSYNCED_BYTES_STOP: u64 = 256 * 1024 * 1024;
 /// How often the file system is asked how much room it has.
 const ROOM_EVERY: Duration = Duration::from_millis(250);
 /// A medium that fails so often in a row, with that pause in between, makes no segment any more.
@@ -211,7 +214,9 @@ impl Store {
                 asked || claimed >= base + bytes / NEXT_AT_FRACTION
             })
         });
-        if !due || self.low || self.blocked {
+        let behind = claimed.saturating_sub(self.shared.watermarks.durable());
+        let slow = behind > UNSYNCED_BYTES_STOP.max(self.segment_bytes.saturating_mul(2));
+        if !due || slow || self.low || self.blocked {
             return;
         }
         match self.create_next() {

@@ -139,6 +139,7 @@ impl<'a> Appending<'a> {
     ) -> bool {
         let mut full_since = None;
         while !self.stopped() {
+            let began = self.clock.monotonic();
             match append() {
                 Ok(appended) => {
                     self.pending.push_back((id, appended));
@@ -147,7 +148,9 @@ impl<'a> Appending<'a> {
                 Err(AppendError::Full) => {
                     let now = self.clock.monotonic();
                     if full_since.is_none() {
-                        tell(&[Fact::Full { id }]);
+                        let took = now.saturating_duration_since(began).as_micros();
+                        let took_us = u64::try_from(took).unwrap_or(u64::MAX);
+                        tell(&[Fact::Full { id, took_us }]);
                     }
                     let waited = now.saturating_duration_since(*full_since.get_or_insert(now));
                     self.settle();

@@ -38,6 +38,9 @@ const FULL_MS: u64 = 400;
 /// How long a lane may take to go on after the room is back.
 const RECOVER_MAX: Duration = Duration::from_secs(10);
 
+/// How long a lane may take to refuse a record.
+const REFUSE_MAX_US: u64 = 100_000;
+
 /// Where there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Place {
@@ -199,6 +202,15 @@ impl Round<'_> {
         };
         let bad = ended.facts.iter().find(bad);
         self.findings.other.extend(bad.map(|fact| format!("{fact:?}: {}", ended.said)));
+        let took = |fact: &Fact| match fact {
+            Fact::Full { took_us, .. } => Some(*took_us),
+            _ => None,
+        };
+        let slowest_us = ended.facts.iter().filter_map(took).max().unwrap_or(0);
+        report.highest("slowest refusal, us", slowest_us);
+        if slowest_us > REFUSE_MAX_US {
+            self.findings.other.push(format!("a full lane took {slowest_us} us to say so"));
+        }
         let mut ledger = Ledger::default();
         ledger.take_all(&ended.facts);
         report.count("acknowledged", ledger.acked());

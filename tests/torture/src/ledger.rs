@@ -49,8 +49,8 @@ pub(crate) enum Fact {
     Opened { damaged: u64, notes: u64 },
     /// The lane could not be opened, or not be read; the text is on standard error.
     Unopened,
-    /// An append was refused because the lane is full.
-    Full { id: u64 },
+    /// An append was refused because the lane is full, and the call took so long.
+    Full { id: u64, took_us: u64 },
     /// The lane has stayed full for too long to wait any more.
     GaveUp,
     /// The lane has failed.
@@ -80,7 +80,7 @@ impl Fact {
             Self::Gap { count } => (5, 0, count),
             Self::Opened { damaged, notes } => (6, damaged, notes),
             Self::Unopened => (7, 0, 0),
-            Self::Full { id } => (8, id, 0),
+            Self::Full { id, took_us } => (8, id, took_us),
             Self::Failed => (9, 0, 0),
             Self::MovedAfterFailure => (10, 0, 0),
             Self::Stalled { id } => (11, id, 0),
@@ -111,7 +111,7 @@ impl Fact {
             5 => Self::Gap { count: place },
             6 => Self::Opened { damaged: id, notes: place },
             7 => Self::Unopened,
-            8 => Self::Full { id },
+            8 => Self::Full { id, took_us: place },
             9 => Self::Failed,
             10 => Self::MovedAfterFailure,
             11 => Self::Stalled { id },
@@ -279,7 +279,7 @@ mod tests {
             Fact::Gap { count: 3 },
             Fact::Opened { damaged: 3, notes: 4 },
             Fact::Unopened,
-            Fact::Full { id },
+            Fact::Full { id, took_us: 7 },
             Fact::Failed,
             Fact::MovedAfterFailure,
             Fact::Stalled { id },
