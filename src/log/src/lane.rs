@@ -163,8 +163,8 @@ pub struct Lane {
     id: [u8; 16],
     /// Where the records end that were there before this lane was opened.
     recovered_end: u64,
-    /// Held, and with it the lock, until the keeper is done.
-    lock: File,
+    /// Held, and with them the lock, until the keeper is done.
+    locks: [File; 2],
 }
 
 impl Lane {
@@ -183,7 +183,7 @@ impl Lane {
             return Err(OpenError::SegmentBytes { bytes });
         }
         segment::create_dir(dir).map_err(OpenError::io(dir))?;
-        let lock = lock(dir)?;
+        let locks = lock(dir)?;
         let volume = Volume::of(dir).map_err(OpenError::io(dir))?;
         if let (AckLevel::Synced, Some(kind), false) =
             (options.ack, volume.volatile(), options.volatile_allowed)
@@ -201,7 +201,7 @@ impl Lane {
         let dir = dir.to_owned();
         #[expect(clippy::disallowed_types, reason = "as in the struct")]
         let keeper = std::sync::Mutex::new(Some(keeper));
-        let lane = Self { dir, shared, keeper, id, recovered_end, lock };
+        let lane = Self { dir, shared, keeper, id, recovered_end, locks };
         Ok((lane, recovery))
     }
 
@@ -320,8 +320,10 @@ impl Lane {
             self.shared.stop();
             // A keeper that panicked has already failed the lane.
             let _ = keeper.join();
-            // If this fails the lock goes with the file.
-            let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+            for lock in &self.locks {
+                // If this fails the lock goes with the file.
+                let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
+            }
         }
     }
 }
@@ -332,16 +334,25 @@ impl Drop for Lane {
     }
 }
 
-/// Takes the lock that keeps every second writer away.
-pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+/// Takes the lock that keeps every second writer away: on a file that others can look at, and on
+/// the directory, which nobody can remove under its holder.
+pub(crate) fn lock(dir: &Path) -> Result<[File; 2], OpenError> {
     let path = dir.join(LOCK_FILE);
     let opened = segment::writing().create(true).truncate(false).open(&path);
     let file = opened.map_err(OpenError::io(&path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { path }),
-        Err(error) => Err(OpenError::Io { path, error: error.into() }),
+    let whole = File::open(dir).map_err(OpenError::io(dir))?;
+    for (held, path) in [(&file, &path), (&whole, &dir.to_owned())] {
+        match rustix::fs::flock(held, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(OpenError::Locked { path: path.clone() });
+            }
+            Err(error) => {
+                return Err(OpenError::Io { path: path.clone(), error: error.into() });
+            }
+        }
     }
+    Ok([file, whole])
 }
 
 /// Makes the shared part and the keeper, and the first segment if the disk has room for it.

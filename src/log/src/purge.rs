@@ -123,7 +123,7 @@ pub struct Purger {
     dir: PathBuf,
     journal: File,
     /// Held where nobody writes the lane, so that nobody begins to.
-    writer_lock: Option<File>,
+    writer_lock: Option<[File; 2]>,
     clock: Clock,
 }
 

@@ -86,6 +86,9 @@ fn a_lane_has_one_writer() {
     let lane = open(dir.path(), AckLevel::Written);
     let second = forebay_log::Lane::open(dir.path(), options(AckLevel::Written));
     assert!(matches!(second, Err(OpenError::Locked { .. })));
+    std::fs::remove_file(dir.path().join("lock")).expect("removed");
+    let third = forebay_log::Lane::open(dir.path(), options(AckLevel::Written));
+    assert!(matches!(third, Err(OpenError::Locked { .. })), "the lock went with its file");
     drop(lane);
     open(dir.path(), AckLevel::Written);
 }
