@@ -7,7 +7,8 @@
 //!
 //! The secret stands in `dedupe.key` in the data folder, mode 0600, made at the first start. The
 //! fingerprints in the log were made with it: without it the log no longer says which events are
-//! known.
+//! known, and with a wrong one it would not even say that. So it stands there twice, each time
+//! with a digest behind it; one that holds is enough, and the other is mended.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use forebay_log::Key;
+use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use thiserror::Error;
@@ -24,6 +26,9 @@ use thiserror::Error;
 /// The file of the secret, in the data folder.
 const SECRET_FILE: &str = "dedupe.key";
 const SECRET_BYTES: usize = 16;
+/// The secret and as many bytes of its SHA-256.
+const COPY_BYTES: usize = 2 * SECRET_BYTES;
+const FILE_BYTES: usize = 2 * COPY_BYTES;
 /// Most event keys, with their source and tenant, are shorter than this.
 const HELD_BYTES: usize = 192;
 /// Stands for the length of a piece that is absent; no slice is that long.
@@ -58,17 +63,14 @@ pub enum SecretError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is not a secret of this program.
+    /// Neither of the two in the file holds.
     #[error(
-        "{path} holds {found} bytes where the secret of the event fingerprints has 16; restore \
-         it from a backup, or remove it and accept that events already in the log are no longer \
-         known as duplicates"
+        "{path} no longer holds the secret of the event fingerprints; restore it from a backup, \
+         or remove it and accept that events already in the log are no longer known as duplicates"
     )]
-    Size {
+    Damaged {
         /// The file.
         path: PathBuf,
-        /// Its length, counted up to one more than the secret's.
-        found: usize,
     },
     /// The system has no random bytes.
     #[error("the system gives no random bytes for {path}; see that getrandom(2) is allowed")]
@@ -88,7 +90,16 @@ impl Fingerprinter {
     pub fn open(data_dir: &Path) -> Result<(Self, Origin), SecretError> {
         let path = data_dir.join(SECRET_FILE);
         match read(&path) {
-            Ok(secret) => Ok((Self::new(&secret?), Origin::Found)),
+            Ok(found) => {
+                let Some(secret) = secret_in(&found) else {
+                    return Err(SecretError::Damaged { path });
+                };
+                if found != copy_of(&secret).repeat(2) {
+                    // Whether this works or not, the secret is known.
+                    drop(keep(data_dir, &path, &secret));
+                }
+                Ok((Self::new(&secret), Origin::Found))
+            }
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 Ok((Self::new(&make(data_dir, &path)?), Origin::Made))
             }
@@ -166,12 +177,25 @@ impl fmt::Debug for Fingerprinter {
     }
 }
 
-/// Outer error: not read. Inner error: read, and no secret.
-fn read(path: &Path) -> io::Result<Result<[u8; SECRET_BYTES], SecretError>> {
-    let mut found = Vec::with_capacity(SECRET_BYTES + 1);
-    File::open(path)?.take(SECRET_BYTES as u64 + 1).read_to_end(&mut found)?;
-    Ok(<[u8; SECRET_BYTES]>::try_from(found.as_slice())
-        .map_err(|_| SecretError::Size { path: path.to_owned(), found: found.len() }))
+/// What is in the file, whatever it means; longer than it can be by a byte at most.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut found = Vec::with_capacity(FILE_BYTES + 1);
+    File::open(path)?.take(FILE_BYTES as u64 + 1).read_to_end(&mut found)?;
+    Ok(found)
+}
+
+/// The secret, of whichever copy holds.
+fn secret_in(found: &[u8]) -> Option<[u8; SECRET_BYTES]> {
+    found.chunks_exact(COPY_BYTES).find_map(|copy| {
+        let secret = *copy.first_chunk::<SECRET_BYTES>()?;
+        (copy == copy_of(&secret)).then_some(secret)
+    })
+}
+
+/// The bytes of one copy.
+fn copy_of(secret: &[u8; SECRET_BYTES]) -> Vec<u8> {
+    let digest = digest(&SHA256, secret);
+    [secret, digest.as_ref().get(..SECRET_BYTES).unwrap_or_default()].concat()
 }
 
 fn make(data_dir: &Path, path: &Path) -> Result<[u8; SECRET_BYTES], SecretError> {
@@ -188,7 +212,7 @@ fn make(data_dir: &Path, path: &Path) -> Result<[u8; SECRET_BYTES], SecretError>
 }
 
 /// Whole and durable, or not there: written beside its place, synced, renamed.
-fn keep(data_dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
+fn keep(data_dir: &Path, path: &Path, secret: &[u8; SECRET_BYTES]) -> io::Result<()> {
     let beside = path.with_extension("key.new");
     // What a crash left here may have another mode; it was never in use.
     if let Err(error) = fs::remove_file(&beside)
@@ -197,7 +221,7 @@ fn keep(data_dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(secret)?;
+    file.write_all(&copy_of(secret).repeat(2))?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
     File::open(data_dir)?.sync_all()
@@ -274,12 +298,35 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_another_size_is_refused_by_name() {
+    fn a_flipped_bit_and_a_cut_of_one_copy_is_survived_and_mended() {
         let dir = tempfile::tempdir().expect("a folder");
-        for wrong in [&b""[..], b"fifteen bytes..", b"seventeen bytes.."] {
+        let path = dir.path().join(SECRET_FILE);
+        let (first, _) = Fingerprinter::open(dir.path()).expect("made");
+        let known = first.fingerprint("a", None, [&b"b"[..]]);
+        let whole = fs::read(&path).expect("there");
+        let flip = |bit: usize| {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        };
+        let cut = (COPY_BYTES..FILE_BYTES).step_by(5).map(|bytes| whole[..bytes].to_vec());
+        let longer = [whole.as_slice(), b"x"].concat();
+        for harmed in (0..8 * FILE_BYTES).step_by(7).map(flip).chain(cut).chain([longer]) {
+            fs::write(&path, harmed).expect("written");
+            let (found, origin) = Fingerprinter::open(dir.path()).expect("a copy holds");
+            assert_eq!(origin, Origin::Found);
+            assert_eq!(found.fingerprint("a", None, [&b"b"[..]]), known);
+            assert_eq!(fs::read(&path).expect("there"), whole);
+        }
+    }
+
+    #[test]
+    fn a_file_in_which_nothing_holds_is_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for wrong in [&b""[..], b"sixteen bytes...", &[0; COPY_BYTES], &[7; FILE_BYTES]] {
             fs::write(dir.path().join(SECRET_FILE), wrong).expect("written");
             let error = Fingerprinter::open(dir.path()).expect_err("refused").to_string();
-            assert!(error.contains("dedupe.key holds"), "{error}");
+            assert!(error.contains("dedupe.key no longer holds"), "{error}");
         }
     }
 
