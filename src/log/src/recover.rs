@@ -77,7 +77,8 @@ impl Sealed {
     /// Whether nothing was ever published in it, nor found damaged.
     pub(crate) fn is_empty(&self) -> bool {
         let footer = &self.footer;
-        footer.records == 0 && footer.damaged == 0 && footer.gaps == 0
+        let unharmed = footer.damaged == 0 && footer.gaps == 0;
+        unharmed && footer.sealed_end == self.extent().first()
     }
 }
 

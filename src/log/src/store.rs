@@ -67,8 +67,10 @@ pub(crate) struct Store {
     looked: Option<Instant>,
     /// The disk is below its low-water mark.
     low: bool,
-    /// The next segment could not be made, or a footer not be written, for want of room.
+    /// The next segment could not be made.
     blocked: bool,
+    /// A footer could not be written for want of room, as under a limit on file sizes.
+    seal_blocked: bool,
     /// How often in a row a segment could not be made because the medium failed.
     broken_tries: u32,
     /// Segments that are sealed and that some producer may still hold.
@@ -128,6 +130,7 @@ impl Store {
             looked: None,
             low: false,
             blocked: false,
+            seal_blocked: false,
             broken_tries: 0,
             left: Vec::new(),
             retired: None,
@@ -167,7 +170,7 @@ impl Store {
             self.residency.follow(&self.shared);
         }
         self.retire_if_due();
-        let full = self.low || self.blocked;
+        let full = self.low || self.blocked || self.seal_blocked;
         self.shared.set_state(if full { LaneState::Full } else { LaneState::Open });
         // Unmapping takes its time: done here, once the last producer has left the segment.
         self.left.retain(|segment| Arc::strong_count(segment) > 1);
@@ -181,8 +184,9 @@ impl Store {
         }
         self.looked = Some(now);
         self.seal_asked = roll::asked(&self.dir);
-        // A segment that could not be made is tried again.
+        // What could not be made or sealed is tried again.
         self.blocked = false;
+        self.seal_blocked = false;
         self.low = match self.room() {
             Ok((available, reserve)) => {
                 self.shared.stats.available_bytes.set(available);
@@ -371,7 +375,7 @@ impl Store {
     fn seal(&mut self, oldest: &Arc<Segment>, sealed_end: u64) -> bool {
         let mut footer = self.tally.footer(oldest.extent().base, sealed_end);
         footer.sealed_ns = self.shared.clock.wall_ns().into();
-        if self.shared.state() == LaneState::Failed || self.blocked {
+        if self.shared.state() == LaneState::Failed || self.seal_blocked {
             return false;
         }
         let Some(oldest) = self.write_footer(oldest, &footer) else { return false };
@@ -389,7 +393,7 @@ impl Store {
     fn write_footer(&mut self, oldest: &Arc<Segment>, footer: &Footer) -> Option<Arc<Segment>> {
         let Err(error) = oldest.seal(footer) else { return Some(Arc::clone(oldest)) };
         if volume::is_no_room(&error) {
-            self.blocked = true;
+            self.seal_blocked = true;
             return None;
         }
         self.salvage(oldest, &error)?;

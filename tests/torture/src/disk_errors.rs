@@ -44,10 +44,16 @@ pub(crate) fn run(
         let asked = count_points(&bench)?;
         control(&bench, asked, &mut report)?;
         bench.keep = keep;
-        let points = choose(all_points(asked), rounds, &mut Dice::new(seed).part(number));
+        let all = all_points(asked);
+        let every = all.len() <= rounds;
+        let points = choose(all, rounds, &mut Dice::new(seed).part(number));
         for (index, fault) in points.iter().enumerate() {
             // By pairs: the two of a pair differ in whether the fault stays.
             one_point(&bench, *fault, index % 4 < 2, &mut report)?;
+        }
+        let figure = salvaged_figure(bench.kind.name());
+        if every && report.figure(&figure) == 0 {
+            report.broken(bench.kind.name(), "no record was ever salvaged");
         }
     }
     Ok(report)
@@ -140,7 +146,7 @@ fn one_point(
         None => told(&ended.facts, ledger.acked(), report),
     };
     let salvaged = ended.facts.iter().any(|fact| matches!(fact, Fact::Salvaged { .. }));
-    report.count(&format!("{name} points at which records were salvaged"), u64::from(salvaged));
+    report.count(&salvaged_figure(name), u64::from(salvaged));
     let died = ended.crash_on_a_failing_disk().is_some();
     report.count("ended: process died", u64::from(died));
     report.count("ended: process told a bus error", u64::from(ended.told_bus_error()));
@@ -161,6 +167,10 @@ fn one_point(
     findings.join(judge(ledger, &healed, MayMiss::Nothing));
     report.take(&there, &findings);
     Ok(())
+}
+
+fn salvaged_figure(name: &str) -> String {
+    format!("{name} points at which records were salvaged")
 }
 
 /// Whether the agent's end was told as it should be.

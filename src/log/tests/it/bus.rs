@@ -10,6 +10,7 @@ use forebay_log::{AckLevel, Reader};
 use crate::support::{append, drain, open, wait_acked};
 
 const DIR: &str = "FOREBAY_LOG_TEST_BUS_DIR";
+const WRITTEN: &str = "FOREBAY_LOG_TEST_BUS_WRITTEN";
 const SIGABRT: i32 = 6;
 
 #[test]
@@ -17,7 +18,9 @@ const SIGABRT: i32 = 6;
 fn dies() {
     let dir = PathBuf::from(std::env::var_os(DIR).expect("the other test starts this one"));
     forebay_log::tell_bus_errors(Some(&dir.join("bus-error"))).expect("a handler");
-    let lane = open(&dir.join("lane"), AckLevel::Synced);
+    let written = std::env::var_os(WRITTEN).is_some();
+    let ack = if written { AckLevel::Written } else { AckLevel::Synced };
+    let lane = open(&dir.join("lane"), ack);
     let mut appends = lane.appender();
     let end = append(&mut appends, 0).end;
     wait_acked(&lane, end);
@@ -29,12 +32,19 @@ fn dies() {
 }
 
 #[test]
-fn a_segment_cut_under_its_writer_is_named_and_what_was_synced_before_it_is_recovered() {
+fn a_segment_cut_under_its_writer_is_named_and_what_lies_before_the_cut_is_recovered() {
+    for written in [true, false] {
+        cut_under_a_writer(written);
+    }
+}
+
+fn cut_under_a_writer(written: bool) {
     let dir = tempfile::tempdir().expect("a directory");
     let this = std::env::current_exe().expect("a program");
     let ended = Command::new(this)
         .args(["--exact", "bus::dies", "--ignored", "--nocapture"])
         .env(DIR, dir.path())
+        .envs(written.then_some((WRITTEN, "1")))
         .output()
         .expect("it runs");
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
