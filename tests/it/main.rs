@@ -19,6 +19,7 @@ mod support;
 mod admin;
 mod batches;
 mod answers;
+mod bus_error;
 mod config;
 mod cursors;
 mod demo;
