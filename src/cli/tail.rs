@@ -148,6 +148,9 @@ impl TailError {
 
 /// Runs the verb.
 pub(super) fn run(args: &TailArgs) -> ExitCode {
+    // Without it a disk that fails under the log would end this without a word; with no handler
+    // it still ends.
+    _ = forebay_log::tell_bus_errors(None);
     let Err(error) = tail(args, &Clock::System) else { return ExitCode::SUCCESS };
     match &error {
         TailError::Write(error) if terminal::closed(error) => return ExitCode::SUCCESS,
