@@ -223,7 +223,7 @@ impl Store {
         if !due || slow || self.low || self.blocked {
             return;
         }
-        match self.create_next() {
+        match self.needs_room().and_then(|()| self.create_next()) {
             Ok(()) => self.broken_tries = 0,
             Err(error) if volume::is_broken(&error) && self.broken_tries >= BROKEN_TRIES_MAX => {
                 self.fail(&self.dir.join(segment::file_name(self.next_base)), &error);
@@ -236,11 +236,14 @@ impl Store {
         }
     }
 
-    fn create_next(&mut self) -> io::Result<()> {
+    /// An error if the next segment would take what must stay free.
+    fn needs_room(&self) -> io::Result<()> {
         let (available, reserve) = self.room()?;
-        if available < reserve.max(self.segment_bytes) {
-            return Err(rustix::io::Errno::NOSPC.into());
-        }
+        let enough = available >= reserve.max(self.segment_bytes);
+        if enough { Ok(()) } else { Err(rustix::io::Errno::NOSPC.into()) }
+    }
+
+    fn create_next(&mut self) -> io::Result<()> {
         let segment = Segment::create(&self.dir, self.next_identity()?, self.no_cow)?;
         self.next_base = segment.extent().end();
         self.next_sequence += 1;
@@ -257,6 +260,7 @@ impl Store {
         let behind = failed.extent().end() + PAGE_BYTES;
         let closed = self.shared.watermarks.next_claim() == Claimed::Closed;
         let next = self.shared.segment_from(failed.extent().end());
+        // For this the reserve may be used.
         let ready = if closed || next.is_some() { Ok(()) } else { self.create_next() };
         let fresh =
             ready.and_then(|()| salvage::salvage(&self.shared, &self.dir, failed, self.no_cow));

@@ -96,6 +96,7 @@ pub(crate) fn cure(error: &io::Error) -> &'static str {
             "; the file system is read-only, often after an error of its disk: see the log of the \
              kernel, check it, and mount it again"
         }
+        Some(Errno::FAULT) => "; its disk has failed or is full, or the file was cut short",
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
             "; free some space, or raise the quota or the limit on file sizes"
         }
