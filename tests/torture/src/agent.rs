@@ -60,6 +60,9 @@ pub(crate) struct Orders {
     /// Ends when its standard input does.
     #[arg(long)]
     pub(crate) attended: bool,
+    /// Lets a limit on file sizes end the process: a negative control.
+    #[arg(long)]
+    pub(crate) heedless: bool,
     /// The largest file that this process may make, as by `ulimit -f`.
     #[arg(long)]
     pub(crate) file_bytes_max: Option<u64>,
@@ -76,7 +79,9 @@ pub(crate) fn run(orders: &Orders) -> ExitCode {
     }
     // What the server does about signals at its start.
     let limit_told = Arc::new(AtomicBool::new(false));
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, limit_told);
+    if !orders.heedless {
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, limit_told);
+    }
     let _ = forebay_log::tell_bus_errors(Some(&orders.dir.with_extension("bus-error")));
     match serve(orders) {
         Ok(()) => tell(&[Fact::Done]),

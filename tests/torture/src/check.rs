@@ -80,6 +80,8 @@ impl fmt::Display for Findings {
 pub(crate) enum MayMiss {
     /// None.
     Nothing,
+    /// Any of them: nothing was promised. What is there must be right all the same.
+    Anything,
     /// Those before the oldest that is still there, if so many bytes are kept: retention removes
     /// from the front, and not more than it was told.
     Oldest { kept_bytes: u64 },
@@ -123,6 +125,7 @@ pub(crate) fn check(ledger: &Ledger, delivered: &[Fact], may_miss: MayMiss) -> F
         match places.get(id) {
             Some(place) if *place == owed.place => {}
             Some(_) => findings.moved.push(*id),
+            None if may_miss == MayMiss::Anything => {}
             None if oldest.is_some_and(|oldest| owed.place < oldest) => {}
             None if owed.acked => findings.lost.push(*id),
             None => findings.vanished.push(*id),
@@ -203,6 +206,13 @@ mod tests {
         ledger.take_all(&acked(3));
         assert!(check_epoch(&ledger, &acked(4)).is_clean());
         assert_eq!(check_epoch(&ledger, &acked(3)).other.len(), 1);
+    }
+
+    #[test]
+    fn where_anything_may_be_missing_nothing_else_may() {
+        let found = |ids: &[(u64, u64)]| check(&ledger(), &shown(ids), MayMiss::Anything);
+        assert!(found(&[(2, 128)]).is_clean());
+        assert_eq!(found(&[(2, 130)]).moved, [2]);
     }
 
     #[test]

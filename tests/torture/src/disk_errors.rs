@@ -3,7 +3,9 @@
 //! Whatever the file system makes of it, nothing may be acknowledged that the disk does not hold,
 //! nobody may wait for ever, and a failure that lasts must be told. Then the disk is healed, and
 //! the lane must open and hold what it owes: at once over a page cache that may show more than the
-//! disk has, after the file system was mounted anew, and after a power cut.
+//! disk has, after the file system was mounted anew, and after a power cut. A lane at ack level
+//! written owes all of it to the first of these, where only the process has died; after the others
+//! it owes nothing in particular, but no wrong byte either, and it must open.
 
 use std::io;
 use std::path::Path;
@@ -49,7 +51,11 @@ pub(crate) fn run(
         let points = choose(all, rounds, &mut Dice::new(seed).part(number));
         for (index, fault) in points.iter().enumerate() {
             // By pairs: the two of a pair differ in whether the fault stays.
-            one_point(&bench, *fault, index % 4 < 2, &mut report)?;
+            let way = Way { at_once: index % 4 < 2, written: false };
+            one_point(&bench, *fault, way, &mut report)?;
+            if index % 4 < 2 {
+                one_point(&bench, *fault, Way { written: true, ..way }, &mut report)?;
+            }
         }
         let figure = salvaged_figure(bench.kind.name());
         if every && report.figure(&figure) == 0 {
@@ -111,7 +117,7 @@ fn control(bench: &Bench<'_>, asked: Asked, report: &mut Report) -> io::Result<(
         // In order or not: the file system has failed.
         let _ = recording.unmount();
         let trace = recording.recorder.finish()?;
-        lost += cut_power(bench, &trace)?.lost.len();
+        lost += cut_power(bench, &trace, MayMiss::Nothing)?.lost.len();
     }
     let name = bench.kind.name();
     report.count(&format!("{name} control: records lost"), lost as u64);
@@ -121,19 +127,31 @@ fn control(bench: &Bench<'_>, asked: Asked, report: &mut Report) -> io::Result<(
     Ok(())
 }
 
-/// Fails the disk at one point and heals it again.
-fn one_point(
-    bench: &Bench<'_>,
-    fault: Fault,
+/// How a point is run.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// The lane is opened on the healed disk before it is mounted anew.
     at_once: bool,
-    report: &mut Report,
-) -> io::Result<()> {
+    /// The ack level is `written`.
+    written: bool,
+}
+
+impl Way {
+    /// What may be missing once the memory of the kernel is gone.
+    fn may_miss(self) -> MayMiss {
+        if self.written { MayMiss::Anything } else { MayMiss::Nothing }
+    }
+}
+
+/// Fails the disk at one point and heals it again.
+fn one_point(bench: &Bench<'_>, fault: Fault, way: Way, report: &mut Report) -> io::Result<()> {
     let name = bench.kind.name();
-    let there = format!("{name} {fault:?}");
+    let there = format!("{name} {fault:?}, {way:?}");
     report.progress(|| there.clone());
     let mut recording = bench.record(&bench.empty)?;
     recording.recorder.set_fault(fault);
-    let ended = recording.work(&orders(&recording), Until::Done)?;
+    let orders = Orders { written: way.written, ..orders(&recording) };
+    let ended = recording.work(&orders, Until::Done)?;
     let refused = recording.recorder.asked().refused;
     report.count(&format!("{name} points"), 1);
     report.count(&format!("{name} points that were met"), u64::from(refused > 0));
@@ -152,19 +170,19 @@ fn one_point(
     report.count("ended: process told a bus error", u64::from(ended.told_bus_error()));
 
     recording.recorder.set_fault(Fault::None);
-    if at_once {
-        findings.join(open_at_once(&recording, &mut ledger)?);
+    if way.at_once {
+        findings.join(open_at_once(&recording, way, &mut ledger)?);
     }
     // In order or not: the file system may have failed.
     let _ = recording.unmount();
     let before = recording.recorder.so_far();
-    findings.join(cut_power(bench, &before)?);
+    findings.join(cut_power(bench, &before, way.may_miss())?);
 
     recording.mount(bench.kind)?;
     let inspect = Orders::inspect(&recording.lane, Sizes::Mixed.first_id(9));
     let healed = Handle::start(&inspect, |_| {})?.wait()?;
     recording.unmount()?;
-    findings.join(judge(ledger, &healed, MayMiss::Nothing));
+    findings.join(judge(ledger, &healed, way.may_miss()));
     report.take(&there, &findings);
     Ok(())
 }
@@ -204,12 +222,13 @@ fn told(facts: &[Fact], acked: u64, report: &mut Report) -> Findings {
 
 /// Opens the lane on the healed disk without a new mount: the page cache may show what the disk
 /// has refused. What is shown here is owed.
-fn open_at_once(recording: &Recording, ledger: &mut Ledger) -> io::Result<Findings> {
+fn open_at_once(recording: &Recording, way: Way, ledger: &mut Ledger) -> io::Result<Findings> {
     let again = Orders {
         first: Sizes::Mixed.first_id(2),
         count: 3,
         threads: 1,
         show: true,
+        written: way.written,
         ..Orders::open(&recording.lane)
     };
     let ended = recording.work(&again, Until::Done)?;
@@ -228,10 +247,10 @@ fn open_at_once(recording: &Recording, ledger: &mut Ledger) -> io::Result<Findin
 }
 
 /// Judges what a power cut right now leaves.
-fn cut_power(bench: &Bench<'_>, trace: &Trace) -> io::Result<Findings> {
+fn cut_power(bench: &Bench<'_>, trace: &Trace, may_miss: MayMiss) -> io::Result<Findings> {
     let mut findings = Findings::default();
     for state in trace.crash_states(&trace.last_cuts()) {
-        let found = bench.judge(&state.image, &state.known, MayMiss::Nothing)?;
+        let found = bench.judge(&state.image, &state.known, may_miss)?;
         let mut found = found.unwrap_or_else(|| Findings::other("the disk does not mount"));
         found.other.extend((!found.is_clean()).then(|| format!("power cut, {:?}", state.cut)));
         findings.join(found);

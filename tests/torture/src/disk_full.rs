@@ -2,7 +2,7 @@
 //!
 //! The writer is never killed by a signal. It is told that the lane is full, what was acknowledged
 //! stays, appends go on unaided when there is room again, and a lane opens on a disk that has no
-//! byte left.
+//! byte left. The negative control is a process that a limit on file sizes may kill.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -71,11 +71,30 @@ pub(crate) fn run(places: &[Place], rounds: u64, seed: u64) -> Result<Report, St
     machine::needs_file_systems(&kinds)?;
     let scratch = Scratch::mounted()?;
     let mut report = Report::new("disk-full", seed);
+    control(&scratch, &mut report)?;
     for (round, place) in (0..rounds).zip(places.iter().cycle()) {
         let mut dice = Dice::new(seed).part(round);
         one_round(*place, &scratch, &mut dice, &mut report)?;
     }
     Ok(report)
+}
+
+/// Opens a lane that has no room and takes that for its end, and must be caught.
+fn control(scratch: &Scratch, report: &mut Report) -> io::Result<()> {
+    let dir = scratch.join("control");
+    let file_bytes_max = Some(Orders::open(&dir).segment_bytes / 2);
+    let heedless = Orders { heedless: true, file_bytes_max, count: 1, ..Orders::open(&dir) };
+    let ended = Handle::start(&heedless, |_| {})?.wait()?;
+    report.count("control: deaths seen", u64::from(ended.crash().is_some()));
+    if ended.crash().is_none() {
+        report.broken("control", "a process that dies for want of room was not seen to die");
+    }
+    let heeding = Orders { heedless: false, ..heedless };
+    let ended = Handle::start(&heeding, |_| {})?.wait()?;
+    if let Some(crash) = ended.crash() {
+        report.broken("a lane that was never made, without room for it", &crash);
+    }
+    fs::remove_dir_all(&dir)
 }
 
 fn one_round(

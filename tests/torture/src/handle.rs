@@ -84,6 +84,7 @@ impl Orders {
             again: false,
             linger: false,
             attended: false,
+            heedless: false,
             file_bytes_max: None,
         }
     }
@@ -112,6 +113,7 @@ impl Orders {
             ("--again", self.again),
             ("--linger", self.linger),
             ("--attended", self.attended),
+            ("--heedless", self.heedless),
         ];
         let given = |(name, value): (&str, Option<u64>)| Some(format!("{name}={}", value?));
         let numbers = numbers.into_iter().filter_map(given);
