@@ -142,7 +142,7 @@ pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
     }
     plan.miss_segments();
     plan.follow_marks();
-    plan.recovery.epoch += 1;
+    plan.recovery.epoch = plan.recovery.epoch.saturating_add(1);
     Ok(plan)
 }
 
@@ -290,15 +290,11 @@ impl Plan {
     pub(crate) fn apply(&mut self, dir: &Path, no_cow: bool) -> Result<(), OpenError> {
         for sealed in &self.unsealed {
             let path = dir.join(segment::file_name(sealed.extent().base));
-            match self.seal(dir, &path, sealed, no_cow) {
-                Ok(()) => {}
-                // Its records are on the medium. Until it has its seal it is scanned at each start.
-                Err(error) if volume::is_no_room(&error) => {
-                    let cure = volume::cure(&error);
-                    let warning = format!("{} is not sealed: {error}{cure}", path.display());
-                    self.recovery.warnings.push(warning);
-                }
-                Err(error) => return Err(OpenError::Io { path, error }),
+            let waits = self.seal(dir, &path, sealed, no_cow).map_err(OpenError::io(&path))?;
+            if let Some(error) = waits {
+                let cure = volume::cure(&error);
+                let warning = format!("{} is not sealed: {error}{cure}", path.display());
+                self.recovery.warnings.push(warning);
             }
         }
         for path in &self.leftovers {
@@ -314,23 +310,30 @@ impl Plan {
         Ok(())
     }
 
-    /// Seals one segment: in its place, or where a sync fails, in a fresh file with its bytes.
-    fn seal(&self, dir: &Path, path: &Path, sealed: &Sealed, no_cow: bool) -> io::Result<()> {
+    /// Seals one segment: in its place, or where a sync fails, in a fresh file with its bytes. Its
+    /// footer alone may wait for room, for the reason that is told: then its records are on the
+    /// medium, and it is scanned again at the next start.
+    fn seal(
+        &self,
+        dir: &Path,
+        path: &Path,
+        sealed: &Sealed,
+        no_cow: bool,
+    ) -> io::Result<Option<io::Error>> {
         let Sealed { identity, footer } = sealed;
         let file = segment::writing().open(path)?;
         // First the records, which may be in the page cache alone; then their seal.
-        let in_place =
-            || file.sync_all().and_then(|()| segment::write_footer(&file, identity, footer));
-        match if self.suspect { None } else { Some(in_place()) } {
-            Some(Err(error)) if volume::is_no_room(&error) => Err(error),
-            Some(Ok(())) => Ok(()),
-            // What memory shows may not be on the medium, and syncing it again would not tell.
-            None | Some(Err(_)) => {
-                let end = footer.sealed_end.to_native() - identity.extent.base;
-                let copy = |fresh: &File| salvage::copy(&file, fresh, end);
-                Segment::create_with(dir, *identity, no_cow, copy)?.seal(footer)
+        if !self.suspect && file.sync_all().is_ok() {
+            match segment::write_footer(&file, identity, footer) {
+                Ok(()) => return Ok(None),
+                Err(error) if volume::is_no_room(&error) => return Ok(Some(error)),
+                Err(_) => {}
             }
         }
+        // What memory shows may not be on the medium, and syncing it again would not tell.
+        let end = footer.sealed_end.to_native() - identity.extent.base;
+        let copy = |fresh: &File| salvage::copy(&file, fresh, end);
+        Segment::create_with(dir, *identity, no_cow, copy)?.seal(footer).map(|()| None)
     }
 }
 
