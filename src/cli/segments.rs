@@ -163,12 +163,12 @@ fn list(args: &LookArgs) -> Told {
         |facts| json!({ "segments": facts.iter().map(facts_json).collect::<Vec<_>>() }),
         |facts| facts_text(facts),
     );
-    let unreadable = |facts: &SegmentFacts| match facts.state {
+    let severity = |facts: &SegmentFacts| match facts.state {
         SegmentState::Unreadable(_) => Some(Severity::Damage),
         SegmentState::Version(_) => Some(Severity::Blocking),
-        _ => None,
+        _ => facts.harm.as_ref().map(|_| Severity::Damage),
     };
-    Ok((text, found.iter().flat_map(|(_, facts)| facts).filter_map(unreadable).max()))
+    Ok((text, found.iter().flat_map(|(_, facts)| facts).filter_map(severity).max()))
 }
 
 fn state_text(state: SegmentState) -> &'static str {
@@ -190,7 +190,7 @@ fn facts_json(facts: &SegmentFacts) -> Value {
     let problem = match facts.state {
         SegmentState::Unreadable(what) => Some(what.to_owned()),
         SegmentState::Version(found) => Some(format!("format version {found}")),
-        _ => None,
+        _ => facts.harm.clone(),
     };
     json!({
         "file": file_name(&facts.path),
@@ -225,7 +225,7 @@ fn facts_text(facts: &[SegmentFacts]) -> String {
             "  {:<20}  {:>8}  {:<10}  {:>5}  {:>10}  {:<20}  {}",
             file_name(&facts.path),
             size_text(facts.file_bytes),
-            state_text(facts.state),
+            if facts.harm.is_some() { "harmed" } else { state_text(facts.state) },
             or_dash(facts.header.map(|header| header.epoch.to_string())),
             or_dash(facts.footer.map(|footer| footer.records.to_string())),
             or_dash(footer.map(|footer| second(footer.first_ns))),

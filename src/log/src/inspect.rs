@@ -82,7 +82,9 @@ pub struct SegmentFacts {
     pub file_bytes: u64,
     /// How far it has come.
     pub state: SegmentState,
-    /// Its header, if that holds.
+    /// What is wrong with the file although its records can be read.
+    pub harm: Option<String>,
+    /// Its header, or the copy of it, if one of them holds.
     pub header: Option<HeaderFacts>,
     /// Its footer, if it has one that holds.
     pub footer: Option<FooterFacts>,
@@ -161,16 +163,18 @@ fn list(dir: &Path) -> Result<Vec<u64>, ReadError> {
 fn facts_of(path: &Path, base: u64) -> io::Result<SegmentFacts> {
     let (file, inspected) = segment::inspect(path, base)?;
     let file_bytes = file.metadata()?.len();
+    let mut harm = None;
     let (state, header, footer) = match inspected {
         Inspected::Damaged(what) => (SegmentState::Unreadable(what), None, None),
         Inspected::Version(found) => (SegmentState::Version(found), None, None),
         Inspected::Segment(identity) => {
             let footer = segment::footer(&file, &identity)?;
+            harm = segment::wear(&file, &identity)?.map(|wear| wear.to_string());
             (state_of(footer.as_ref()), Some(header_facts(&identity)), footer)
         }
     };
     let footer = footer.as_ref().map(footer_facts);
-    Ok(SegmentFacts { path: path.to_owned(), base, file_bytes, state, header, footer })
+    Ok(SegmentFacts { path: path.to_owned(), base, file_bytes, state, harm, header, footer })
 }
 
 fn state_of(footer: Option<&Footer>) -> SegmentState {
