@@ -248,6 +248,7 @@ mod tests {
                 body: captured.body.clone(),
                 scheme: profile.scheme.clone(),
                 secrets: if unsafe_no_auth { Vec::new() } else { secrets },
+                validities: Vec::new(),
                 settings: Settings { unsafe_no_auth, ..settings.expect("settings") },
                 now_ns: Clock::System.wall_ns(),
             };

@@ -20,7 +20,7 @@ use super::{EXIT_USAGE, outgoing, terminal};
 use crate::config::{self, ConfigError};
 use crate::diagnose::{Case, Cause, Fault, Others, Refusal, Verdict, diagnose};
 use crate::limits::BODY_BYTES_LIMIT;
-use crate::verify::{NamedSecret, SchemeSpec, Settings};
+use crate::verify::{NamedSecret, SchemeSpec, Settings, Validity};
 
 /// The largest capture: a body with its head.
 const CAPTURE_BYTES_MAX: u64 = 2 * BODY_BYTES_LIMIT;
@@ -145,12 +145,14 @@ fn read(path: Option<&PathBuf>) -> Result<Vec<u8>, String> {
 fn judge(args: &VerifyArgs, captured: &Captured) -> Result<(Verdict, u64), Failure> {
     let now_ns = args.at.resolve(&Clock::System);
     let url = args.url.as_deref().map(outgoing::parts).transpose()?;
-    let (scheme, secrets, mut settings, others) = match (&args.source, &args.provider) {
+    let (scheme, (secrets, validities), mut settings, others) = match (&args.source, &args.provider)
+    {
         (Some(source), _) => configured(args.config.as_deref(), source)?,
         (None, Some(provider)) => {
             let host = captured.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
             let settings = args.secrets.settings(host.map(|host| format!("https://{host}")))?;
-            (keys::preset(provider)?.scheme.clone(), args.secrets.read()?, settings, Vec::new())
+            let secrets = (args.secrets.read()?, Vec::new());
+            (keys::preset(provider)?.scheme.clone(), secrets, settings, Vec::new())
         }
         (None, None) => return Err("give --provider or --source".to_owned().into()),
     };
@@ -167,13 +169,14 @@ fn judge(args: &VerifyArgs, captured: &Captured) -> Result<(Verdict, u64), Failu
         body: captured.body.clone(),
         scheme,
         secrets,
+        validities,
         settings,
         now_ns,
     };
     Ok((diagnose(&case, &others), now_ns))
 }
 
-type Configured = (SchemeSpec, Vec<NamedSecret>, Settings, Vec<Others>);
+type Configured = (SchemeSpec, (Vec<NamedSecret>, Vec<Validity>), Settings, Vec<Others>);
 
 /// What a configured source verifies by, and the secrets of the others.
 fn configured(path: Option<&Path>, source: &str) -> Result<Configured, Failure> {
@@ -187,7 +190,7 @@ fn configured(path: Option<&Path>, source: &str) -> Result<Configured, Failure> 
     let others = all
         .into_iter()
         .map(|keys| Others { name: format!("the source `{}`", keys.name), secrets: keys.secrets });
-    Ok((keys.scheme, keys.secrets, keys.settings, others.collect()))
+    Ok((keys.scheme, (keys.secrets, keys.validities), keys.settings, others.collect()))
 }
 
 /// The label of a fault, as in the metrics and in problem bodies.

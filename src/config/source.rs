@@ -127,6 +127,8 @@ pub struct SourceKeys {
     pub scheme: SchemeSpec,
     /// What with.
     pub secrets: Vec<NamedSecret>,
+    /// When each of them counts.
+    pub validities: Vec<Validity>,
     /// What the source says of itself.
     pub settings: Settings,
 }
@@ -179,9 +181,10 @@ pub(super) fn read_keys<'t>(
         let path = path(&section)?.to_owned();
         let recipe = recipe::read(&section)?;
         let scheme = recipe.scheme;
-        let (_, secrets) = secret::read_all(&section, Some(&scheme), recipe.secret_bytes_min)?;
+        let (told, secrets) = secret::read_all(&section, Some(&scheme), recipe.secret_bytes_min)?;
+        let validities = told.iter().map(|secret| secret.validity).collect();
         let settings = settings(&section, section.duration("tolerance"))?;
-        Some(SourceKeys { name, path, scheme, secrets, settings })
+        Some(SourceKeys { name, path, scheme, secrets, validities, settings })
     };
     sections.map(keys).collect()
 }

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use crate::reject::Reject;
-use crate::verify::{self, Head, NamedSecret, SchemeSpec, Settings, SpecError, Verifier};
+use crate::verify::{self, Head, NamedSecret, SchemeSpec, Settings, SpecError, Validity, Verifier};
 
 /// Longer than any clock is wrong.
 const NO_TOLERANCE: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -45,6 +45,8 @@ pub struct Case {
     pub scheme: SchemeSpec,
     /// What it should be signed with.
     pub secrets: Vec<NamedSecret>,
+    /// When each of the secrets counts; always, where nothing is said.
+    pub validities: Vec<Validity>,
     /// What the source says of itself.
     pub settings: Settings,
     /// When it arrived, in nanoseconds since 1970.
@@ -171,6 +173,8 @@ impl Case {
 
     fn judge_by(&self, scheme: &SchemeSpec, settings: &Settings) -> Result<String, Fault> {
         let verifier = Verifier::new(scheme, self.secrets.clone(), settings)?;
+        let verifier =
+            if self.validities.is_empty() { verifier } else { verifier.valid(&self.validities) };
         let head = Head { method: &self.method, target: &self.target, headers: &self.headers };
         let claim = verifier.claim(&head, self.now_ns)?;
         let secret = verifier.check(&claim, &self.body)?;

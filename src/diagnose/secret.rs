@@ -42,6 +42,12 @@ pub(super) fn guesses(case: &Case) -> Vec<Guess> {
         }
     }
     guesses.extend(key_id(case));
+    if !case.validities.is_empty() {
+        let what = "the secret that signed it does not count at that time";
+        let cure = "look at its not_before and not_after, and at when the request arrived";
+        let told = Cause::new("secret_not_valid", Layer::Secret, what, cure);
+        guesses.push((told, Case { validities: Vec::new(), ..case.clone() }));
+    }
     guesses
 }
 
@@ -126,6 +132,7 @@ pub(super) fn of_others(case: &Case, others: &[Others]) -> Vec<Guess> {
             let mut other = case.clone();
             let key_id = case.secrets.first().and_then(|secret| secret.key_id.clone());
             other.secrets = vec![NamedSecret { key_id, ..secret.clone() }];
+            other.validities.clear();
             let what = format!("it is signed with the secret `{}` of {}", secret.name, of.name);
             let cure = "give this source that secret, or correct the URL at the sender";
             guesses.push((Cause::new("secret_of_another", Layer::Secret, what, cure), other));

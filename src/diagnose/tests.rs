@@ -29,6 +29,7 @@ fn signed(preset: &str, text: &str, body: &[u8]) -> Case {
         body: Bytes::copy_from_slice(body),
         scheme: profile.scheme.clone(),
         secrets: vec![secret(text, key_id)],
+        validities: Vec::new(),
         settings: Settings::default(),
         now_ns: NOW_NS,
     };
@@ -169,6 +170,15 @@ fn a_secret_of_another_source_and_another_key_id_are_named() {
 }
 
 #[test]
+fn a_secret_that_does_not_count_at_the_time_is_named() {
+    let mut case = signed("github", TEXT_SECRET, br#"{"a":1}"#);
+    case.validities = vec![Validity { from_ns: 0, until_ns: NOW_NS - 1 }];
+    assert_eq!(causes(&case), [("secret_not_valid", "secret")]);
+    case.validities = vec![Validity { from_ns: NOW_NS - 1, until_ns: u64::MAX }];
+    assert!(matches!(diagnose(&case, &[]), Verdict::Verified { .. }));
+}
+
+#[test]
 fn the_clock_is_judged_apart_from_the_signature() {
     let body = br#"{"a":1}"#;
     for (now_ns, expected) in [
@@ -279,6 +289,7 @@ fn called(base: &str, target: &str) -> Case {
         body: request.body.into(),
         scheme: profile.scheme.clone(),
         secrets: vec![secret(TEXT_SECRET, None)],
+        validities: Vec::new(),
         settings,
         now_ns: NOW_NS,
     };

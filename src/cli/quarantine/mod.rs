@@ -239,6 +239,7 @@ impl Judge {
             body: held.body.clone(),
             scheme: source.scheme.clone(),
             secrets: source.secrets.clone(),
+            validities: source.validities.clone(),
             settings: source.settings.clone(),
             now_ns: held.received_ns,
         };
