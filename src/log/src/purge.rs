@@ -186,14 +186,22 @@ impl Purger {
         }
         let mut erased = Erased::default();
         for base in self.list()? {
-            let Some((file, scanned, limit)) = self.open_segment(base)? else { continue };
-            let victims = victims(&scanned, limit, &mut choose, &mut erased);
-            if victims.records.is_empty() && victims.pads.is_empty() {
-                continue;
-            }
             let path = self.dir.join(segment::file_name(base));
-            self.wait_until_sealed(&path, &file, &scanned.identity, limit)?;
-            self.rewrite(&path, &file, &scanned, &victims)?;
+            let mut with_this = erased;
+            // Once more where the writer has put another file in the segment's place meanwhile.
+            while let Some((file, scanned, limit)) = self.open_segment(base)? {
+                with_this = erased;
+                let victims = victims(&scanned, limit, &mut choose, &mut with_this);
+                if victims.records.is_empty() && victims.pads.is_empty() {
+                    break;
+                }
+                if self.wait_until_sealed(&path, &file, &scanned.identity, limit)?
+                    && self.rewrite(&path, &file, &scanned, &victims)?
+                {
+                    break;
+                }
+            }
+            erased = with_this;
         }
         Ok(erased)
     }
@@ -238,17 +246,21 @@ impl Purger {
         })
     }
 
+    /// False if another file has taken the place of this one, so that it never will be.
     fn wait_until_sealed(
         &self,
         path: &Path,
         file: &File,
         identity: &Identity,
         limit: u64,
-    ) -> Result<(), PurgeError> {
+    ) -> Result<bool, PurgeError> {
         let deadline = self.clock.monotonic() + SEAL_WAIT;
         let sealed = || segment::footer(file, identity).map(|footer| footer.is_some());
         let mut asked = false;
         while !sealed().map_err(io_error(path))? {
+            if segment::was_replaced(file, path) {
+                return Ok(false);
+            }
             if !asked {
                 roll::ask(&self.dir, limit).map_err(io_error(&self.dir))?;
                 asked = true;
@@ -259,17 +271,18 @@ impl Purger {
             }
             std::thread::sleep(SEAL_LOOK);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Puts a copy without the victims' payloads in the place of a sealed segment.
+    /// Puts a copy without the victims' payloads in the place of a sealed segment; false, and
+    /// nothing is changed, if the writer has put another file there meanwhile.
     fn rewrite(
         &self,
         path: &Path,
         file: &File,
         scanned: &Scanned,
         victims: &Victims,
-    ) -> Result<(), PurgeError> {
+    ) -> Result<bool, PurgeError> {
         let copy_path = path.with_extension(COPY_EXTENSION);
         let copied = copy_without(file, &copy_path, &scanned.identity, victims);
         let copied = copied.map_err(io_error(&copy_path))?;
@@ -277,7 +290,11 @@ impl Purger {
             fs::remove_file(&copy_path).map_err(io_error(&copy_path))?;
             return Err(PurgeError::Copy { path: path.to_owned() });
         }
-        take_place(&copy_path, path).map_err(io_error(path))?;
+        let exchanged = take_place(&copy_path, path).map_err(io_error(path))?;
+        let right = !exchanged || !segment::was_replaced(file, &copy_path);
+        if !right {
+            take_place(&copy_path, path).map_err(io_error(path))?;
+        }
         // The name first: a crash behind this leaves the old file to the next purge at the most.
         segment::sync_dir(&self.dir).map_err(io_error(&self.dir))?;
         match fs::remove_file(&copy_path) {
@@ -286,7 +303,8 @@ impl Purger {
             }
             _ => {}
         }
-        segment::sync_dir(&self.dir).map_err(io_error(&self.dir))
+        segment::sync_dir(&self.dir).map_err(io_error(&self.dir))?;
+        Ok(right)
     }
 
     /// Removes what a purge has left that was broken off.
@@ -448,15 +466,15 @@ fn same_but(segment: &Scanned, copy: &Scanned, victims: &Victims) -> bool {
 }
 
 /// Gives the copy the segment's name, and the segment that of the copy, in one step: a segment
-/// that retention has removed meanwhile is not brought back.
-fn take_place(copy: &Path, path: &Path) -> io::Result<()> {
+/// that retention has removed meanwhile is not brought back. Whether the two have exchanged.
+fn take_place(copy: &Path, path: &Path) -> io::Result<bool> {
     let cwd = rustix::fs::CWD;
     match rustix::fs::renameat_with(cwd, copy, cwd, path, RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         // Retired: the copy goes as well, which the caller does.
-        Err(rustix::io::Errno::NOENT) if !path.exists() => Ok(()),
+        Err(rustix::io::Errno::NOENT) if !path.exists() => Ok(false),
         // A file system that cannot exchange: the old file goes with its name.
-        Err(rustix::io::Errno::INVAL) if path.exists() => fs::rename(copy, path),
+        Err(rustix::io::Errno::INVAL) if path.exists() => fs::rename(copy, path).map(|()| false),
         Err(error) => Err(error.into()),
     }
 }

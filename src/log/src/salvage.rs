@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::append::roll;
 use crate::format::PAGE_BYTES;
 use crate::scan::Scanned;
-use crate::segment::{Identity, Segment};
+use crate::segment::{self, Identity, Segment};
 use crate::shared::Shared;
 use crate::watermark::Claimed;
 
@@ -39,7 +39,12 @@ pub(crate) fn salvage(
     let end = leave(shared, failed)?;
     Segment::create_with(dir, identity, no_cow, |fresh| {
         copy(failed.file(), fresh, end - identity.extent.base)?;
-        check(fresh, identity, end)
+        check(fresh, identity, end)?;
+        if segment::was_replaced(failed.file(), failed.path()) {
+            // By a purge, whose copy has its seal. What it has erased must not come back.
+            return Err(io::Error::other("a purge has taken the place of the segment"));
+        }
+        Ok(())
     })
 }
 
@@ -187,5 +192,20 @@ mod tests {
         assert!(refused.to_string().contains("no longer what was stored"), "{refused}");
         assert_eq!(std::fs::metadata(first.path()).expect("there").ino(), before);
         assert!(!first.path().with_extension("new").exists());
+    }
+
+    #[test]
+    fn a_segment_that_a_purge_has_replaced_is_not_salvaged_over_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (shared, first) = lane(dir.path());
+        append(&mut Appender::new(Arc::clone(&shared)), b"body");
+        let purged = first.path().with_extension("purge");
+        std::fs::copy(first.path(), &purged).expect("copied");
+        std::fs::rename(&purged, first.path()).expect("replaced");
+        let inode = || std::fs::metadata(first.path()).expect("there").ino();
+        let before = inode();
+        let refused = salvage(&shared, dir.path(), &first, false).expect_err("it is purged");
+        assert!(refused.to_string().contains("a purge"), "{refused}");
+        assert_eq!(inode(), before);
     }
 }

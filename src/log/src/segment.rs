@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, IFlags, fadvise};
@@ -219,6 +219,13 @@ pub(crate) fn wear(file: &File, identity: &Identity) -> io::Result<Option<Wear>>
         return Ok(Some(Wear::Header));
     }
     Ok((!holds(identity.extent.copy_at())).then_some(Wear::Copy))
+}
+
+/// Whether another file has the name of this one by now, as after a salvage or a purge. After
+/// retention none has it.
+pub(crate) fn was_replaced(file: &File, path: &Path) -> bool {
+    let (Ok(here), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (here.dev(), here.ino()) != (there.dev(), there.ino())
 }
 
 /// The footer of a segment, if it was sealed and the footer holds.

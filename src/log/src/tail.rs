@@ -12,7 +12,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -322,15 +321,12 @@ impl Reader {
     }
 
     /// Whether the writer has put another file in the place of the current one, as it does after a
-    /// failed sync: then what is missing here is there.
+    /// failed sync: then what is missing here is there. Gone by retention, it is read to its end.
     fn was_replaced(&self) -> bool {
-        let Some(current) = self.current.as_ref() else { return false };
-        let path = self.path(current.scanned.extent().base);
-        // Gone by retention, it is read to its end.
-        let (Ok(here), Ok(there)) = (current.file.metadata(), std::fs::metadata(path)) else {
-            return false;
-        };
-        (here.dev(), here.ino()) != (there.dev(), there.ino())
+        self.current.as_ref().is_some_and(|current| {
+            let path = self.path(current.scanned.extent().base);
+            segment::was_replaced(&current.file, &path)
+        })
     }
 
     /// How far the current segment may be read; nothing while nobody has said so.

@@ -238,6 +238,31 @@ fn records_that_come_in_during_a_purge_are_neither_lost_nor_harmed() {
 }
 
 #[test]
+fn a_purge_takes_the_file_that_the_writer_has_put_in_the_place_of_a_segment_meanwhile() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Synced);
+    append_all(&lane);
+    lane.close();
+    let path = dir.path().join("0000000000000000.seg");
+    let mut replaced = false;
+    let mut purger = Purger::open(dir.path()).expect("the right to purge");
+    let erased = purger.erase(|found| {
+        if !replaced {
+            replaced = true;
+            // As after a failed sync: a file with all records, and an old one that has lost some.
+            let fresh = dir.path().join("fresh");
+            fs::copy(&path, &fresh).expect("copied");
+            let old = fs::OpenOptions::new().write(true).open(&path).expect("a segment");
+            old.write_all_at(&[0; 8 * 1024], 8 * 1024).expect("lost");
+            fs::rename(&fresh, &path).expect("replaced");
+        }
+        found.meta.is_some_and(|meta| meta.as_bytes() == MARKER)
+    });
+    assert_eq!(erased.expect("erased").records, RECORDS.div_ceil(3));
+    check_purged(dir.path());
+}
+
+#[test]
 fn a_second_purge_at_the_same_time_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let lane = open(dir.path(), AckLevel::Written);
