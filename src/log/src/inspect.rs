@@ -13,6 +13,7 @@ use crate::mapping::{Mark, MarksMap};
 use crate::marks;
 use crate::position::Kind;
 use crate::recover::Tally;
+use crate::salvage;
 use crate::scan::{Found, Framed, Scanned};
 use crate::segment::{self, Identity, Inspected};
 use crate::tail::ReadError;
@@ -296,8 +297,14 @@ impl Verifier {
         let limit = limit.or(live).unwrap_or(scanned.extent().record_end());
         let mut walk = self.walk(path, &scanned, limit, told);
         if footer.is_none() && live.is_none() {
-            // Behind the last record of a segment that nobody has sealed there is nothing.
-            walk.gaps.pop_if(|(_, end)| *end == limit);
+            // Behind the last record of a segment that nobody has sealed there is nothing, unless
+            // something was published there.
+            let behind = walk.gaps.pop_if(|(_, end)| *end == limit);
+            if let Some((from, _)) = behind.filter(|(from, _)| scanned.is_harmed_at(*from)) {
+                self.seen.gaps += 1;
+                let what = "a record that was published here does not hold".to_owned();
+                self.find(Severity::Damage, path, Some(from), what);
+            }
         }
         self.judge(path, &identity, footer.as_ref(), &walk);
         if footer.is_none() {
@@ -482,6 +489,11 @@ impl Verifier {
 
     fn look_for_leftovers(&mut self, dir: &Path) -> Result<(), ReadError> {
         let io = |error| ReadError::Io { path: dir.to_owned(), error };
+        let suspect = salvage::suspect_file(dir);
+        if suspect.exists() {
+            let what = "a sync has failed; the next start of a writer saves what memory still has";
+            self.find(Severity::Remains, &suspect, None, what.to_owned());
+        }
         for entry in fs::read_dir(dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
             if path.extension().is_some_and(|extension| extension == crate::purge::COPY_EXTENSION) {

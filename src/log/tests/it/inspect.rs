@@ -73,6 +73,11 @@ fn what_a_crash_leaves_is_told_and_is_no_damage() {
     let newest = newest.into_iter().rfind(|facts| facts.base <= last).expect("a segment");
     write(&newest.path, &[0xa5; 8], last - newest.base + 64);
     fs::remove_file(crashed.path().join("marks")).expect("removed");
+    let harmed = copy_of(crashed.path());
+    let name = newest.path.file_name().expect("a name");
+    write(&harmed.path().join(name), &[0xa5; 8], last - newest.base + 8);
+    let seen = look(harmed.path());
+    assert_eq!((seen.worst, seen.gaps), (Some(Severity::Damage), 1), "no crash leaves that");
     let seen = look(crashed.path());
     assert_eq!((seen.worst, seen.damaged), (Some(Severity::Remains), 1), "{:?}", seen.findings);
     drop(open(crashed.path(), AckLevel::Written));
@@ -106,6 +111,9 @@ fn every_kind_of_damage_is_found_where_it_is() {
         write(&paths[0], &[0xa5], start - first + 9);
     });
     check("segment header", Severity::Damage, None, &|_, paths| write(&paths[1], &[0xa5], 33));
+    check("copy of a header", Severity::Damage, None, &|_, paths| {
+        write(&paths[1], &[0xa5], SMALL - 2048 + 33);
+    });
     check("footer", Severity::Damage, None, &|_, paths| {
         write(&paths[1], &[0xa5], SMALL - 4096 + 41);
     });
@@ -119,6 +127,9 @@ fn every_kind_of_damage_is_found_where_it_is() {
     check("another lane", Severity::Blocking, None, &|_, paths| {
         let (other, _) = closed();
         fs::copy(&self::paths(other.path())[1], &paths[1]).expect("copied");
+    });
+    check("failed sync", Severity::Remains, None, &|dir, _| {
+        fs::write(dir.join("suspect"), b"").expect("noted");
     });
     check("marks", Severity::Remains, None, &|dir, _| write(&dir.join("marks"), &[1], 2));
     // What retention has removed is not missed.
