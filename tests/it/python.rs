@@ -104,9 +104,41 @@ fn send(server: &Server, from: usize, to: usize) {
     }
 }
 
-fn first_segment(lane: &Path) -> PathBuf {
+/// The segments of a lane, oldest first.
+fn segments(lane: &Path) -> Vec<PathBuf> {
     let names = std::fs::read_dir(lane).unwrap().map(|entry| entry.unwrap().path());
-    names.filter(|path| path.extension().is_some_and(|is| is == "seg")).min().unwrap()
+    let mut paths: Vec<_> =
+        names.filter(|path| path.extension().is_some_and(|is| is == "seg")).collect();
+    paths.sort();
+    paths
+}
+
+/// Reads a record, harms the rest of the file under the reader as a failed sync may, puts a sound
+/// file in its place, and tells how many records it then sees and what it stepped over.
+const REPLACING: &str = "
+import json, os, shutil, sys
+sys.path.insert(0, sys.argv[1])
+import forebay_log
+lane, path = sys.argv[2:]
+reader = forebay_log.Reader(lane)
+count = reader.next() is not None
+shutil.copy(path, path + '.fresh')
+with open(path, 'r+b') as file:
+    file.seek(reader.offset - reader.segment.base + 64)
+    file.write(bytes(20000))
+os.rename(path + '.fresh', path)
+while reader.next():
+    count += 1
+print(json.dumps([count, *reader.skipped.values()]))
+";
+
+fn read_while_replaced(lane: &Path) -> Vec<usize> {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let mut command = Command::new("python3");
+    command.args(["-c", REPLACING]).arg(scripts).arg(lane).arg(&segments(lane)[0]);
+    let output = command.output().expect("python3 is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn a_reader_in_another_language_follows_and_sees_what_tail_sees(driver: Driver) {
@@ -146,13 +178,31 @@ fn a_reader_in_another_language_follows_and_sees_what_tail_sees(driver: Driver) 
     assert_eq!(same("after a purge")["purged"], 1);
 
     assert!(server.end().success());
-    let path = first_segment(&lane);
-    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.write_all_at(&[0xa5; 3], 4096 + 80).unwrap();
-    file.write_all_at(&[0xa5; 3], 20_032).unwrap();
+    let (whole, skipped) = read_all(&lane);
+    let mut told = vec![whole.len()];
+    told.extend(
+        skipped.as_object().unwrap().values().map(|count| count.as_u64().unwrap() as usize),
+    );
+    let mut replaced = read_while_replaced(&lane);
+    // In a JSON object the names are sorted.
+    replaced[1..].sort_unstable();
+    told[1..].sort_unstable();
+    assert_eq!(replaced, told, "nothing is missed in the file that took the place");
+
+    let paths = segments(&lane);
+    let write = |path: &Path, bytes: &[u8], at: u64| {
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(bytes, at).unwrap();
+    };
+    write(&paths[0], &[0xa5; 3], 4096 + 80);
+    write(&paths[0], &[0xa5; 3], 20_032);
+    // A header that has a copy, and a file that has its beginning alone.
+    write(&paths[1], &[0; 128], 0);
+    std::fs::OpenOptions::new().write(true).open(&paths[2]).unwrap().set_len(40_000).unwrap();
     let (by_python, skipped) = read_all(&lane);
     let by_tail: Vec<Seen> = server.rows().iter().map(seen_by_tail).collect();
     assert_eq!(by_python, by_tail, "after damage");
     let lost = skipped["damaged"].as_u64().unwrap() + skipped["gaps"].as_u64().unwrap();
-    assert!(lost >= 2, "the damage was found: {skipped}");
+    assert!(lost >= 3, "the damage was found: {skipped}");
+    assert_eq!(skipped["segments"], 0, "no segment is lost as a whole");
 }

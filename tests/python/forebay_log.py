@@ -16,6 +16,7 @@ import struct
 
 PAGE = 4096
 ALIGN = 64
+HEADER_COPY = 2048
 KINDS = {1: "event", 2: "delivery", 3: "quarantine"}
 PAD = 255
 PURGED = 1
@@ -97,29 +98,47 @@ class Segment:
 
     def __init__(self, path, base):
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            header = file.read(128)
-            if size < SEGMENT_MIN or len(header) < 128:
-                raise ValueError("shorter than a segment")
-            (magic, version, _own, crc, self.epoch, _lane, self.sequence, self.base, self.bytes,
-             salt, _created, self.ack) = SEGMENT_HEADER.unpack(header)
-            if magic != b"FOREBAYS" or crc != _crc_without(header, 16, 0):
-                raise ValueError("the header does not hold")
-            if version != 1:
-                raise VersionError(f"{path}: version {version}")
+            found = os.fstat(file.fileno())
+            self.file, size = (found.st_dev, found.st_ino), found.st_size
+            (*_, self.epoch, _lane, self.sequence, self.base, self.bytes, salt, _created,
+             self.ack) = self._header(file, size)
             bounded = SEGMENT_MIN <= self.bytes <= SEGMENT_MAX and self.bytes % PAGE == 0
-            if self.base != base or not bounded or size < self.bytes:
+            if self.base != base or not bounded:
                 raise ValueError("the header is of another file")
-            self.map = mmap.mmap(file.fileno(), self.bytes, prot=mmap.PROT_READ)
+            there = min(size, self.bytes)
+            self.map = mmap.mmap(file.fileno(), there, prot=mmap.PROT_READ)
         self.seed = crc32c(struct.pack("<Q", salt))
         self.first, self.record_end, self.end = base + PAGE, base + self.bytes - PAGE, base + self.bytes
+        self.cut = there < self.bytes
+        self.readable_end = min(self.record_end, base + there)
         self.sealed_end = None
+
+    @staticmethod
+    def _header(file, size):
+        """The fields of the header, or where it does not hold, of its copy. See "Segment header"."""
+        for at in (0, size - PAGE + HEADER_COPY):
+            file.seek(max(at, 0))
+            header = file.read(128)
+            if at < 0 or len(header) < 128:
+                continue
+            fields = SEGMENT_HEADER.unpack(header)
+            magic, version, _own, crc, *_, segment_bytes, _salt, _created, _ack = fields
+            if magic != b"FOREBAYS" or crc != _crc_without(header, 16, 0):
+                continue
+            if version != 1:
+                raise VersionError(f"{file.name}: version {version}")
+            if at == 0 or segment_bytes == size:
+                return fields
+        raise ValueError("neither the header nor the copy of it holds")
 
     def close(self):
         self.map.close()
 
     def look_for_footer(self):
-        """See "Footer"."""
+        """See "Footer"; one that was cut off is never seen."""
+        if self.cut:
+            self.sealed_end = self.record_end
+            return
         footer = self.map[self.bytes - PAGE:self.bytes - PAGE + 128]
         magic, version, _own, crc, _flags, base, sealed_end, *_ = FOOTER.unpack(footer)
         holds = magic == b"FOREBAYF" and version == 1 and base == self.base
@@ -129,13 +148,13 @@ class Segment:
 
     def commit(self, offset):
         """The commit word at an offset; the end of the record there, if that can be one."""
-        if offset % ALIGN or offset >= self.record_end:
+        if offset % ALIGN or offset + 64 > self.readable_end:
             return 0
         return struct.unpack_from("<I", self.map, offset - self.base)[0]
 
     def framed(self, offset, limit):
         """The header of the record at `offset`, if it counts. See "Recovery", step 3."""
-        limit = min(limit, self.record_end)
+        limit = min(limit, self.readable_end)
         if offset < self.first or offset % ALIGN or offset + 64 > limit:
             return None
         at = offset - self.base
@@ -152,7 +171,7 @@ class Segment:
     def find(self, offset, limit):
         """(start, fields) of the record at `offset` or the next one behind it."""
         start = (offset + ALIGN - 1) // ALIGN * ALIGN
-        while start < limit:
+        while start < min(limit, self.readable_end):
             fields = self.framed(start, limit)
             if fields:
                 return start, fields
@@ -205,6 +224,9 @@ class Reader:
             if limit is None:
                 return None
             found = segment.find(self.offset, limit)
+            missed = self.offset < limit and (not found or found[0] > self.offset)
+            if missed and self._replaced():
+                continue
             if not found:
                 if limit not in (segment.sealed_end, segment.record_end):
                     return None
@@ -228,7 +250,10 @@ class Reader:
         at = start - segment.base + 64
         payload = segment.map[at:at + meta + body]
         if payload_crc != crc32c(payload, segment.seed):
-            self.skipped["damaged"] += 1
+            if self._replaced():
+                self.offset = start
+            else:
+                self.skipped["damaged"] += 1
             return None
         if kind not in KINDS:
             self.skipped["unknown"] += 1
@@ -241,6 +266,18 @@ class Reader:
         self.offset, self.due = self.segment.end, self.segment.sequence + 1
         self.segment.close()
         self.segment = None
+
+    def _replaced(self):
+        """Leaves a file whose name has another by now. See "Publishing", step 6."""
+        try:
+            there = os.stat(self._path(self.segment.base))
+        except FileNotFoundError:
+            return False
+        if (there.st_dev, there.st_ino) == self.segment.file:
+            return False
+        self.segment.close()
+        self.segment = None
+        return True
 
     def _limit(self):
         segment, marks = self.segment, self._read_marks()
@@ -272,7 +309,7 @@ class Reader:
         behind = [index for index, base in enumerate(bases) if base <= self.offset]
         for base in bases[behind[-1] if behind else 0:]:
             try:
-                segment = Segment(os.path.join(self.directory, f"{base:016x}.seg"), base)
+                segment = Segment(self._path(base), base)
             except (FileNotFoundError, ValueError):
                 continue
             if segment.end <= self.offset:
@@ -297,6 +334,9 @@ class Reader:
             return False
         segment.look_for_footer()
         return segment.sealed_end is not None or marks is not None
+
+    def _path(self, base):
+        return os.path.join(self.directory, f"{base:016x}.seg")
 
     def _bases(self):
         names = (name[:-4] for name in os.listdir(self.directory) if name.endswith(".seg"))
