@@ -40,6 +40,8 @@ const JOURNAL_FILE: &str = "purges";
 /// How long a writer is waited for that should seal a segment, and how often it is looked at.
 const SEAL_WAIT: Duration = Duration::from_secs(30);
 const SEAL_LOOK: Duration = Duration::from_millis(20);
+/// How often it is asked: an earlier request may have taken this one along when it was removed.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a purge did not come to its end. What is erased stays erased; purge again for the rest.
 #[derive(Debug, thiserror::Error)]
@@ -256,16 +258,17 @@ impl Purger {
     ) -> Result<bool, PurgeError> {
         let deadline = self.clock.monotonic() + SEAL_WAIT;
         let sealed = || segment::footer(file, identity).map(|footer| footer.is_some());
-        let mut asked = false;
+        let mut ask_at = self.clock.monotonic();
         while !sealed().map_err(io_error(path))? {
             if segment::was_replaced(file, path) {
                 return Ok(false);
             }
-            if !asked {
+            let now = self.clock.monotonic();
+            if now >= ask_at {
                 roll::ask(&self.dir, limit).map_err(io_error(&self.dir))?;
-                asked = true;
+                ask_at = now + ASK_AGAIN;
             }
-            if self.clock.monotonic() > deadline {
+            if now > deadline {
                 roll::withdraw(&self.dir);
                 return Err(PurgeError::NotSealed { path: path.to_owned() });
             }

@@ -41,14 +41,19 @@ pub(crate) fn asked(dir: &Path) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// Leaves the current segment, if it holds something below `to`; removes the request once none
-/// does. Where the next segment is not there yet the request stays for the next time.
-pub(crate) fn leave_below(shared: &Shared, dir: &Path, to: u64) {
-    let Claimed::At(from) = shared.watermarks.next_claim() else { return };
-    let Some(segment) = shared.segment_at(from) else { return };
+/// Leaves the current segment, if it holds something below `to`, and removes the request: true
+/// once that is done. Where the next segment is not there yet the request stays for the next time.
+///
+/// A request that comes between its being read and its removal goes with it. So whoever asks does
+/// it again while nothing happens.
+pub(crate) fn leave_below(shared: &Shared, dir: &Path, to: u64) -> bool {
+    let Claimed::At(from) = shared.watermarks.next_claim() else { return false };
+    let Some(segment) = shared.segment_at(from) else { return false };
     let extent = segment.extent();
     let nothing_below = extent.first() >= to || from == extent.first();
-    if nothing_below || append::roll(shared, &segment, from).is_ok() {
+    let left = nothing_below || append::roll(shared, &segment, from).is_ok();
+    if left {
         withdraw(dir);
     }
+    left
 }

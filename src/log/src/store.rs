@@ -162,9 +162,8 @@ impl Store {
         self.look_for_room();
         if self.shared.state() != LaneState::Failed {
             self.make_next();
-            if let Some(to) = self.seal_asked {
-                roll::leave_below(&self.shared, &self.dir, to);
-            }
+            self.seal_asked =
+                self.seal_asked.filter(|to| !roll::leave_below(&self.shared, &self.dir, *to));
             self.make_ready();
             self.count_and_seal();
             self.residency.follow(&self.shared);
