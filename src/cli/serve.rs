@@ -131,9 +131,11 @@ fn reload(args: &ServeArgs, server: &Server, fixed: &Fixed) {
     match load(args) {
         Ok(config) => {
             if *fixed == Fixed::of(&config) {
-                tracing::info!(sources = config.sources.len(), "sources and secrets reloaded");
-                server.metrics().reloaded(true);
+                let sources = config.sources.len();
                 server.reload(config);
+                // Told once it is so: whoever rotates secrets waits for this.
+                server.metrics().reloaded(true);
+                tracing::info!(sources, "sources and secrets reloaded");
             } else {
                 tracing::error!(
                     "not reloaded: data_dir, receive, admin, quarantine or a lane differs, \
