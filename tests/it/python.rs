@@ -132,7 +132,7 @@ while reader.next():
 print(json.dumps([count, *reader.skipped.values()]))
 ";
 
-fn read_while_replaced(lane: &Path) -> Vec<usize> {
+fn read_while_replaced(lane: &Path) -> Vec<u64> {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
     let mut command = Command::new("python3");
     command.args(["-c", REPLACING]).arg(scripts).arg(lane).arg(&segments(lane)[0]);
@@ -179,10 +179,8 @@ fn a_reader_in_another_language_follows_and_sees_what_tail_sees(driver: Driver) 
 
     assert!(server.end().success());
     let (whole, skipped) = read_all(&lane);
-    let mut told = vec![whole.len()];
-    told.extend(
-        skipped.as_object().unwrap().values().map(|count| count.as_u64().unwrap() as usize),
-    );
+    let mut told = vec![whole.len() as u64];
+    told.extend(skipped.as_object().unwrap().values().map(|count| count.as_u64().unwrap()));
     let mut replaced = read_while_replaced(&lane);
     // In a JSON object the names are sorted.
     replaced[1..].sort_unstable();
