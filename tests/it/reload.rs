@@ -112,8 +112,9 @@ fn secrets_rotate_under_load_and_nothing_is_refused(driver: Driver) {
         }
     });
     assert_eq!((load.refused(), load.broken()), (0, 0), "of {} accepted", load.accepted());
-    let events = server.events();
-    assert_eq!(events.len() as u64, load.accepted(), "each acknowledged event is in the log");
+    // Each acknowledged event is in the log. A reader of another process may hear a moment later
+    // of the first ones in a segment.
+    let events = server.rows_of(usize::try_from(load.accepted()).unwrap());
     let by = |name: &str| events.iter().filter(|row| row.secret.as_deref() == Some(name)).count();
     assert!(by("first") > 0 && by("next") > 0, "both were used");
 }
