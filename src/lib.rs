@@ -22,6 +22,7 @@ pub mod append;
 pub mod ack;
 pub mod quarantine;
 pub mod line;
+pub mod drain;
 pub mod server;
 pub mod reject;
 pub mod runtime;

@@ -92,7 +92,7 @@ pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag
 pub use position::{Key, Kind, ParsePositionError, Position};
 pub use probe::{SAMPLES_MAX, Trial, VolumeFacts, probe};
 pub use purge::{Candidate, Erased, PurgeError, Purger};
-pub use record::RecordRef;
+pub use record::{Record, RecordRef};
 pub use recover::Recovery;
 pub use repair::{Cure, Repaired, Step, repair};
 pub use shared::{Acked, LaneState, SUBSCRIBERS_MAX};

@@ -1,9 +1,12 @@
 //! A record as a reader hands it out: its header checked, its sections borrowed from the mapping.
 
+use std::sync::Arc;
+
 use crate::cursor::Place;
 use crate::meta::Meta;
 use crate::position::{Key, Kind, Position};
-use crate::scan::Framed;
+use crate::scan::{Framed, Scanned};
+use crate::segment::Identity;
 
 /// One record, borrowed from the mapped segment.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +20,12 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
+    pub(crate) fn new(scanned: &'a Scanned, framed: Framed, kind: Kind) -> Self {
+        let (meta, body) = scanned.sections(&framed);
+        let Identity { epoch, sequence, .. } = scanned.identity;
+        Self { framed, kind, epoch, sequence, meta, body }
+    }
+
     /// Where the record starts.
     pub fn position(&self) -> Position {
         Position::new(self.epoch, self.framed.start)
@@ -55,5 +64,27 @@ impl<'a> RecordRef<'a> {
     /// The body, byte-exact.
     pub fn body(&self) -> &'a [u8] {
         self.body
+    }
+}
+
+/// A record that keeps its segment mapped. A clone costs a count; the bytes are never copied.
+///
+/// A segment whose records are held stays on the disk until they are dropped, even where retention
+/// has removed its name.
+#[derive(Clone, Debug)]
+pub struct Record {
+    scanned: Arc<Scanned>,
+    framed: Framed,
+    kind: Kind,
+}
+
+impl Record {
+    pub(crate) fn new(scanned: Arc<Scanned>, framed: Framed, kind: Kind) -> Self {
+        Self { scanned, framed, kind }
+    }
+
+    /// What it says.
+    pub fn get(&self) -> RecordRef<'_> {
+        RecordRef::new(&self.scanned, self.framed, self.kind)
     }
 }

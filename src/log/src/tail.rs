@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -21,7 +22,7 @@ use crate::lane::{AckLevel, Recovered};
 use crate::mapping::MarksMap;
 use crate::marks;
 use crate::position::{Key, Kind, Position};
-use crate::record::RecordRef;
+use crate::record::{Record, RecordRef};
 use crate::scan::{Found, Framed, Scanned};
 use crate::segment::{self, Identity, Inspected};
 
@@ -107,7 +108,7 @@ pub struct Reader {
 /// The segment that a reader is in.
 #[derive(Debug)]
 struct Current {
-    scanned: Scanned,
+    scanned: Arc<Scanned>,
     file: File,
     /// Where its records end, once a footer has told it.
     sealed_end: Option<u64>,
@@ -197,17 +198,28 @@ impl Reader {
     /// The next acknowledged record; nothing if there is none yet.
     #[expect(clippy::should_implement_trait, reason = "a record borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<RecordRef<'_>>, ReadError> {
-        loop {
-            let Some(framed) = self.advance(true, u64::MAX)? else { return Ok(None) };
+        let Some((framed, kind)) = self.next_framed()? else { return Ok(None) };
+        Ok(self.current.as_ref().map(|current| RecordRef::new(&current.scanned, framed, kind)))
+    }
+
+    /// As [`Reader::next`], and the record keeps its segment mapped for as long as it lives: to
+    /// hand it to another thread, or to hold several of them, without a copy.
+    pub fn next_held(&mut self) -> Result<Option<Record>, ReadError> {
+        let Some((framed, kind)) = self.next_framed()? else { return Ok(None) };
+        let hold = |current: &Current| Record::new(Arc::clone(&current.scanned), framed, kind);
+        Ok(self.current.as_ref().map(hold))
+    }
+
+    /// The next record of a known kind, whose payload holds; it lies in the current segment.
+    fn next_framed(&mut self) -> Result<Option<(Framed, Kind)>, ReadError> {
+        while let Some(framed) = self.advance(true, u64::MAX)? {
             let Some(kind) = Kind::from_number(framed.header.kind) else {
                 self.skipped.unknown += 1;
                 continue;
             };
-            let Some(current) = self.current.as_ref() else { return Ok(None) };
-            let (meta, body) = current.scanned.sections(&framed);
-            let Identity { epoch, sequence, .. } = current.scanned.identity;
-            return Ok(Some(RecordRef { framed, kind, epoch, sequence, meta, body }));
+            return Ok(Some((framed, kind)));
         }
+        Ok(None)
     }
 
     /// The header of the next record before `end`, payload unchecked unless the segment was
@@ -377,6 +389,7 @@ impl Reader {
                 Ok(scanned) => scanned,
                 Err(error) => return Err(io_error(&self.path(base))(error)),
             };
+            let scanned = Arc::new(scanned);
             let mut entered = Current { scanned, file, sealed_end: None, damaged: false };
             if !self.open_to_readers(&mut entered)? {
                 return Ok(false);

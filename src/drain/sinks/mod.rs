@@ -1,0 +1,1 @@
+//! The sinks: one file for each kind of destination.
