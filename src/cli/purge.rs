@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::place::{Named, Place, PlaceError};
-use super::row::{key_text, time_text};
+use super::row::time_text;
 use super::{EXIT_DAMAGE, EXIT_TEMPORARY, terminal};
 use crate::config;
 
@@ -164,7 +164,7 @@ fn begun(chosen: &Chosen<'_>, clock: &Clock) -> Value {
         "at": time_text(clock.wall_ns()),
         "state": "begun",
         "uid": rustix::process::getuid().as_raw(),
-        "event_keys": keys.map(|keys| keys.iter().map(|key| key_text(Key(*key))).collect::<Vec<_>>()),
+        "event_keys": keys.map(|keys| keys.iter().map(|key| Key(*key).to_string()).collect::<Vec<_>>()),
         "tenant": chosen.args.tenant,
         "before": chosen.before_ns.map(time_text),
         "source": chosen.args.source,
@@ -183,7 +183,7 @@ impl Chosen<'_> {
     /// Whether a record is of the event that was named, by key or by id.
     fn names(&self, found: &Candidate<'_>, event: &str) -> bool {
         let id = found.meta.and_then(|meta| meta.get(Tag::EventId));
-        let named = id == Some(event.as_bytes()) || key_text(found.key) == event;
+        let named = id == Some(event.as_bytes()) || found.key.to_string() == event;
         named && self.is_of_source_and_tenant(found)
     }
 

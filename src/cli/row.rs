@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use forebay_log::{HeaderValue, Key, Kind, Meta, RecordRef, Tag};
+use forebay_log::{HeaderValue, Kind, Meta, RecordRef, Tag};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ impl<'r> Row<'r> {
         let text = |tag| meta.get(tag).map(String::from_utf8_lossy);
         Self {
             position: record.position().to_string(),
-            key: key_text(record.key()),
+            key: record.key().to_string(),
             kind: kind_text(record.kind()),
             received_at: time_text(record.received_ns()),
             lane,
@@ -160,11 +160,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
         _ = write!(text, "{byte:02x}");
     }
     text
-}
-
-/// The fingerprint of an event key.
-pub(super) fn key_text(key: Key) -> String {
-    hexadecimal(&key.0)
 }
 
 fn kind_text(kind: Kind) -> &'static str {

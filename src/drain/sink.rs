@@ -170,7 +170,7 @@ impl Event {
     /// A name for the event that is the same whenever and from wherever it is delivered, for a
     /// destination that forgets what came twice: 32 hexadecimal digits.
     pub fn idempotency_key(&self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.key().0))
+        self.key().to_string()
     }
 
     /// When the request arrived, nanoseconds since the unix epoch.

@@ -88,7 +88,14 @@ pub struct Key(pub [u8; 16]);
 
 impl fmt::Debug for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Key({:032x})", u128::from_le_bytes(self.0))
+        write!(formatter, "Key({self})")
+    }
+}
+
+/// 32 hexadecimal digits, in the order of the bytes.
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
     }
 }
 
