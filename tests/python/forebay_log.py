@@ -152,6 +152,15 @@ class Segment:
             return 0
         return struct.unpack_from("<I", self.map, offset - self.base)[0]
 
+    def first_start(self, offset, start):
+        """The first start of a record at `offset` or behind, walking over committed ones."""
+        while start < offset and start + 64 <= self.record_end:
+            whole = self.commit(start)
+            if not whole or start + whole > self.record_end:
+                break
+            start += whole
+        return start
+
     def framed(self, offset, limit):
         """The header of the record at `offset`, if it counts. See "Recovery", step 3."""
         limit = min(limit, self.readable_end)
@@ -214,6 +223,7 @@ class Reader:
     def __init__(self, directory, offset=0):
         self.directory, self.offset = directory, offset
         self.marks = self.segment = self.due = None
+        self.whole_to = None  # all before it is in place
         self.skipped = {"damaged": 0, "gaps": 0, "segments": 0, "unknown": 0, "purged": 0}
 
     def next(self):
@@ -234,7 +244,7 @@ class Reader:
                 continue
             start, fields = found
             self.skipped["gaps"] += start != self.offset
-            self.offset = start + fields[0]
+            self.offset = self.whole_to = start + fields[0]
             record = self._record(segment, start, fields)
             if record:
                 return record
@@ -251,7 +261,7 @@ class Reader:
         payload = segment.map[at:at + meta + body]
         if payload_crc != crc32c(payload, segment.seed):
             if self._replaced():
-                self.offset = start
+                self.offset = self.whole_to = start
             else:
                 self.skipped["damaged"] += 1
             return None
@@ -263,7 +273,8 @@ class Reader:
     def _leave(self, limit):
         """Behind the last record of a segment: the next one begins where this ends, or later."""
         self.skipped["gaps"] += self.offset < limit
-        self.offset, self.due = self.segment.end, self.segment.sequence + 1
+        self.offset = self.whole_to = self.segment.end
+        self.due = self.segment.sequence + 1
         self.segment.close()
         self.segment = None
 
@@ -284,10 +295,12 @@ class Reader:
         if segment.sealed_end is not None:
             return segment.sealed_end
         if marks and marks[0] == segment.epoch:
-            acked = min(marks[1], segment.record_end)
+            # What lies before the segment is in place, or the reader would not be in it.
+            acked = min(max(marks[1], segment.first), segment.record_end)
             if segment.ack == WRITTEN and acked <= self.offset:
                 # What stands behind `acked` without a hole is acknowledged and not told yet.
-                return self.offset + self._in_place(segment) if acked == self.offset else acked
+                known = self.offset if self.offset == self.whole_to else acked
+                return segment.first_start(self.offset + 1, known)
             return acked
         if marks and marks[0] < segment.epoch:
             return None
@@ -295,11 +308,6 @@ class Reader:
         if segment.sealed_end is None and marks:
             return segment.record_end
         return segment.sealed_end
-
-    def _in_place(self, segment):
-        """The length of the record at the reader, 0 if none is published there."""
-        whole = segment.commit(self.offset)
-        return whole if self.offset + whole <= segment.record_end else 0
 
     def _enter(self):
         if self.segment:
@@ -315,12 +323,14 @@ class Reader:
             if segment.end <= self.offset:
                 segment.close()
                 continue
-            if not self._may_enter(segment, marks):
+            if not self._may_enter(segment, marks) and not self._all_in_place(segment, marks, bases):
                 segment.close()
                 return False
             if self.due is not None:
                 self.skipped["segments"] += max(0, segment.sequence - self.due)
             self.due = segment.sequence
+            if self.whole_to == self.offset:
+                self.whole_to = max(self.offset, segment.first)
             self.offset = max(self.offset, segment.first)
             self.segment = segment
             return True
@@ -334,6 +344,24 @@ class Reader:
             return False
         segment.look_for_footer()
         return segment.sealed_end is not None or marks is not None
+
+    def _all_in_place(self, segment, marks, bases):
+        """Whether a record is acknowledged in a segment that the marks have not come to yet."""
+        first = segment.first
+        used = segment.ack == WRITTEN and segment.first_start(first + 1, first) > first
+        if not used or not marks or marks[0] != segment.epoch:
+            return False
+        known = max(marks[1], self.offset) if self.offset == self.whole_to else marks[1]
+        for base in (base for base in bases if base < segment.base):
+            try:
+                before = Segment(self._path(base), base)
+            except (FileNotFoundError, ValueError):
+                continue
+            if base <= known < before.end:
+                start = before.first_start(before.record_end, max(known, before.first))
+                known = before.end if start == before.record_end else known
+            before.close()
+        return known >= segment.base
 
     def _path(self, base):
         return os.path.join(self.directory, f"{base:016x}.seg")

@@ -98,7 +98,7 @@ impl Keeper {
         mut store: Store,
     ) -> Self {
         store.tend();
-        let told = told(&shared, &store);
+        let told = told(&shared, &store, shared.watermarks.durable());
         marks::begin(&marks, store.epoch(), &told);
         Self {
             shared,
@@ -220,9 +220,10 @@ impl Keeper {
         };
         self.unsynced_since = None;
         self.shared.stats.synced_bytes.add(target - from);
+        // Other processes first: who is acknowledged by the next line must find the record with a
+        // tail, however long this thread is held up in between.
+        self.tell_durable(target);
         self.shared.watermarks.set_durable(target);
-        // Other processes first: who is acknowledged now must find the record with a tail.
-        self.tell();
         if self.shared.ack == AckLevel::Synced {
             self.shared.acked_moved();
         }
@@ -230,7 +231,12 @@ impl Keeper {
 
     /// Tells other processes how far the lane has come, if it has.
     fn tell(&mut self) {
-        let now = told(&self.shared, &self.store);
+        self.tell_durable(self.shared.watermarks.durable());
+    }
+
+    /// The same, with everything below `durable` on the medium.
+    fn tell_durable(&mut self, durable: u64) {
+        let now = told(&self.shared, &self.store, durable);
         if now == self.told {
             return;
         }
@@ -271,9 +277,9 @@ impl Keeper {
     }
 }
 
-/// What the marks should say now.
-fn told(shared: &Shared, store: &Store) -> Told {
-    let WatermarksRead { claimed, published, durable } = shared.watermarks.read();
+/// What the marks should say now, with everything below `durable` on the medium.
+fn told(shared: &Shared, store: &Store, durable: u64) -> Told {
+    let WatermarksRead { claimed, published, .. } = shared.watermarks.read();
     let acked = match shared.ack {
         AckLevel::Written => published,
         AckLevel::Synced => durable,
@@ -284,24 +290,65 @@ fn told(shared: &Shared, store: &Store) -> Told {
 
 #[cfg(test)]
 mod tests {
-    use crate::append::pad;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::Keeper;
+    use crate::append::{Appended, Appender, NewRecord, pad, roll};
     use crate::format::SEGMENT_BYTES_MIN;
-    use crate::lane::{LaneOptions, start};
+    use crate::lane::{AckLevel, LaneOptions, start};
+    use crate::position::{Key, Kind, Position};
     use crate::recover;
+    use crate::shared::Shared;
+    use crate::tail::{From, Reader};
     use crate::volume::Volume;
+
+    /// A lane whose keeper does nothing but what the test asks for.
+    fn lane(dir: &Path, ack: AckLevel) -> (Arc<Shared>, Keeper) {
+        let options = LaneOptions {
+            segment_bytes: SEGMENT_BYTES_MIN,
+            ack,
+            disk_reserve_bytes: Some(0),
+            volatile_allowed: true,
+            ..LaneOptions::default()
+        };
+        let volume = Volume::of(dir).expect("a file system");
+        let plan = recover::plan(dir).expect("a plan");
+        let (shared, keeper, _) = start(dir, &options, volume, plan).expect("a keeper");
+        (shared, keeper)
+    }
+
+    fn append(appender: &mut Appender, number: u64) -> Appended {
+        let record = NewRecord {
+            kind: Kind::Event,
+            key: Key([7; 16]),
+            received_ns: number,
+            meta: b"",
+            body: &[0; 1000],
+        };
+        appender.append(&record).expect("there is room")
+    }
+
+    /// The numbers of the records that a reader finds without waiting.
+    fn numbers(dir: &Path, from: From) -> Vec<u64> {
+        let mut reader = Reader::open(dir).expect("a reader");
+        reader.seek(from).expect("a place");
+        drain(&mut reader)
+    }
+
+    fn drain(reader: &mut Reader) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        while let Some(record) = reader.next().expect("readable") {
+            numbers.push(record.received_ns());
+        }
+        numbers
+    }
 
     #[test]
     fn a_producer_that_stands_between_claim_and_publication_is_timed_and_one_that_does_not_is_not()
     {
         let dir = tempfile::tempdir().expect("a directory");
-        let options = LaneOptions {
-            segment_bytes: SEGMENT_BYTES_MIN,
-            disk_reserve_bytes: Some(0),
-            ..LaneOptions::default()
-        };
-        let volume = Volume::of(dir.path()).expect("a file system");
-        let plan = recover::plan(dir.path()).expect("a plan");
-        let (shared, mut keeper, _) = start(dir.path(), &options, volume, plan).expect("a keeper");
+        let (shared, mut keeper) = lane(dir.path(), AckLevel::Synced);
         let segment = shared.segment_from(0).expect("made at the start");
         for (looks, stalls) in [(1, 0), (2, 1), (3, 2)] {
             let from = shared.watermarks.claimed();
@@ -313,5 +360,70 @@ mod tests {
             keeper.cycle();
             assert_eq!(shared.stats.stalls.read().count(), stalls, "after {looks} looks");
         }
+    }
+
+    #[test]
+    fn what_is_acknowledged_behind_a_roll_is_read_at_once_though_the_keeper_tells_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (shared, mut keeper) = lane(dir.path(), AckLevel::Written);
+        let mut appender = Appender::new(Arc::clone(&shared));
+        let mut follower = Reader::open(dir.path()).expect("a reader");
+        let (mut count, mut seen) = (0, Vec::new());
+        while shared.watermarks.claimed() < SEGMENT_BYTES_MIN / 2 {
+            append(&mut appender, count);
+            count += 1;
+        }
+        // The last that this keeper does: it makes the next segment and tells how far it is.
+        keeper.cycle();
+        seen.extend(drain(&mut follower));
+        assert_eq!(numbers(dir.path(), From::Latest), [0_u64; 0], "made ahead is not open");
+        let mut behind = Vec::new();
+        let mut last = append(&mut appender, count);
+        count += 1;
+        while behind.len() < 5 {
+            let placed = append(&mut appender, count);
+            count += 1;
+            assert!(shared.acked() >= placed.end, "acknowledged at once");
+            if placed.start.offset() > SEGMENT_BYTES_MIN {
+                behind.push(placed);
+            }
+            let all: Vec<_> = (0..count).collect();
+            assert_eq!(numbers(dir.path(), From::Earliest), all);
+            assert_eq!(numbers(dir.path(), From::Position(placed.start)), [count - 1]);
+            let amid = Position::new(1, last.start.offset() + 64);
+            assert_eq!(numbers(dir.path(), From::Position(amid)), [count - 1]);
+            seen.extend(drain(&mut follower));
+            assert_eq!(seen, all);
+            last = placed;
+        }
+        let mut newest = Reader::open(dir.path()).expect("a reader");
+        newest.seek(From::Latest).expect("a place");
+        assert_eq!(newest.offset(), shared.acked());
+    }
+
+    #[test]
+    fn what_stands_behind_a_hole_is_not_read_although_a_later_segment_has_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (shared, mut keeper) = lane(dir.path(), AckLevel::Written);
+        let mut appender = Appender::new(Arc::clone(&shared));
+        for number in 0..40 {
+            append(&mut appender, number);
+        }
+        keeper.cycle();
+        let segment = shared.segment_from(0).expect("made at the start");
+        let from = shared.watermarks.claimed();
+        let claim = shared.watermarks.claim(from, from + 64).expect("free");
+        roll(&shared, &segment, from + 64).expect("the next one is there");
+        let behind = append(&mut appender, 40);
+        assert!(behind.start.offset() > SEGMENT_BYTES_MIN && shared.acked() == from);
+        let first = Position::new(1, 0);
+        for place in [From::Earliest, From::Position(first)] {
+            assert_eq!(numbers(dir.path(), place), (0..40).collect::<Vec<_>>());
+        }
+        assert_eq!(numbers(dir.path(), From::Position(behind.start)), [0_u64; 0]);
+        pad(&segment, claim);
+        assert!(shared.publish(&mut None));
+        assert_eq!(numbers(dir.path(), From::Earliest), (0..=40).collect::<Vec<_>>());
+        assert_eq!(numbers(dir.path(), From::Position(behind.start)), [40]);
     }
 }

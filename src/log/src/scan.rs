@@ -108,15 +108,15 @@ impl Scanned {
             .map_or(Found::Nothing, Found::Gap)
     }
 
-    /// How far records are in place without a gap, from `published` on, where all before it are;
-    /// the first such place behind `offset`, if it comes to that.
-    pub(crate) fn published_behind(&self, offset: u64, published: u64) -> u64 {
-        let mut end = published;
-        while end <= offset {
-            let Some(next) = self.committed_end(end) else { break };
-            end = next;
+    /// Where the first record starts at `offset` or behind, or will: found by walking over records
+    /// that are in place from `start`, where one starts or will. Below `offset` if a gap comes first.
+    pub(crate) fn first_start(&self, offset: u64, start: u64) -> u64 {
+        let mut start = start;
+        while start < offset {
+            let Some(next) = self.committed_end(start) else { break };
+            start = next;
         }
-        end
+        start
     }
 
     /// The end of the record at `offset`, if one is in place there.

@@ -2,13 +2,14 @@
 //!
 //! A [`Reader`] stops at `acked`, as the marks tell it for the epoch of the writer; segments of
 //! earlier epochs end where their footer says. It checks both checksums of every record, steps
-//! over fillers and erased records, and goes on behind what is damaged, which it counts. A segment that retention
-//! unlinks stays readable to the end for a reader that is in it; what was gone before the reader
-//! came there is counted as missed.
+//! over fillers and erased records, and goes on behind what is damaged, which it counts. A segment
+//! that retention unlinks stays readable to the end for a reader that is in it; what was gone
+//! before the reader came there is counted as missed.
 //!
-//! The marks of a lane at ack level written are told about twice in a millisecond. If the writer
-//! is killed, what it acknowledged in the last of them is read once a writer has recovered the
-//! lane; at ack level synced every acknowledgement is told before it is given.
+//! At ack level synced the marks tell every acknowledgement before it is given. At written they
+//! follow it by some milliseconds, and by longer while the keeper syncs; so there a reader goes
+//! beyond them by the commit words, over the end of a segment too. Whatever was acknowledged can
+//! be read at once.
 
 mod reach;
 
@@ -93,8 +94,8 @@ pub struct Reader {
     current: Option<Current>,
     /// The next record starts here or behind.
     offset: u64,
-    /// Everything up to here was seen, since the last seek.
-    read_to: u64,
+    /// Everything up to here is in place, as this reader has seen since the last seek.
+    whole_to: u64,
     /// Records that arrived before this are stepped over, up to the first that did not.
     since_ns: Option<u64>,
     /// Number of the segment that is read, or that should come next: to see what is missing.
@@ -119,7 +120,7 @@ impl Reader {
             marks,
             current: None,
             offset: 0,
-            read_to: 0,
+            whole_to: 0,
             since_ns: None,
             next_sequence: None,
             epoch: 0,
@@ -157,8 +158,8 @@ impl Reader {
             From::Position(position) => position.offset(),
             From::Time(ns) => self.base_by_time(ns)?,
         };
-        // Nobody has seen yet what lies between here and what is acknowledged.
-        self.read_to = u64::MAX;
+        // This reader has not seen yet what lies between here and what is acknowledged.
+        self.whole_to = u64::MAX;
         match from {
             From::Earliest | From::Position(_) => {}
             From::Latest => while self.advance(false, u64::MAX)?.is_some() {},
@@ -261,7 +262,7 @@ impl Reader {
     /// In front of the record that was just read.
     fn step_back(&mut self, framed: &Framed) {
         self.offset = framed.start;
-        self.read_to = framed.start;
+        self.whole_to = framed.start;
     }
 
     /// The next record that is no filler, and with `check` one whose payload holds. The reader
@@ -271,8 +272,8 @@ impl Reader {
             if !self.enter()? {
                 return Ok(None);
             }
-            let Some(whole) = self.limit()? else { return Ok(None) };
-            let limit = whole.min(end);
+            let Some(reach) = self.limit()? else { return Ok(None) };
+            let (whole, limit) = (reach.end, reach.end.min(end));
             let Some(current) = self.current.as_ref() else { return Ok(None) };
             let scanned = &current.scanned;
             let found = scanned.find(self.offset, limit);
@@ -290,15 +291,22 @@ impl Reader {
                 Found::Nothing if limit == whole && current.ends_at(whole) => {
                     self.skipped.gaps += u64::from(self.offset < whole);
                     self.offset = scanned.extent().end();
+                    self.whole_to = self.offset;
                     // One that stayed empty has left its number to the next, which is no less.
                     self.next_sequence = Some(scanned.identity.sequence.saturating_add(1));
                     self.current = None;
                     continue;
                 }
+                Found::Nothing if limit == whole && reach.starts && self.offset < whole => {
+                    // The rest of a record in which this reader was put, or a harmed one.
+                    self.skipped.gaps += 1;
+                    (self.offset, self.whole_to) = (whole, whole);
+                    continue;
+                }
                 Found::Nothing => return Ok(None),
             };
             self.offset = framed.end;
-            self.read_to = framed.end;
+            self.whole_to = framed.end;
             if framed.is_pad() || self.since_ns.is_some_and(|ns| framed.header.received_ns < ns) {
                 continue;
             }

@@ -11,6 +11,15 @@ use crate::marks;
 use crate::scan::Scanned;
 use crate::segment::{self, Identity, Inspected};
 
+/// How far a segment may be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    pub(super) end: u64,
+    /// A record starts there, or will, or none does any more: what lies before it is no part of
+    /// one that goes on behind it.
+    pub(super) starts: bool,
+}
+
 /// The segment that a reader is in.
 #[derive(Debug)]
 pub(super) struct Current {
@@ -52,25 +61,26 @@ impl Reader {
     }
 
     /// How far the current segment may be read; nothing while nobody has said so.
-    pub(super) fn limit(&mut self) -> Result<Option<u64>, ReadError> {
+    pub(super) fn limit(&mut self) -> Result<Option<Reach>, ReadError> {
         let Some(current) = self.current.as_mut() else { return Ok(None) };
         if let Some(end) = current.sealed_end {
-            return Ok(Some(end));
+            return Ok(Some(Reach { end, starts: true }));
         }
         let marks = self.marks.as_ref().map(marks::acked);
         let extent = current.scanned.extent();
         let epoch = u64::from(current.scanned.identity.epoch);
         match marks {
             Some((now, acked)) if now == epoch => {
-                let acked = acked.min(extent.record_end());
+                // What lies before the segment is in place, or the reader would not be in it.
+                let acked = acked.clamp(extent.first(), extent.record_end());
+                if current.scanned.identity.ack != AckLevel::Written as u8 {
+                    return Ok(Some(Reach { end: acked, starts: false }));
+                }
                 // At `written` a record is acknowledged once it and all before it are in place;
                 // the marks tell it a moment later.
-                let written = current.scanned.identity.ack == AckLevel::Written as u8;
-                if !written || acked > self.offset {
-                    return Ok(Some(acked));
-                }
-                let seen = if self.offset == self.read_to { self.offset } else { acked };
-                return Ok(Some(current.scanned.published_behind(self.offset, seen)));
+                let known = if self.offset == self.whole_to { self.offset } else { acked };
+                let end = current.scanned.first_start(self.offset + 1, known.max(acked));
+                return Ok(Some(Reach { end, starts: true }));
             }
             Some((now, _)) if now < epoch => return Ok(None),
             _ => {}
@@ -79,7 +89,8 @@ impl Reader {
         // The writer of that epoch is gone, and recovery has sealed all that it left: a footer
         // that does not hold is damage, and what holds before it can still be read.
         let lost_footer = marks.is_some().then_some(extent.record_end());
-        Ok(current.sealed_end.or(lost_footer))
+        let end = current.sealed_end.or(lost_footer);
+        Ok(end.map(|end| Reach { end, starts: true }))
     }
 
     /// Makes the segment with the next record the current one; false if there is none yet.
@@ -90,7 +101,7 @@ impl Reader {
         self.find_marks()?;
         let bases = self.list()?;
         let from = bases.partition_point(|base| *base <= self.offset).saturating_sub(1);
-        for base in bases.into_iter().skip(from) {
+        for base in bases.iter().copied().skip(from) {
             let Some((file, identity)) = self.inspect(base)? else { continue };
             if identity.extent.end() <= self.offset {
                 continue;
@@ -100,14 +111,18 @@ impl Reader {
                 Err(error) => return Err(io_error(&self.path(base))(error)),
             };
             let mut entered = Current { scanned, file, sealed_end: None, damaged: false };
-            if !self.open_to_readers(&mut entered)? {
+            if !self.open_to_readers(&mut entered, &bases)? {
                 return Ok(false);
             }
             let missed = self.next_sequence.map_or(0, |due| identity.sequence.saturating_sub(due));
             self.skipped.segments += missed;
             self.next_sequence = Some(identity.sequence);
             self.epoch = identity.epoch;
-            self.offset = self.offset.max(identity.extent.first());
+            let first = identity.extent.first();
+            if self.whole_to == self.offset {
+                self.whole_to = self.whole_to.max(first);
+            }
+            self.offset = self.offset.max(first);
             self.current = Some(entered);
             return Ok(true);
         }
@@ -116,11 +131,17 @@ impl Reader {
 
     /// Whether readers may be in a segment. Not in one that was made ahead: the writer may still
     /// remove it and make another of the same name.
-    fn open_to_readers(&self, entered: &mut Current) -> Result<bool, ReadError> {
+    fn open_to_readers(&self, entered: &mut Current, bases: &[u64]) -> Result<bool, ReadError> {
         let identity = entered.scanned.identity;
+        let first = identity.extent.first();
         match self.marks.as_ref().map(marks::acked) {
             Some((now, acked)) if now == u64::from(identity.epoch) => {
-                Ok(acked >= identity.extent.first())
+                let told = acked >= first;
+                let written = identity.ack == AckLevel::Written as u8;
+                // The marks may be told late, as while the writer syncs. Its first record is never
+                // taken back, and is acknowledged if all before it is in place.
+                let used = || written && entered.scanned.first_start(first + 1, first) > first;
+                Ok(told || used() && self.all_in_place(acked, bases, identity.extent.base)?)
             }
             Some((now, _)) if now < u64::from(identity.epoch) => Ok(false),
             marks => {
@@ -128,6 +149,27 @@ impl Reader {
                 Ok(entered.sealed_end.is_some() || marks.is_some())
             }
         }
+    }
+
+    /// Whether records stand without a gap from `acked`, or from where this reader is, up to the
+    /// segment at `base`.
+    fn all_in_place(&self, acked: u64, bases: &[u64], base: u64) -> Result<bool, ReadError> {
+        let mut known = if self.offset == self.whole_to { acked.max(self.offset) } else { acked };
+        let before = bases.partition_point(|other| *other < base);
+        let from = bases.partition_point(|other| *other <= known).saturating_sub(1);
+        for other in bases.iter().copied().take(before).skip(from) {
+            let Some((file, identity)) = self.inspect(other)? else { continue };
+            let extent = identity.extent;
+            if extent.base > known || extent.end() <= known {
+                continue;
+            }
+            let scanned = Scanned::new(&file, identity).map_err(io_error(&self.path(other)))?;
+            let whole = extent.record_end();
+            if scanned.first_start(whole, known.max(extent.first())) == whole {
+                known = extent.end();
+            }
+        }
+        Ok(known >= base)
     }
 
     /// The end of the newest acknowledged record.

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::thread;
 use std::time::Duration;
 
-use forebay_log::{AckLevel, Acked, From, Lane, Reader};
+use forebay_log::{AckLevel, Acked, From, Lane, Position, Reader};
 
 use crate::support::{SMALL, append, copy_of, drain, number, open, options, wait_acked, wait_for};
 
 const EACH: u64 = 2_000;
+/// The header of a segment.
+const PAGE: u64 = 4096;
 
 #[test]
 fn two_producers_leave_each_record_once_and_each_in_its_own_order() {
@@ -35,6 +37,55 @@ fn two_producers_leave_each_record_once_and_each_in_its_own_order() {
             assert_eq!(own, (0..EACH).map(|count| parity + 2 * count).collect::<Vec<_>>());
         }
         assert_eq!(numbers.len() as u64, 2 * EACH);
+    }
+}
+
+/// Never waits: what the lane calls acknowledged must be there for a reader that comes now.
+#[test]
+fn a_reader_that_opens_after_an_acknowledgement_finds_everything_below_it() {
+    for ack in [AckLevel::Written, AckLevel::Synced] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lane = open(dir.path(), ack);
+        let finished = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let producers = [0, 1].map(|first| {
+                let mut appends = lane.appender();
+                scope.spawn(move || {
+                    for count in 0..EACH / 2 {
+                        append(&mut appends, first + 2 * count);
+                    }
+                })
+            });
+            scope.spawn(|| {
+                let mut opened = 0_u64;
+                let (mut before, mut starts) = (0, [0; 2]);
+                while !finished.load(Ordering::Acquire) {
+                    let acked = lane.acked();
+                    if acked == before {
+                        thread::yield_now();
+                        continue;
+                    }
+                    // Not from the beginning, so that there is time for many.
+                    let place = Position::new(1, starts[0]);
+                    let mut reader = Reader::open(dir.path()).expect("a reader");
+                    reader.seek(From::Position(place)).expect("a place");
+                    drain(&mut reader);
+                    // At the end of a segment, where the next has no record yet, a reader
+                    // stands before the header page and the lane behind it.
+                    let at_end = reader.offset().is_multiple_of(SMALL);
+                    let seen = reader.offset() + if at_end { PAGE } else { 0 };
+                    assert!(seen >= acked, "{seen} of {acked}");
+                    before = acked;
+                    starts = [starts[1], reader.offset()];
+                    opened += 1;
+                }
+                assert!(opened > 0);
+            });
+            for producer in producers {
+                producer.join().expect("no panic");
+            }
+            finished.store(true, Ordering::Release);
+        });
     }
 }
 
