@@ -45,8 +45,8 @@ pub(crate) fn drive(
         for &index in &ready {
             let connection = &mut connections.all[index];
             connection.resume()?;
-            let Some(status) = connection.receive()? else { continue };
-            if status == 200 {
+            let Some(answer) = connection.receive()? else { continue };
+            if answer.status == 200 {
                 outcome.accepted += 1;
             } else {
                 outcome.other += 1;

@@ -12,14 +12,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use forebay_log::Clock;
 use serde::Serialize;
 
 use crate::closed::{self, Outcome};
 use crate::figures::{Summary, say};
 use crate::processor::{self, Cores};
-use crate::requests::{Pool, Signer};
+use crate::requests::{Pool, Sender, Signer};
 use crate::target::{Ack, DriverChoice, Kind, Target, Wanted};
-use crate::wire::Connections;
+use crate::wire::{Connections, Remote};
 
 /// After its start a server may still be preparing pages; its measurement waits for that.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -102,8 +103,10 @@ pub(crate) fn run(args: &CostArgs) -> io::Result<ExitCode> {
     let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);
     let measured = args.requests as usize;
     let warm = measured / 10;
-    let pool = Pool::new(&Signer::new(&args.preset, args.body as usize)?, warm + measured)?;
-    processor::stay_on(cores.generator)?;
+    let signer =
+        Signer::new(Sender::own(&args.preset)?, args.body as usize, Clock::System.wall_ns())?;
+    let pool = Pool::new(&signer, warm + measured)?;
+    processor::stay_on(&[cores.generator])?;
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
         let measure = |kind| measure(args, kind, &pool, cores, &folder);
@@ -146,10 +149,19 @@ fn measure(
     cores: Cores,
     folder: &std::path::Path,
 ) -> io::Result<Measured> {
-    let (driver, ack, core) = (args.driver, args.ack, cores.server);
-    let wanted = Wanted { kind, driver, ack, preset: &args.preset, core };
+    let wanted = Wanted {
+        kind,
+        driver: args.driver,
+        ack: args.ack,
+        senders: vec![Sender::own(&args.preset)?],
+        cores: vec![cores.server],
+        // Requests are signed before the first round, so the last may be old.
+        tolerance: Some("1h"),
+        idle: "15s",
+    };
     let target = Target::start(wanted, folder)?;
-    let mut connections = Connections::open(target.address, args.connections as usize)?;
+    let remote = Remote { address: target.address, tls: None };
+    let mut connections = Connections::open(remote, args.connections as usize)?;
     let measured = args.requests as usize;
     let warm = pool.len() - measured;
     let warmed = closed::drive(&mut connections, pool, 0, warm)?;

@@ -1,6 +1,7 @@
 //! Median, least and spread of a few rounds; the only place that prints.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -27,6 +28,17 @@ impl Summary {
         let median = f64::midpoint(lower, upper);
         Self { median, least, most, spread: (most - least) / median }
     }
+}
+
+/// A count as a number to reckon with.
+#[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds of one run")]
+pub(crate) const fn real(count: u64) -> f64 {
+    count as f64
+}
+
+/// Nanoseconds; all that fit.
+pub(crate) fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Prints a line.

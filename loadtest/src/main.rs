@@ -1,23 +1,45 @@
-//! Load for webhook receivers, from one core, with an account of every answer.
+//! Load for webhook receivers, open loop, with an account of every answer and an audit of the log.
 //!
 //! ```text
-//! cost     CPU of the whole line for one request, against bare hyper, interleaved
-//! steady   open loop at a fixed rate; latency counts from the moment a request was due
+//! args, profiles -> schedule -> traffic -> outbox -> open loop -> wire
+//!                   moments     drafts     senders'    |
+//!                                          habits      +--> ledger, series -> audit -> report
 //! ```
 //!
-//! Exit codes: 0 when all is well, 1 when an answer or a figure was not what it had to be or the
-//! run failed, 2 when the arguments make no sense.
+//! Exit codes: 0 when all is well; 1 when the receiver has broken its word, a figure was not what
+//! it had to be or the run failed; 2 when the arguments make no sense; 3 when the receiver has kept
+//! its word, but not every event was acknowledged.
 #![forbid(unsafe_code)]
 
+mod text;
+mod args;
+mod profiles;
+mod schedule;
 mod processor;
+mod machine;
+mod habits;
 mod requests;
+mod traffic;
+mod outbox;
+mod tls;
 mod wire;
 mod closed;
 mod open;
+mod bystanders;
+mod chaos;
+mod ledger;
+mod audit;
+mod series;
+mod live;
 mod target;
+mod session;
 mod figures;
+mod report;
+mod plot;
+mod page;
+mod perform;
+mod search;
 mod cost;
-mod steady;
 
 use std::process::ExitCode;
 
@@ -26,7 +48,10 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Load for webhook receivers.
+/// Load for webhook receivers: open loop, signed as the senders do, and audited.
+///
+/// Without --target each profile starts a forebay of its own in a temporary folder, so that one
+/// command works. Latency counts from the moment a request was due, whatever the server does.
 #[derive(Debug, Parser)]
 #[command(name = "forebay-loadtest", version)]
 struct Arguments {
@@ -36,10 +61,22 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// CPU of the whole line for one request, against a bare hyper server on the same driver.
+    /// One rate
+    Steady(Box<profiles::SteadyArgs>),
+    /// From one rate to another
+    Ramp(Box<profiles::RampArgs>),
+    /// One rate after the other
+    Step(Box<profiles::StepArgs>),
+    /// Many times the usual rate within a second, held, and back
+    Flash(Box<profiles::FlashArgs>),
+    /// Large rooms end: everybody leaves at the same moment
+    MassLeave(Box<profiles::MassLeaveArgs>),
+    /// Recorded arrival times
+    Replay(Box<profiles::ReplayArgs>),
+    /// The highest rate that holds a latency goal
+    Search(Box<search::SearchArgs>),
+    /// CPU of the whole line for one request, against a bare hyper server on the same driver
     Cost(cost::CostArgs),
-    /// Open loop at a fixed rate.
-    Steady(steady::SteadyArgs),
     /// A server of this tool's own, started by it in a process of its own.
     #[command(hide = true)]
     Target(target::TargetArgs),
@@ -47,8 +84,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Steady(args) => perform::run("steady", &args.common, args.schedule()),
+        Command::Ramp(args) => perform::run("ramp", &args.common, args.schedule()),
+        Command::Step(args) => perform::run("step", &args.common, args.schedule()),
+        Command::Flash(args) => perform::run("flash", &args.common, args.schedule()),
+        Command::MassLeave(args) => perform::run("mass-leave", &args.common, args.schedule()),
+        Command::Replay(args) => {
+            args.schedule().and_then(|schedule| perform::run("replay", &args.common, schedule))
+        }
+        Command::Search(args) => search::run(&args),
         Command::Cost(args) => cost::run(&args),
-        Command::Steady(args) => steady::run(&args),
         Command::Target(args) => target::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

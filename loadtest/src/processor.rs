@@ -17,10 +17,9 @@ pub(crate) struct Cores {
 impl Cores {
     /// The first and the last core that this process may use.
     pub(crate) fn choose() -> io::Result<Self> {
-        let usable = sched_getaffinity(None)?;
-        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| usable.is_set(*core));
-        let server = cores.next().unwrap_or(0);
-        Ok(Self { server, generator: cores.next_back().unwrap_or(server) })
+        let cores = usable()?;
+        let server = cores.first().copied().unwrap_or(0);
+        Ok(Self { server, generator: cores.last().copied().unwrap_or(server) })
     }
 
     /// Whether server and generator disturb each other's measurement.
@@ -29,11 +28,30 @@ impl Cores {
     }
 }
 
-/// Keeps this thread, and every thread that it starts from now on, on one core.
-pub(crate) fn stay_on(core: usize) -> io::Result<()> {
+/// The cores that this process may use.
+pub(crate) fn usable() -> io::Result<Vec<usize>> {
+    let usable = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| usable.is_set(*core)).collect())
+}
+
+/// Keeps this thread, and every thread that it starts from now on, on these cores.
+pub(crate) fn stay_on(cores: &[usize]) -> io::Result<()> {
     let mut only = CpuSet::new();
-    only.set(core);
+    for core in cores {
+        only.set(*core);
+    }
     Ok(sched_setaffinity(None, &only)?)
+}
+
+/// The memory that a process holds in RAM, mapped files included, and what of it is its own.
+pub(crate) fn memory(process_id: u32) -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{process_id}/status"))?;
+    let kibibytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    let bytes = |name| kibibytes(name).unwrap_or(0) * 1024;
+    Ok((bytes("VmRSS:"), bytes("RssAnon:")))
 }
 
 /// The CPU time, user and system, that the living threads of a process have used.
@@ -90,5 +108,7 @@ mod tests {
         }
         assert!(cpu_time(process).expect("schedstat is kept") > before);
         assert!(cpu_parts(process).is_ok());
+        let (whole, own) = memory(process).expect("status is kept");
+        assert!(whole >= own && own > 0);
     }
 }

@@ -5,17 +5,18 @@
 //! input does; so it never outlives its parent.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use forebay::runtime::{self, Driver};
-use forebay::verify;
 use forebay_log::Clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -25,7 +26,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 
-use crate::{figures, processor, requests};
+use crate::requests::Sender;
+use crate::{figures, processor};
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,22 +87,17 @@ pub(crate) struct TargetArgs {
     kind: Kind,
     #[arg(long, value_enum, default_value = "auto")]
     driver: DriverChoice,
-    #[arg(long, value_enum, default_value = "written")]
-    ack: Ack,
-    /// The preset of the line's source.
-    #[arg(long, default_value = "standard-webhooks")]
-    preset: String,
-    /// The core to stay on.
+    /// The cores to stay on.
+    #[arg(long, value_delimiter = ',', required = true)]
+    cores: Vec<usize>,
+    /// The configuration of the line.
     #[arg(long)]
-    core: usize,
-    /// The folder for the log.
-    #[arg(long)]
-    data: PathBuf,
+    config: PathBuf,
 }
 
 /// Serves until standard input ends.
 pub(crate) fn run(args: &TargetArgs) -> io::Result<()> {
-    processor::stay_on(args.core)?;
+    processor::stay_on(&args.cores)?;
     match args.kind {
         Kind::Line => line(args),
         Kind::Bare => bare(args),
@@ -108,38 +105,14 @@ pub(crate) fn run(args: &TargetArgs) -> io::Result<()> {
 }
 
 fn line(args: &TargetArgs) -> io::Result<()> {
-    let path = args.data.join("forebay.toml");
-    fs::write(&path, configuration(args))?;
-    let config = forebay::config::load(&path, std::iter::empty()).map_err(io::Error::other)?;
+    let config =
+        forebay::config::load(&args.config, std::iter::empty()).map_err(io::Error::other)?;
     let server =
         forebay::server::Server::start(config, &Clock::System).map_err(io::Error::other)?;
     figures::say(&server.address().to_string());
     wait_for_parent();
     server.stop();
     Ok(())
-}
-
-fn configuration(args: &TargetArgs) -> String {
-    let driver = args.driver.resolve().name();
-    let (ack, path, secret) = (args.ack.name(), requests::PATH, requests::SECRET);
-    let data = args.data.join("data");
-    let profile = verify::preset(&args.preset);
-    // Requests are signed before the first round, so the last may be old; where a scheme has no
-    // time there is nothing to tolerate.
-    let timed = profile.is_some_and(|profile| profile.scheme.time.is_some());
-    let tolerance = if timed { "tolerance = \"1h\"\n" } else { "" };
-    let key_id = profile.and_then(requests::key_id);
-    let key_id = key_id.map_or_else(String::new, |id| format!(", key_id = \"{id}\""));
-    format!(
-        "data_dir = \"{}\"\n\
-         [receive]\nlisten = \"127.0.0.1:0\"\nreceivers = 1\ndriver = \"{driver}\"\n\
-         [admin]\nlisten = \"127.0.0.1:0\"\n\
-         [[lane]]\nname = \"main\"\nack = \"{ack}\"\n\
-         [[source]]\nname = \"load\"\npath = \"{path}\"\npreset = \"{}\"\n\
-         {tolerance}secrets = [{{ name = \"only\", value = \"{secret}\"{key_id} }}]\n",
-        data.display(),
-        args.preset
-    )
 }
 
 fn bare(args: &TargetArgs) -> io::Result<()> {
@@ -188,48 +161,54 @@ fn wait_for_parent() {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
+    command: Vec<OsString>,
     child: Child,
     stdin: Option<ChildStdin>,
-    _data: TempDir,
+    data: TempDir,
+    wanted: Wanted,
 }
 
 /// What the parent decides about a server.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'w> {
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
     pub(crate) kind: Kind,
     pub(crate) driver: DriverChoice,
     pub(crate) ack: Ack,
-    pub(crate) preset: &'w str,
-    pub(crate) core: usize,
+    pub(crate) senders: Vec<Sender>,
+    pub(crate) cores: Vec<usize>,
+    /// How old a request may be, where that differs from what a preset says.
+    pub(crate) tolerance: Option<&'static str>,
+    /// How long a connection may wait between requests.
+    pub(crate) idle: &'static str,
 }
 
 impl Target {
     /// Starts a server and waits until it listens. Its folder lies under `folder`.
-    pub(crate) fn start(wanted: Wanted<'_>, folder: &std::path::Path) -> io::Result<Self> {
+    pub(crate) fn start(wanted: Wanted, folder: &Path) -> io::Result<Self> {
         let data = tempfile::tempdir_in(folder)?;
+        let config = data.path().join("forebay.toml");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        fs::write(&config, configuration(&wanted, any, data.path())?)?;
         let word = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned()).unwrap_or_default()
         };
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("target")
-            .args(["--kind", &word(wanted.kind.to_possible_value())])
-            .args(["--driver", &word(wanted.driver.to_possible_value())])
-            .args(["--ack", &word(wanted.ack.to_possible_value())])
-            .args(["--preset", wanted.preset])
-            .args(["--core", &wanted.core.to_string()])
-            .arg("--data")
-            .arg(data.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take();
-        let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
-        let address = line.trim().parse();
-        let mut target = Self { address: ([0; 4], 0).into(), child, stdin, _data: data };
-        target.address = address.map_err(|_| io::Error::other("the server did not start"))?;
+        let cores: Vec<String> = wanted.cores.iter().map(ToString::to_string).collect();
+        let command: Vec<OsString> = [
+            std::env::current_exe()?.into_os_string(),
+            "target".into(),
+            "--kind".into(),
+            word(wanted.kind.to_possible_value()).into(),
+            "--driver".into(),
+            word(wanted.driver.to_possible_value()).into(),
+            "--cores".into(),
+            cores.join(",").into(),
+            "--config".into(),
+            config.into(),
+        ]
+        .into();
+        let (child, stdin) = spawn(&command)?;
+        let mut target = Self { address: any, command, child, stdin, data, wanted };
+        target.address = target.listening()?;
         Ok(target)
     }
 
@@ -237,12 +216,81 @@ impl Target {
     pub(crate) fn process_id(&self) -> u32 {
         self.child.id()
     }
+
+    /// The folder of its lane.
+    pub(crate) fn lane(&self) -> PathBuf {
+        self.data.path().join("data/lanes/main")
+    }
+
+    /// Ends the server as `kill -9` does and starts it again on the same address and folder. Does
+    /// not wait until it listens: until then senders are refused, as they would be.
+    pub(crate) fn kill_and_restart(&mut self) -> io::Result<()> {
+        let config = self.data.path().join("forebay.toml");
+        fs::write(config, configuration(&self.wanted, self.address, self.data.path())?)?;
+        self.child.kill()?;
+        self.child.wait()?;
+        (self.child, self.stdin) = spawn(&self.command)?;
+        Ok(())
+    }
+
+    /// Lets the server end as it should.
+    pub(crate) fn stop(&mut self) -> io::Result<ExitStatus> {
+        drop(self.stdin.take());
+        self.child.wait()
+    }
+
+    /// Where the child says that it listens.
+    fn listening(&mut self) -> io::Result<SocketAddr> {
+        let mut line = String::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        line.trim().parse().map_err(|_| io::Error::other("the server did not start"))
+    }
+}
+
+fn spawn(command: &[OsString]) -> io::Result<(Child, Option<ChildStdin>)> {
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| io::Error::other("nothing to start"))?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdin = child.stdin.take();
+    Ok((child, stdin))
+}
+
+/// The configuration of a server: one source for each sender, one lane.
+fn configuration(wanted: &Wanted, listen: SocketAddr, folder: &Path) -> io::Result<String> {
+    let (driver, ack, idle) = (wanted.driver.resolve().name(), wanted.ack.name(), wanted.idle);
+    let mut text = format!(
+        "data_dir = \"{}\"\n\
+         [receive]\nlisten = \"{listen}\"\nreceivers = {}\ndriver = \"{driver}\"\n\
+         idle_timeout = \"{idle}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [[lane]]\nname = \"main\"\nack = \"{ack}\"\n",
+        folder.join("data").display(),
+        wanted.cores.len(),
+    );
+    for sender in &wanted.senders {
+        let Sender { preset, path, secret, key_id, .. } = sender;
+        // Where a scheme has no time there is nothing to tolerate.
+        let timed = sender.profile()?.scheme.time.is_some();
+        let tolerance = wanted.tolerance.filter(|_| timed);
+        let tolerance = tolerance.map_or_else(String::new, |t| format!("tolerance = \"{t}\"\n"));
+        let key_id = key_id.as_ref().map_or_else(String::new, |id| format!(", key_id = \"{id}\""));
+        let _ = write!(
+            text,
+            "[[source]]\nname = \"{preset}\"\npath = \"{path}\"\npreset = \"{preset}\"\n\
+             {tolerance}secrets = [{{ name = \"only\", value = \"{secret}\"{key_id} }}]\n"
+        );
+    }
+    Ok(text)
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
         // The end of its input is what it waits for; a child that is gone needs nothing more.
-        drop(self.stdin.take());
-        let _ = self.child.wait();
+        let _ = self.stop();
     }
 }
