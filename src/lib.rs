@@ -28,4 +28,5 @@ pub mod reject;
 pub mod runtime;
 pub mod admin;
 pub mod observe;
+pub mod outgoing;
 pub mod diagnose;

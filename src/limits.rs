@@ -35,6 +35,13 @@ pub const HANDSHAKE_BYTES_MAX: u64 = 4096;
 pub const CHALLENGE_BYTES_MAX: usize = 512;
 /// The longest token of which a handshake's MAC is made.
 pub const MAC_TOKEN_BYTES_MAX: usize = 128;
+/// Invitations to confirm a subscription that wait to be followed; what is more is left to the
+/// operator.
+pub const CONFIRMATIONS_MAX: usize = 16;
+/// How long a request that forebay makes itself may take in all.
+pub const OUTGOING_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest answer to such a request.
+pub const OUTGOING_BODY_BYTES_MAX: usize = 64 * 1024;
 /// The most sources in one configuration.
 pub const SOURCES_MAX: usize = 4096;
 /// The most lanes in one configuration.

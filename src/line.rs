@@ -16,6 +16,7 @@ use hyper::body::{Body, Incoming};
 use crate::ack::{Acked, Waits};
 use crate::append::{Appended, Writer};
 use crate::dedupe::{Delivery, Fingerprinter, Steady, Table};
+use crate::handshake::{Confirmer, Invitation, Told};
 use crate::identify::Identified;
 use crate::limits::ACK_WAIT_MAX;
 use crate::observe::{Outcome, ReceiverCounters, SourceCounters};
@@ -88,6 +89,8 @@ pub struct Line {
     pub fingerprinter: Fingerprinter,
     /// Where refused requests go.
     pub quarantine: Option<quarantine::Seat>,
+    /// Who follows invitations to confirm a subscription.
+    pub confirmer: Confirmer,
     /// The body bytes in flight.
     pub budget: Rc<Budget>,
     /// This receiver's number.
@@ -170,9 +173,11 @@ impl Line {
         let seat = &self.seats[route.source.lane];
         let verified = Verified::verify(admitted)?;
         route.matched(verified.secret(), self.receiver, admitted.received().received_ns);
-        if let Some(answer) = admitted.source().handshakes.signed(&verified)? {
-            return Ok(Kept::Handshake(Box::new(answer)));
-        }
+        let invitation = match admitted.source().handshakes.signed(&verified)? {
+            Told::Answer(answer) => return Ok(Kept::Handshake(answer)),
+            Told::Invitation(invitation) => Some(invitation),
+            Told::Nothing => None,
+        };
         admitted.within_budget()?;
         admitted.source().expected.check(&verified)?;
         for identified in Identified::identify(verified).skip(batch.kept) {
@@ -183,7 +188,21 @@ impl Line {
         }
         // A request carries at least one event.
         let (appended, outcome) = batch.last.take().ok_or(Reject::Panicked)?;
+        if let Some(invitation) = invitation
+            && outcome == Outcome::Accepted
+        {
+            self.follow(invitation, route);
+        }
         Ok(Kept::Done(appended, outcome))
+    }
+
+    /// Has a new invitation followed, without waiting for it.
+    fn follow(&self, invitation: Invitation, route: &Route) {
+        if !self.confirmer.follow(invitation, &route.counters) {
+            let source = route.counters.name();
+            tracing::error!(source, "subscription not confirmed: too many wait to be");
+            route.counters.not_confirmed(self.receiver);
+        }
     }
 
     fn keep_event(&self, identified: Identified<'_>, seat: &Seat) -> Result<Kept, Reject> {

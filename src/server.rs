@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::admin::{self, Admin, AdminError};
 use crate::config::{self, Config, LaneConfig, ReceiveConfig};
 use crate::dedupe::{self, Fingerprinter, Origin, SecretError, Steady, Table};
+use crate::handshake::Confirmer;
 use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
 use crate::quarantine::{self, Quarantine, Releaser};
@@ -95,6 +96,7 @@ pub struct Opened {
     fingerprinter: Fingerprinter,
     metrics: Arc<Metrics>,
     quarantine: Option<Arc<Quarantine>>,
+    confirmer: Confirmer,
     data_dir: PathBuf,
     receive: ReceiveConfig,
     driver: Driver,
@@ -105,7 +107,8 @@ pub struct Opened {
 impl Opened {
     /// Opens the lanes of `config` and rebuilds what they remember.
     pub fn open(config: Config, clock: &Clock) -> Result<Self, StartError> {
-        let Config { data_dir, receive, quarantine, lanes: configs, sources, .. } = config;
+        let Config { data_dir, receive, quarantine, outgoing, lanes: configs, sources, .. } =
+            config;
         make_dir(&data_dir)?;
         let (fingerprinter, origin) = Fingerprinter::open(&data_dir)?;
         if origin == Origin::Made && has_lanes(&data_dir) {
@@ -142,6 +145,7 @@ impl Opened {
             fingerprinter,
             metrics,
             quarantine,
+            confirmer: Confirmer::start(&outgoing),
             data_dir,
             receive,
             driver,
@@ -159,6 +163,7 @@ impl Opened {
             routes: Arc::clone(&self.routes),
             fingerprinter: self.fingerprinter.clone(),
             quarantine: self.quarantine.as_ref().map(Quarantine::seat),
+            confirmer: self.confirmer.clone(),
             budget: Budget::new(self.receive.body_budget_bytes),
             receiver,
             counters: self.counters(receiver),

@@ -161,6 +161,9 @@ fn the_page_holds_every_metric_with_its_unit_and_its_labels() {
     scene.metrics.source("stripe").count(1, Outcome::Accepted);
     stripe.count(1, Outcome::Rejected(Reject::Stale));
     stripe.received(1, 1_024);
+    stripe.confirmation(true);
+    stripe.confirmation(false);
+    stripe.not_confirmed(1);
     scene.metrics.unknown().count(0, Outcome::Rejected(Reject::UnknownPath));
     scene.metrics.reloaded(false);
 

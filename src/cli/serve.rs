@@ -138,8 +138,8 @@ fn reload(args: &ServeArgs, server: &Server, fixed: &Fixed) {
                 tracing::info!(sources, "sources and secrets reloaded");
             } else {
                 tracing::error!(
-                    "not reloaded: data_dir, receive, admin, quarantine or a lane differs, \
-                     which takes a restart"
+                    "not reloaded: data_dir, receive, admin, quarantine, outgoing or a lane \
+                     differs, which takes a restart"
                 );
                 server.metrics().reloaded(false);
             }
@@ -158,7 +158,7 @@ struct Fixed(String);
 
 impl Fixed {
     fn of(config: &Config) -> Self {
-        let Config { data_dir, receive, admin, quarantine, lanes, .. } = config;
-        Self(format!("{:?}", (data_dir, receive, admin, quarantine, lanes)))
+        let Config { data_dir, receive, admin, quarantine, outgoing, lanes, .. } = config;
+        Self(format!("{:?}", (data_dir, receive, admin, quarantine, outgoing, lanes)))
     }
 }

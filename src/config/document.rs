@@ -174,8 +174,18 @@ fn mask_value(value: &Value<'_>, secret: bool, text: &mut [u8]) {
                 }
             }
         }
-        _ => {}
+        _ => mask_user(text.get_mut(value.span()).unwrap_or_default()),
     }
+}
+
+/// Overwrites user and password in a URL, whose key need not speak of secrets.
+fn mask_user(text: &mut [u8]) {
+    let Some(start) = text.windows(3).position(|window| window == b"://") else { return };
+    let rest = text.get_mut(start + 3..).unwrap_or_default();
+    let ends = |byte: &u8| matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'\n');
+    let end = rest.iter().position(ends).unwrap_or(rest.len());
+    let user = rest[..end].iter().rposition(|byte| *byte == b'@').unwrap_or(0);
+    rest.iter_mut().take(user).for_each(|byte| *byte = b'*');
 }
 
 /// Masks by lines, for text that is not TOML has no other marks: what follows the first `=` or

@@ -21,6 +21,7 @@ mod env;
 mod section;
 mod receive;
 mod quarantine;
+mod outgoing;
 mod lane;
 mod secret;
 mod recipe;
@@ -34,6 +35,7 @@ use std::path::{Path, PathBuf};
 pub use self::error::{ConfigError, ToldProblem};
 pub use self::lane::LaneConfig;
 pub(crate) use self::near::nearest;
+pub use self::outgoing::OutgoingConfig;
 pub use self::quarantine::QuarantineConfig;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
@@ -62,6 +64,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Where refused requests go.
     pub quarantine: QuarantineConfig,
+    /// How others are reached.
+    pub outgoing: OutgoingConfig,
     /// The lanes, in the order of the file; at least one.
     pub lanes: Vec<LaneConfig>,
     /// The sources, in the order of the file; at least one.
@@ -209,6 +213,8 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
         .and_then(|section| receive::read_admin(&section, receive.as_ref()));
     let quarantine = Section::open(reading, "quarantine", of("quarantine"))
         .and_then(|section| quarantine::read(&section));
+    let outgoing = Section::open(reading, "outgoing", of("outgoing"))
+        .and_then(|section| outgoing::read(&section));
     let lanes = lane::read_all(reading, root);
     let around = Around { lanes: &lanes, receive: receive.as_ref() };
     let sources = source::read_all(reading, root, around);
@@ -220,6 +226,7 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
         receive: receive?,
         admin: admin?,
         quarantine: quarantine?,
+        outgoing: outgoing?,
         lanes: lanes.into_iter().map(|lane| lane.config).collect(),
         sources,
     })

@@ -8,7 +8,7 @@ use super::near::nearest;
 use super::secret;
 use super::section::Section;
 use super::source::words;
-use crate::handshake::{Expected, HandshakeSpec, Terms};
+use crate::handshake::{Confirm, Expected, HandshakeSpec, Terms};
 use crate::identify::{IdentitySpec, RuleText};
 use crate::limits;
 use crate::verify::{self, Answers, Profile, SchemeSpec, SecretText};
@@ -104,7 +104,13 @@ pub(super) fn handshakes(
         recipe.preset.map_or_else(Vec::new, |profile| profile.handshakes.clone())
     };
     let token = token.as_ref().map(SecretText::expose_secret);
-    Some((specs, Terms::new(token, topics, origins)))
+    let confirm = match section.choice("confirm")? {
+        "auto" => Confirm::Auto,
+        _ => Confirm::Log,
+    };
+    let mut terms = Terms::new(token, topics, origins);
+    terms.confirm = confirm;
+    Some((specs, terms))
 }
 
 /// What must stand in the source's requests.

@@ -156,6 +156,18 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Bytes a second that one source may add beyond its share of the size. Default: its share in a day.",
     ),
+    key(
+        "outgoing.proxy",
+        Form::Text,
+        "",
+        "The proxy for what forebay asks by itself (`source.confirm`), as `http://10.0.0.1:3128`. Default: directly.",
+    ),
+    key(
+        "outgoing.ca_file",
+        Form::Text,
+        "",
+        "Certificates, as PEM, that are trusted there beside those of the machine: of a proxy that inspects TLS.",
+    ),
     key("lane.name", Form::Text, "", "Name of the lane. Required."),
     key(
         "lane.ack",
@@ -270,6 +282,12 @@ pub(super) const KEYS: &[Key] = &[
         Form::Texts,
         "",
         "Topics that a subscription is agreed to for (WebSub, SNS).",
+    ),
+    key(
+        "source.confirm",
+        Form::Choice(&["log", "auto"]),
+        "log",
+        "A signed invitation to confirm a subscription to the topic (SNS): `log` keeps it as an event for you to follow, `auto` also follows it.",
     ),
     key(
         "source.origins",

@@ -18,7 +18,7 @@ use crate::limits::{CHALLENGE_BYTES_MAX, MAC_TOKEN_BYTES_MAX};
 use crate::receive::Answer;
 use crate::reject::Reject;
 use crate::verify::json::{Paths, Values};
-use crate::verify::{SchemeSpec, SignatureEncoding, SpecError, sns};
+use crate::verify::{SchemeSpec, SignatureEncoding, SpecError};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -149,11 +149,8 @@ impl Reply {
                 let origin = asked.text(from).filter(|text| harmless(text));
                 origin.and_then(|origin| HeaderValue::from_str(&origin).ok()).map(allow_origin)
             }
-            Self::Confirm { url } => {
-                let address = asked.text(url);
-                let at_sns = address.is_some_and(|url| sns::path_at_sns(&url).is_some());
-                return if at_sns { Ok(None) } else { Err(Reject::HandshakeRefused) };
-            }
+            // Not answered, but kept and perhaps followed.
+            Self::Confirm { .. } => None,
         })
     }
 }
@@ -230,39 +227,6 @@ fn separates(scheme: &SchemeSpec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at_sns(url: &str) -> bool {
-        sns::path_at_sns(url).is_some()
-    }
-
-    #[test]
-    fn only_the_hosts_of_sns_are_sns() {
-        let path = "/?Action=ConfirmSubscription&Token=t";
-        for host in ["sns.us-east-1.amazonaws.com", "sns.cn-north-1.amazonaws.com.cn"] {
-            assert!(at_sns(&format!("https://{host}{path}")), "{host}");
-        }
-        for url in [
-            "http://sns.us-east-1.amazonaws.com/",
-            "https://sns.us-east-1.amazonaws.com",
-            "https://sns.us-east-1.amazonaws.com.evil.test/",
-            "https://sns.us-east-1.amazonaws.com:8443/",
-            "https://sns.us-east-1.amazonaws.com@evil.test/",
-            "https://user@sns.us-east-1.amazonaws.com/",
-            "https://evil.test/sns.us-east-1.amazonaws.com/",
-            "https://sns.evil.test#.amazonaws.com/",
-            "https://sns.evil.test?.amazonaws.com/",
-            "https://sns.evil\\.amazonaws.com/",
-            "https://sns.a.b.amazonaws.com/",
-            "https://sns..amazonaws.com/",
-            "https://sns.amazonaws.com/",
-            "https://evilsns.us-east-1.amazonaws.com/",
-            "https://SNS.us-east-1.amazonaws.com/",
-            "https:///sns.us-east-1.amazonaws.com/",
-            "",
-        ] {
-            assert!(!at_sns(url), "{url}");
-        }
-    }
 
     #[test]
     fn what_is_given_back_is_short_and_harmless() {

@@ -14,11 +14,14 @@
 //! - what a sender signs is verified first; `signed` takes nothing but a [`Verified`];
 //! - no answer is a MAC of bytes that could be signed bytes of the scheme;
 //! - what is given back is short and of harmless characters, and is never logged;
-//! - nothing is ever requested from an address that stands in a request.
+//! - nothing is ever requested from an address that stands in a request, but for one: where the
+//!   source says `confirm = "auto"`, the address at SNS in a verified invitation of its topic, and
+//!   that from another thread (`confirm.rs`).
 
 mod spec;
 mod place;
 mod answer;
+mod confirm;
 mod expected;
 
 use http::Method;
@@ -26,6 +29,7 @@ use http::request::Parts;
 use ring::digest;
 use subtle::ConstantTimeEq as _;
 
+pub use self::confirm::{Confirm, Confirmer, Invitation};
 pub use self::expected::{Expected, OneOf};
 pub use self::spec::{AnswerSpec, Guard, GuardSpec, HandshakeMethod, HandshakeSpec};
 
@@ -35,7 +39,7 @@ use crate::limits::HANDSHAKE_BYTES_MAX;
 use crate::receive::Answer;
 use crate::reject::Reject;
 use crate::verify::json::{Paths, Values};
-use crate::verify::{SchemeSpec, SpecError, Verified};
+use crate::verify::{Format, SchemeSpec, SpecError, Verified};
 
 /// What a source's configuration says about its handshakes.
 #[derive(Clone, Debug, Default)]
@@ -46,12 +50,15 @@ pub struct Terms {
     pub topics: Vec<String>,
     /// The origins that may send.
     pub origins: Vec<String>,
+    /// What becomes of an invitation to confirm a subscription.
+    pub confirm: Confirm,
 }
 
 impl Terms {
     /// The terms of a source; of the token only a digest is kept.
     pub fn new(verify_token: Option<&str>, topics: Vec<String>, origins: Vec<String>) -> Self {
-        Self { verify_token: verify_token.map(token_digest), topics, origins }
+        let verify_token = verify_token.map(token_digest);
+        Self { verify_token, topics, origins, confirm: Confirm::Log }
     }
 
     fn check(&self, guard: Guard, value: Option<&str>) -> Result<(), Reject> {
@@ -132,7 +139,19 @@ impl Handshakes {
             };
             list.push(handshake);
         }
+        all.check_confirm(scheme)?;
         Ok(all)
+    }
+
+    /// An address is followed only where the scheme has verified the sender and the topic.
+    fn check_confirm(&self, scheme: &SchemeSpec) -> Result<(), SpecError> {
+        let confirms = |each: &Handshake| matches!(each.reply, Reply::Confirm { .. });
+        let able = scheme.format == Format::Sns && self.signed.iter().any(confirms);
+        if self.terms.confirm == Confirm::Auto && !able {
+            let message = "\"auto\" follows what Amazon SNS signs and nothing else; remove it";
+            return Err(SpecError::new("confirm", message));
+        }
+        Ok(())
     }
 
     /// The names of the handshakes.
@@ -156,34 +175,52 @@ impl Handshakes {
     pub fn at_head(&self, head: &Parts) -> Option<Result<Answer, Reject>> {
         let handshake = self.at_head.iter().find(|each| each.is(head, &Values::none()))?;
         let asked = Asked { head, body: &Values::none(), mac: &|_| None };
-        let answer = handshake.answer(&self.terms, &asked).transpose();
-        Some(answer.unwrap_or(Err(Reject::HandshakeMalformed)))
+        Some(match handshake.answer(&self.terms, &asked) {
+            Ok(Told::Answer(answer)) => Ok(*answer),
+            Ok(Told::Nothing | Told::Invitation(_)) => Err(Reject::HandshakeMalformed),
+            Err(reject) => Err(reject),
+        })
     }
 
     /// Answers a request without a signature, if it is a handshake that has none.
     pub fn unsigned(&self, head: &Parts, body: &[u8]) -> Option<Result<Answer, Reject>> {
         let no_mac = |_: &[u8]| None;
         self.unsigned.iter().find_map(|handshake| {
-            handshake.answer_if(&self.terms, (head, body), &no_mac).transpose()
+            match handshake.answer_if(&self.terms, (head, body), &no_mac) {
+                Ok(Told::Answer(answer)) => Some(Ok(*answer)),
+                Ok(Told::Nothing | Told::Invitation(_)) => None,
+                Err(reject) => Some(Err(reject)),
+            }
         })
     }
 
-    /// Answers a verified request, if it is a handshake.
-    pub fn signed(&self, verified: &Verified<'_>) -> Result<Option<Answer>, Reject> {
+    /// What a verified request is answered, or invites to, if it is a handshake.
+    pub fn signed(&self, verified: &Verified<'_>) -> Result<Told, Reject> {
         let admitted = verified.admitted();
         let (head, body) = (&admitted.received().head, admitted.body());
         if self.signed.is_empty() || body.len() as u64 > HANDSHAKE_BYTES_MAX {
-            return Ok(None);
+            return Ok(Told::Nothing);
         }
         let mac = |text: &[u8]| verified.mac(text);
         for handshake in &self.signed {
-            let answer = handshake.answer_if(&self.terms, (head, body), &mac)?;
-            if answer.is_some() {
-                return Ok(answer);
+            match handshake.answer_if(&self.terms, (head, body), &mac)? {
+                Told::Nothing => {}
+                told => return Ok(told),
             }
         }
-        Ok(None)
+        Ok(Told::Nothing)
     }
+}
+
+/// What a handshake comes to.
+#[derive(Debug)]
+pub enum Told {
+    /// It is none, or is kept as an event and nothing more.
+    Nothing,
+    /// It is answered, and leaves nothing; boxed, since few requests are one.
+    Answer(Box<Answer>),
+    /// It is kept as an event, and what it invites to is followed.
+    Invitation(Invitation),
 }
 
 impl Handshake {
@@ -241,28 +278,33 @@ impl Handshake {
         terms: &Terms,
         (head, body): (&Parts, &[u8]),
         mac: &dyn Fn(&[u8]) -> Option<ring::hmac::Tag>,
-    ) -> Result<Option<Answer>, Reject> {
+    ) -> Result<Told, Reject> {
         if !self.is_by_head(head) || !self.is(head, &self.paths.read(body, self.asked)) {
-            return Ok(None);
+            return Ok(Told::Nothing);
         }
         self.answer(terms, &Asked { head, body: &self.paths.read(body, u32::MAX), mac })
     }
 
-    fn answer(&self, terms: &Terms, asked: &Asked<'_, '_>) -> Result<Option<Answer>, Reject> {
+    fn answer(&self, terms: &Terms, asked: &Asked<'_, '_>) -> Result<Told, Reject> {
         if let Some((guard, place)) = &self.guard {
             terms.check(*guard, asked.text(place).as_deref())?;
         }
-        let answer = self.reply.to(asked)?;
-        if matches!(self.reply, Reply::Confirm { .. }) {
-            tracing::warn!(
-                handshake = self.name,
-                "a subscription asks to be confirmed: the address to open stands in the event \
-                 that is stored for it, see `forebay tail`"
-            );
-        } else {
+        let Reply::Confirm { url } = &self.reply else {
+            let answer = self.reply.to(asked)?;
             tracing::debug!(handshake = self.name, answered = answer.is_some(), "handshake");
+            return Ok(answer.map_or(Told::Nothing, |answer| Told::Answer(Box::new(answer))));
+        };
+        let invitation = asked.text(url).and_then(|url| Invitation::new(&url));
+        let invitation = invitation.ok_or(Reject::HandshakeRefused)?;
+        if terms.confirm == Confirm::Auto {
+            return Ok(Told::Invitation(invitation));
         }
-        Ok(answer)
+        tracing::warn!(
+            handshake = self.name,
+            "a subscription asks to be confirmed: the address to open stands in the event \
+             that is stored for it, see `forebay tail`"
+        );
+        Ok(Told::Nothing)
     }
 }
 

@@ -110,7 +110,7 @@ pub enum AnswerSpec {
         from: String,
     },
     /// An invitation to confirm a subscription by a request to an address of the sender's. It is
-    /// kept as an event, for the operator to follow; nothing is ever requested from here.
+    /// kept as an event, for the operator to follow, or followed if the source says so.
     Confirm {
         /// The place of the address.
         url: String,

@@ -83,6 +83,7 @@ impl Outcome {
 struct Share {
     outcomes: [Count; Outcome::COUNT],
     body_bytes: Count,
+    unconfirmed: Count,
 }
 
 /// The counters of one source: a share for each receiver, on cache lines of its own.
@@ -90,6 +91,8 @@ struct Share {
 pub struct SourceCounters {
     name: String,
     shares: Box<[CachePadded<Share>]>,
+    confirmed: Count,
+    unconfirmed: Count,
 }
 
 impl SourceCounters {
@@ -97,10 +100,13 @@ impl SourceCounters {
         let share = || Share {
             outcomes: [const { Count(AtomicU64::new(0)) }; Outcome::COUNT],
             body_bytes: Count::default(),
+            unconfirmed: Count::default(),
         };
         Self {
             name: name.to_owned(),
             shares: (0..receivers).map(|_| CachePadded::new(share())).collect(),
+            confirmed: Count::default(),
+            unconfirmed: Count::default(),
         }
     }
 
@@ -128,6 +134,24 @@ impl SourceCounters {
     pub fn requests(&self, outcome: Outcome) -> u64 {
         let counts = self.shares.iter().filter_map(|share| share.outcomes.get(outcome.index()));
         counts.map(Count::read).sum()
+    }
+
+    /// A subscription was confirmed, or could not be. The thread that asks alone calls this.
+    pub fn confirmation(&self, confirmed: bool) {
+        if confirmed { self.confirmed.add(1) } else { self.unconfirmed.add(1) }
+    }
+
+    /// A subscription is not confirmed, since too many wait for it.
+    pub fn not_confirmed(&self, receiver: usize) {
+        if let Some(share) = self.shares.get(receiver) {
+            share.unconfirmed.add(1);
+        }
+    }
+
+    /// Subscriptions that were confirmed, and those that were not.
+    pub fn confirmations(&self) -> (u64, u64) {
+        let left: u64 = self.shares.iter().map(|share| share.unconfirmed.read()).sum();
+        (self.confirmed.read(), left + self.unconfirmed.read())
     }
 
     /// Body bytes that arrived at all receivers.

@@ -69,6 +69,12 @@ const REQUESTS: Name = Name(
 /// `forebay_received_bytes_total`
 const RECEIVED: Name =
     Name("forebay_received", "Body bytes that arrived, refused ones included.", Some(Unit::Bytes));
+/// `forebay_subscription_confirmations_total`
+const CONFIRMATIONS: Name = Name(
+    "forebay_subscription_confirmations",
+    "Invitations to confirm a subscription that were followed, by whether that succeeded.",
+    None,
+);
 
 /// `forebay_secret_matches_total`
 const MATCHES: Name =
@@ -291,7 +297,14 @@ fn sources(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
     page.counters(&REQUESTS, all().flat_map(requests))?;
     page.counters(&ANSWERED, all().map(|of| ([("source", of.name())], answered(of))))?;
     page.counters(&REFUSED, all().flat_map(refused))?;
-    page.counters(&RECEIVED, all().map(|of| ([("source", of.name())], of.body_bytes())))
+    page.counters(&RECEIVED, all().map(|of| ([("source", of.name())], of.body_bytes())))?;
+    page.counters(&CONFIRMATIONS, sources.iter().flat_map(|of| confirmations(of)))
+}
+
+fn confirmations(of: &SourceCounters) -> [([(&'static str, &str); 2], u64); 2] {
+    let (confirmed, failed) = of.confirmations();
+    let row = |outcome| [("source", of.name()), ("outcome", outcome)];
+    [(row("confirmed"), confirmed), (row("failed"), failed)]
 }
 
 fn answered(of: &SourceCounters) -> u64 {

@@ -36,6 +36,7 @@ mod replay;
 mod sdk;
 mod secrets;
 mod shutdown;
+mod subscriptions;
 mod tail;
 mod vectors;
 mod verify;

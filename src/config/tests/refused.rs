@@ -436,6 +436,35 @@ fn a_secret_is_in_nothing_that_is_printed() {
     }
 }
 
+#[test]
+fn what_confirms_by_itself_is_of_sns_and_its_way_out_is_one() {
+    reads(
+        &bad_line("preset = \"github\"", "preset = \"github\"\nconfirm = \"auto\""),
+        r#"
+error: `source.confirm`: "auto" follows what Amazon SNS signs and nothing else
+ --> etc/forebay.toml:8:11
+  |
+8 | confirm = "auto"
+  |           ^^^^^^
+  |
+  = help: remove it
+"#,
+    );
+    for proxy in ["10.0.0.1:3128", "https://a.b", "http://u:canary@a.b", "http://a.b/c", "http:"] {
+        let report = bad(&format!("{LEAST}[outgoing]\nproxy = \"{proxy}\""), &[]);
+        assert!(report.contains("`outgoing.proxy` is no proxy"), "{report}");
+    }
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
+    for (file, what) in [
+        ("/none.pem", "cannot be read"),
+        ("/rsa-public.pem", "holds no certificates"),
+        ("/families.toml", "holds no certificates"),
+    ] {
+        let report = bad(&format!("{LEAST}[outgoing]\nca_file = \"{keys}{file}\""), &[]);
+        assert!(report.contains("`outgoing.ca_file`") && report.contains(what), "{report}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
