@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::terminal;
 use crate::config::{self, ConfigError};
+use crate::quarantine;
+
+/// The folder of the lanes in a data folder.
+const LANES: &str = "lanes";
+/// What the log of the quarantine is called where it stands beside lanes.
+const QUARANTINE: &str = "quarantine";
 
 /// Where the lanes are.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,7 +23,8 @@ pub(super) struct Place {
     /// The data folder, or the folder of one lane, in place of a configuration
     #[arg(long, value_name = "DATA")]
     pub dir: Option<PathBuf>,
-    /// The lane; not needed where there is only one
+    /// The lane; not needed where there is only one. Verbs that work on files, `segments` and
+    /// `purge`, also know `quarantine`
     #[arg(long, value_name = "NAME")]
     pub lane: Option<String>,
 }
@@ -84,18 +91,34 @@ impl Place {
         Ok(lanes)
     }
 
+    /// As [`Place::all`], with the log of the quarantine, if there is one, before the lanes.
+    pub(super) fn logs(&self) -> Result<Vec<Named>, PlaceError> {
+        let (folder, lanes) = self.find()?;
+        let data = folder.parent().unwrap_or(&folder);
+        let held = Named { name: QUARANTINE.to_owned(), folder: quarantine::log_dir(data) };
+        // The folder of one lane is not asked what lies beside it.
+        let there = folder.ends_with(LANES) && is_lane(&held.folder);
+        let named = |name: &String| name == QUARANTINE;
+        if !there || self.lane.as_ref().is_some_and(|name| !named(name)) {
+            return self.all();
+        }
+        let one = self.lane.is_some() && !lanes.iter().any(|lane| named(&lane.name));
+        let others = if one { Vec::new() } else { self.all()? };
+        Ok(std::iter::once(held).chain(others).collect())
+    }
+
     /// All lanes, and where they were looked for.
     fn find(&self) -> Result<(PathBuf, Vec<Named>), PlaceError> {
         let Some(dir) = &self.dir else {
             let path = config::path(self.config.as_deref());
             let kept =
                 config::load_kept(&path, config::environment()).map_err(PlaceError::Config)?;
-            let folder = kept.data_dir.join("lanes");
+            let folder = kept.data_dir.join(LANES);
             let named = |name: String| Named { folder: folder.join(&name), name };
             let lanes = kept.lanes.into_iter().map(|lane| named(lane.name)).collect();
             return Ok((folder, lanes));
         };
-        let folder = dir.join("lanes");
+        let folder = dir.join(LANES);
         if !folder.is_dir() && is_lane(dir) {
             let whole = fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
             let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -5,6 +5,10 @@
 //! arrival and the fingerprint of its key, so that a delivery that comes later is still known as
 //! one. Every run leaves two lines in the file `purges` of the lane, before and after.
 //!
+//! The log of the quarantine is purged too. What was refused has no event and no tenant that
+//! anybody has verified, so there a request goes if it mentions the id or the tenant anywhere, or
+//! if an event that goes came out of it: rather one too many, since it was refused.
+//!
 //! Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 3 done but for records that
 //! cannot be read, of which nobody can say whose they are, 75 not all is erased: purge again, 78
 //! a bad configuration.
@@ -12,12 +16,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::{ArgGroup, Args};
-use forebay_log::{Candidate, Clock, Erased, Key, PurgeError, Purger, Tag};
+use forebay_log::{Candidate, Clock, Erased, Key, Kind, PurgeError, Purger, Tag};
 use jiff::Timestamp;
+use memchr::memmem;
 use serde_json::{Value, json};
 
 use super::place::{Named, Place, PlaceError};
@@ -89,10 +95,14 @@ fn purge(args: &PurgeArgs, clock: &Clock) -> Result<(String, bool), CommandError
     let before = args.before.as_deref().map(|text| parse_before(text, clock)).transpose();
     let before_ns = before.map_err(PlaceError::Usage)?;
     let mut found = Vec::new();
-    for lane in args.place.all()? {
-        let erased = purge_lane(args, before_ns, &lane, clock);
-        let erased =
-            erased.map_err(|error| CommandError::Purge { lane: lane.name.clone(), error })?;
+    let mut chosen = Chosen { args, before_ns, keys: BTreeSet::new(), held: BTreeSet::new() };
+    let logs = args.place.logs()?;
+    // All of them first: where a request was in quarantine is told by the event that it became.
+    for lane in &logs {
+        chosen.look(&lane.folder).map_err(in_lane(lane))?;
+    }
+    for lane in logs {
+        let erased = purge_lane(&chosen, &lane, clock).map_err(in_lane(&lane))?;
         found.push((lane, erased));
     }
     let text = if args.json {
@@ -120,28 +130,17 @@ fn parse_before(text: &str, clock: &Clock) -> Result<u64, String> {
         })
 }
 
-fn purge_lane(
-    args: &PurgeArgs,
-    before_ns: Option<u64>,
-    lane: &Named,
-    clock: &Clock,
-) -> Result<Erased, PurgeError> {
+fn in_lane(lane: &Named) -> impl FnOnce(PurgeError) -> CommandError {
+    let lane = lane.name.clone();
+    move |error| CommandError::Purge { lane, error }
+}
+
+fn purge_lane(chosen: &Chosen<'_>, lane: &Named, clock: &Clock) -> Result<Erased, PurgeError> {
     let mut purger = Purger::open(&lane.folder)?;
-    let mut chosen = Chosen { args, before_ns, keys: None };
-    if let Some(event) = &args.event {
-        let mut keys = BTreeSet::new();
-        purger.look(|found| {
-            if chosen.names(found, event) {
-                keys.insert(found.key.0);
-            }
-            false
-        })?;
-        chosen.keys = Some(keys);
-    }
-    if args.dry_run {
+    if chosen.args.dry_run {
         return purger.look(|found| chosen.chooses(found));
     }
-    purger.note(&begun(&chosen, clock).to_string())?;
+    purger.note(&begun(chosen, clock).to_string())?;
     let outcome = purger.erase(|found| chosen.chooses(found));
     let at = time_text(clock.wall_ns());
     let ended = match &outcome {
@@ -159,7 +158,7 @@ fn purge_lane(
 /// The first line of the journal. An event is told by its key alone: its id may be what should be
 /// forgotten.
 fn begun(chosen: &Chosen<'_>, clock: &Clock) -> Value {
-    let keys = chosen.keys.as_ref();
+    let keys = chosen.args.event.as_ref().map(|_| &chosen.keys);
     json!({
         "at": time_text(clock.wall_ns()),
         "state": "begun",
@@ -175,11 +174,38 @@ fn begun(chosen: &Chosen<'_>, clock: &Clock) -> Value {
 struct Chosen<'a> {
     args: &'a PurgeArgs,
     before_ns: Option<u64>,
-    /// The keys of the event, once they were looked for.
-    keys: Option<BTreeSet<[u8; 16]>>,
+    /// The keys of the event, as its records in all lanes tell them.
+    keys: BTreeSet<[u8; 16]>,
+    /// Where the events that go were in quarantine, as their records write it.
+    held: BTreeSet<Vec<u8>>,
 }
 
 impl Chosen<'_> {
+    /// Takes from a log what must be known before the first record can be judged.
+    fn look(&mut self, folder: &Path) -> Result<(), PurgeError> {
+        let purger = Purger::open(folder)?;
+        if let Some(event) = &self.args.event {
+            let mut keys = BTreeSet::new();
+            purger.look(|found| {
+                if found.kind != Some(Kind::Quarantine) && self.names(found, event) {
+                    keys.insert(found.key.0);
+                }
+                false
+            })?;
+            self.keys.extend(keys);
+        }
+        if self.args.event.is_some() || self.args.tenant.is_some() {
+            let mut held = BTreeSet::new();
+            purger.look(|found| {
+                let was = found.meta.and_then(|meta| meta.get(Tag::Quarantined));
+                held.extend(was.filter(|_| self.chooses(found)).map(<[u8]>::to_vec));
+                false
+            })?;
+            self.held.extend(held);
+        }
+        Ok(())
+    }
+
     /// Whether a record is of the event that was named, by key or by id.
     fn names(&self, found: &Candidate<'_>, event: &str) -> bool {
         let id = found.meta.and_then(|meta| meta.get(Tag::EventId));
@@ -188,10 +214,34 @@ impl Chosen<'_> {
     }
 
     fn chooses(&self, found: &Candidate<'_>) -> bool {
+        let by_event = self.args.event.is_some();
         let early = self.before_ns.is_none_or(|before_ns| found.received_ns < before_ns);
-        let of_event = self.keys.as_ref().is_none_or(|keys| keys.contains(&found.key.0));
+        if found.kind == Some(Kind::Quarantine) {
+            let was_released = self.held.contains(found.position.to_string().as_bytes());
+            return was_released || early && self.mentions(found);
+        }
+        let of_event = !by_event || self.keys.contains(&found.key.0);
         // The key is of one source and one tenant already, so that a damaged record goes too.
-        early && of_event && (self.keys.is_some() || self.is_of_source_and_tenant(found))
+        early && of_event && (by_event || self.is_of_source_and_tenant(found))
+    }
+
+    /// Whether a refused request has the id and the tenant that were named in it, as they stand.
+    fn mentions(&self, found: &Candidate<'_>) -> bool {
+        let (Some(meta), Some(body)) = (found.meta, found.body) else {
+            // Nobody can say what it mentions; by its time alone it may go.
+            let PurgeArgs { event, tenant, source, .. } = self.args;
+            return event.is_none() && tenant.is_none() && source.is_none();
+        };
+        let args = self.args;
+        let holds = |wanted: &Option<String>| {
+            wanted.as_ref().is_none_or(|wanted| {
+                let within = |bytes: &[u8]| memmem::find(bytes, wanted.as_bytes()).is_some();
+                within(meta.as_bytes()) || within(body)
+            })
+        };
+        let source = meta.get(Tag::Source);
+        let of_source = args.source.as_ref().is_none_or(|it| source == Some(it.as_bytes()));
+        of_source && holds(&args.event) && holds(&args.tenant)
     }
 
     fn is_of_source_and_tenant(&self, found: &Candidate<'_>) -> bool {

@@ -153,7 +153,7 @@ fn tell_all<T>(
 
 fn list(args: &LookArgs) -> Told {
     let mut found = Vec::new();
-    for lane in args.place.all()? {
+    for lane in args.place.logs()? {
         let facts = segments(&lane.folder)?;
         found.push((lane, facts));
     }
@@ -237,7 +237,7 @@ fn facts_text(facts: &[SegmentFacts]) -> String {
 
 fn check(args: &LookArgs) -> Told {
     let mut found = Vec::new();
-    for lane in args.place.all()? {
+    for lane in args.place.logs()? {
         let mut progress = Progress::new(&format!("verify {}", lane.name));
         let verified = verify(&lane.folder, &mut |done, all| progress.tell(done, all));
         progress.end();
@@ -303,7 +303,7 @@ fn verified_text(verified: &Verified) -> String {
 
 fn mend(args: &RepairArgs) -> Told {
     let mut found = Vec::new();
-    for lane in args.look.place.all()? {
+    for lane in args.look.place.logs()? {
         let repaired = repair(&lane.folder, args.dry_run)?;
         found.push((lane, repaired));
     }
@@ -371,7 +371,7 @@ fn export(args: &ExportArgs, out: impl Write) -> Result<Option<Severity>, Segmen
     let style = if args.raw { Style::Raw } else { Style::Json };
     let mut out = BufWriter::with_capacity(OUT_BYTES, out);
     let mut worst = None;
-    for lane in args.place.all()? {
+    for lane in args.place.logs()? {
         let all_bytes = segments(&lane.folder)?.iter().map(|facts| facts.file_bytes).sum();
         let mut progress = Progress::new(&format!("export {}", lane.name));
         let mut reader = Reader::open(&lane.folder)?;

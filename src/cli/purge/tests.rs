@@ -26,19 +26,22 @@ fn args(data: &TempDir, words: &[&str]) -> PurgeArgs {
     Command::try_parse_from([&["purge", "--dir", dir], words].concat()).unwrap().purge
 }
 
-/// Event `number` of twelve: tenant by its remainder of 2, source by that of 3; event 5 has a
-/// later delivery.
-fn written() -> (TempDir, PathBuf) {
-    let data = tempfile::tempdir().unwrap();
-    let folder = data.path().join("lanes/main");
-    let options = LaneOptions {
+fn options() -> LaneOptions {
+    LaneOptions {
         segment_bytes: SEGMENT_BYTES_MIN,
         ack: AckLevel::Written,
         disk_reserve_bytes: Some(0),
         volatile_allowed: true,
         ..LaneOptions::default()
-    };
-    let (lane, _) = Lane::open(&folder, options).unwrap();
+    }
+}
+
+/// Event `number` of twelve: tenant by its remainder of 2, source by that of 3; event 5 has a
+/// later delivery.
+fn written() -> (TempDir, PathBuf) {
+    let data = tempfile::tempdir().unwrap();
+    let folder = data.path().join("lanes/main");
+    let (lane, _) = Lane::open(&folder, options()).unwrap();
     let mut appender = lane.appender();
     for (number, kind) in (0..12).map(|number| (number, Kind::Event)).chain([(5, Kind::Delivery)]) {
         let mut meta = MetaWriter::default();
@@ -87,6 +90,67 @@ fn what_is_named_goes_and_nothing_else() {
         assert_eq!(left(&folder), all, "a dry run erases nothing");
         assert!(purge(&args(&data, words), &Clock::System).unwrap().1);
         assert_eq!(left(&folder), expected, "{words:?}");
+    }
+}
+
+/// Refused requests: one has an id in its body, one a tenant in a header, one came out as event 7,
+/// and one has nothing to do with any of them.
+fn quarantined(data: &TempDir) -> PathBuf {
+    let folder = crate::quarantine::log_dir(data.path());
+    let append = |number: u64, header: &str, text: &str| {
+        let (lane, _) = Lane::open(&folder, options()).unwrap();
+        let mut meta = MetaWriter::default();
+        meta.field(Tag::Source, b"source-2").unwrap();
+        meta.header(b"x-who", header.as_bytes()).unwrap();
+        let (kind, key, meta) = (Kind::Quarantine, Key([0; 16]), meta.as_bytes());
+        let body = format!("{number}{text}");
+        let received_ns = SIX + number * SECOND;
+        let record = NewRecord { kind, key, received_ns, meta, body: body.as_bytes() };
+        let position = lane.appender().append(&record).unwrap().start;
+        lane.close();
+        position
+    };
+    append(0, "nobody", " {\"id\":\"evt_5\"}");
+    append(1, "for tenant-1", "");
+    let held = append(2, "nobody", "");
+    append(3, "nobody", "");
+    let (lane, _) = Lane::open(data.path().join("lanes/main"), options()).unwrap();
+    let mut meta = MetaWriter::default();
+    meta.field(Tag::Tenant, b"tenant-1").unwrap();
+    meta.field(Tag::EventId, b"evt_7").unwrap();
+    meta.field(Tag::Quarantined, held.to_string().as_bytes()).unwrap();
+    let (kind, key, meta) = (Kind::Event, Key([77; 16]), meta.as_bytes());
+    let record = NewRecord { kind, key, received_ns: SIX, meta, body: b"77" };
+    lane.appender().append(&record).unwrap();
+    lane.close();
+    folder
+}
+
+#[test]
+fn what_is_erased_is_erased_in_quarantine_too() {
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["--event", "evt_5"], &["1", "2", "3"]),
+        (&["--event", "evt_7"], &["0", "1", "3"]),
+        (&["--tenant", "tenant-1"], &["0", "3"]),
+        (&["--tenant", "tenant-1", "--lane", "quarantine"], &["0", "2", "3"]),
+        (&["--tenant", "tenant-1", "--lane", "main"], &["0", "1", "2", "3"]),
+        (&["--before", "2026-11-21T18:00:02Z"], &["2", "3"]),
+    ];
+    for (words, left) in cases {
+        let (data, main) = written();
+        let folder = quarantined(&data);
+        purge(&args(&data, words), &Clock::System).unwrap();
+        let mut reader = Reader::open(&folder).unwrap();
+        let mut found = Vec::new();
+        while let Some(record) = reader.next().unwrap() {
+            found.push(String::from_utf8_lossy(&record.body()[..1]).into_owned());
+        }
+        assert_eq!(found, left, "{words:?}");
+        let within = forebay_log::segments(&folder).unwrap().into_iter().any(|file| {
+            std::fs::read(file.path).unwrap().windows(5).any(|window| window == b"evt_5")
+        });
+        assert_eq!(within, left.contains(&"0"), "{words:?}");
+        assert_eq!(self::left(&main).len() < 14, !words.contains(&"quarantine"), "{words:?}");
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Candidate<'a> {
     pub received_ns: u64,
     /// Its meta section; nothing if its payload does not hold, so that nobody knows whose it is.
     pub meta: Option<Meta<'a>>,
+    /// Its body; nothing if its payload does not hold.
+    pub body: Option<&'a [u8]>,
 }
 
 /// What a purge has found, or done.
@@ -350,9 +352,8 @@ fn victims(
             erased.purged_before += 1;
         } else {
             let holds = scanned.payload_holds(&framed);
-            let meta = holds.then(|| Meta::new(scanned.sections(&framed).0));
-            if choose(&candidate(scanned, &framed, meta)) {
-                let (meta, body) = scanned.sections(&framed);
+            let (meta, body) = scanned.sections(&framed);
+            if choose(&candidate(scanned, &framed, holds.then_some((meta, body)))) {
                 erased.bytes += (meta.len() + body.len()) as u64;
                 victims.records.push(framed);
             } else if !holds {
@@ -368,13 +369,18 @@ fn victims(
     victims
 }
 
-fn candidate<'a>(scanned: &Scanned, framed: &Framed, meta: Option<Meta<'a>>) -> Candidate<'a> {
+fn candidate<'a>(
+    scanned: &Scanned,
+    framed: &Framed,
+    payload: Option<(&'a [u8], &'a [u8])>,
+) -> Candidate<'a> {
     Candidate {
         position: Position::new(scanned.identity.epoch, framed.start),
         kind: Kind::from_number(framed.header.kind),
         key: Key(framed.header.key),
         received_ns: framed.header.received_ns.to_native(),
-        meta,
+        meta: payload.map(|(meta, _)| Meta::new(meta)),
+        body: payload.map(|(_, body)| body),
     }
 }
 
