@@ -49,6 +49,8 @@ pub(crate) struct Outcome {
     pub(crate) dropped_full: u64,
     pub(crate) dropped_old: u64,
     pub(crate) backlog_most: u64,
+    /// Why the last connection that ended did.
+    pub(crate) last_error: Option<String>,
     /// From the start to the last answer.
     pub(crate) elapsed: Duration,
 }
@@ -115,6 +117,7 @@ impl<'run> Run<'run> {
             dropped_full: 0,
             dropped_old: 0,
             backlog_most: 0,
+            last_error: None,
             elapsed: Duration::ZERO,
         };
         Ok(Self {
@@ -210,8 +213,8 @@ impl<'run> Run<'run> {
         self.outcome.ledger.sent(delivery.draft.number);
         self.busy += 1;
         self.slots[index] = Slot::Busy { delivery, since: self.now() };
-        if self.connections.all[index].send(&self.bytes).is_err() {
-            self.broken(index);
+        if let Err(error) = self.connections.all[index].send(&self.bytes) {
+            self.broken(index, &error);
         }
         Ok(())
     }
@@ -224,8 +227,8 @@ impl<'run> Run<'run> {
         match connection.resume().and_then(|()| connection.receive()) {
             Ok(Some(answer)) => self.answered(index, answer),
             Ok(None) => Ok(()),
-            Err(_) => {
-                self.broken(index);
+            Err(error) => {
+                self.broken(index, &error);
                 Ok(())
             }
         }
@@ -268,7 +271,8 @@ impl<'run> Run<'run> {
     }
 
     /// The connection is of no use any more; what was on it has no answer.
-    fn broken(&mut self, index: usize) {
+    fn broken(&mut self, index: usize, error: &io::Error) {
+        self.outcome.last_error = Some(error.to_string());
         if let Slot::Busy { delivery, .. } = self.slots[index] {
             let now = self.now();
             self.busy -= 1;
@@ -291,7 +295,10 @@ impl<'run> Run<'run> {
         match self.connections.reopen(index) {
             Ok(()) => self.free(index),
             Err(error) if lacks(&error) => return Err(error),
-            Err(_) => self.down(index),
+            Err(error) => {
+                self.outcome.last_error = Some(error.to_string());
+                self.down(index);
+            }
         }
         Ok(())
     }
@@ -313,7 +320,7 @@ impl<'run> Run<'run> {
         for index in 0..self.slots.len() {
             match self.slots[index] {
                 Slot::Busy { since, .. } if now.saturating_sub(since) > self.bounds.timeout => {
-                    self.broken(index);
+                    self.broken(index, &io::ErrorKind::TimedOut.into());
                 }
                 Slot::Down { until } if until <= now => self.reopen(index)?,
                 _ => {}
@@ -354,3 +361,6 @@ fn lacks(error: &io::Error) -> bool {
     let limits = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
     limits.iter().any(|limit| error.raw_os_error() == Some(limit.raw_os_error()))
 }
+
+#[cfg(test)]
+mod tests;

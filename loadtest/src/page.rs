@@ -238,6 +238,9 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         rows.push(("In the log and never sent, altered", two(audit.unknown, audit.altered)));
         rows.push(("Taken although wrong", grouped(audit.wrongly_taken)));
     }
+    if let Some(error) = &report.last_error {
+        rows.push(("The last connection that ended", error.clone()));
+    }
     for Answers { requests, status, count } in &report.answers {
         rows.push(("Answers", format!("{requests}: {} by {status}", grouped(*count))));
     }

@@ -43,6 +43,8 @@ pub(crate) struct Report {
     pub(crate) other: u64,
     /// Requests without an answer.
     pub(crate) broken: u64,
+    /// Why the last connection that ended did.
+    pub(crate) last_error: Option<String>,
     pub(crate) answers: Vec<Answers>,
     pub(crate) events: Events,
     pub(crate) bystanders: Vec<(&'static str, Fates)>,
@@ -128,6 +130,7 @@ impl Report {
             accepted: counts.accepted,
             other: counts.refused,
             broken: counts.broken,
+            last_error: outcome.last_error.clone().filter(|_| counts.broken > 0),
             answers: answers(trial),
             events: events(trial),
             bystanders: ["idle", "slow", "half open"]
@@ -215,6 +218,9 @@ impl Report {
             "requests    {} due, {} sent, {} accepted, {} genuine refused, {} without an answer",
             self.due, self.sent, self.accepted, self.other, self.broken
         ));
+        if let Some(error) = &self.last_error {
+            say(&format!("            the last connection that ended: {error}"));
+        }
         for Answers { requests, status, count } in &self.answers {
             say(&format!("            {requests}: {count} answered by {status}"));
         }
@@ -260,7 +266,7 @@ impl Report {
             time(self.generator_late_us.p99),
             time(self.generator_late_us.max),
             if self.generator_saturated {
-                " SATURATED: it fell behind itself; use a lower rate"
+                " SATURATED: it fell behind itself; a lower rate or a quieter machine"
             } else {
                 ""
             }
