@@ -108,3 +108,50 @@ impl Bystanders {
         usize::from(index >= idle) + usize::from(index >= idle + slow)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    /// The fates of a slow and a half-open client at a server that reads a little and says this.
+    fn fates(last_words: &'static [u8]) -> [Fates; 3] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let read = stream.read(&mut [0; 8]).unwrap_or(0);
+                    let said = if read > 0 { stream.write(last_words) } else { Ok(0) };
+                    said.unwrap_or(0)
+                });
+            }
+        });
+        let remote = Remote { address, tls: None };
+        let crowd = Crowd { idle: 1, slow: 1, half_open: 1 };
+        let request = vec![b'x'; 100];
+        let opened = Bystanders::open(remote, crowd, request).expect("the server listens");
+        let mut bystanders = opened.expect("there are some");
+        let over = |fates: &Fates| fates.refused + fates.cut_off + fates.accepted > 0;
+        // As long as it takes: each has to meet its end.
+        while !bystanders.fates[1..].iter().all(over) {
+            bystanders.beat().expect("the sockets can be waited for");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bystanders.fates
+    }
+
+    #[test]
+    fn who_is_refused_is_told_from_who_is_cut_off_and_who_is_taken() {
+        let [idle, slow, half_open] = fates(b"HTTP/1.1 408 Late\r\ncontent-length: 0\r\n\r\n");
+        assert!(slow.refused > 0 && half_open.refused > 0);
+        assert_eq!((slow.accepted, half_open.accepted), (0, 0));
+        assert_eq!((idle.connections, idle.refused + idle.cut_off), (1, 0));
+        let [_, slow, half_open] = fates(b"");
+        assert!(slow.cut_off > 0 && half_open.cut_off > 0);
+        let [_, slow, _] = fates(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        assert!(slow.accepted > 0);
+    }
+}

@@ -13,6 +13,8 @@ pub(crate) struct Entry {
     pub(crate) requests: u32,
     /// Of these, how many were answered by a 2xx.
     pub(crate) acknowledged: u32,
+    /// Its own sender has dropped a request of it.
+    pub(crate) dropped: bool,
 }
 
 /// Every event of a run, by its number.
@@ -41,6 +43,13 @@ impl Ledger {
     pub(crate) fn acknowledged(&mut self, number: u32) {
         if let Some(entry) = self.entry_mut(number) {
             entry.acknowledged += 1;
+        }
+    }
+
+    /// Its own sender has dropped a request of the event.
+    pub(crate) fn dropped(&mut self, number: u32) {
+        if let Some(entry) = self.entry_mut(number) {
+            entry.dropped = true;
         }
     }
 

@@ -334,6 +334,9 @@ impl<'run> Run<'run> {
         now: Duration,
         watch: &mut impl FnMut(&Beat<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
+        for number in self.outbox.take_dropped() {
+            self.outcome.ledger.dropped(number);
+        }
         let (counts, level) = (self.outcome.counts, self.level());
         watch(&Beat { now, counts, level, accepted: &self.accepted })?;
         self.accepted.clear();

@@ -80,10 +80,12 @@ pub(crate) struct Outbox {
     /// Requests that wait in the queue of a room.
     queued: usize,
     order: u64,
-    /// Events that never left their sender, because the queue of the room was full.
+    /// Requests that never left their sender, because the queue of the room was full.
     pub(crate) dropped_full: u64,
     /// The same, because they had waited too long.
     pub(crate) dropped_old: u64,
+    /// The events of both.
+    dropped: Vec<u32>,
 }
 
 impl Outbox {
@@ -98,28 +100,34 @@ impl Outbox {
             order: 0,
             dropped_full: 0,
             dropped_old: 0,
+            dropped: Vec::new(),
         }
     }
 
-    /// A request has come due; false if its sender drops it.
-    pub(crate) fn accept(&mut self, delivery: Delivery) -> bool {
+    /// A request has come due; its sender may drop it.
+    pub(crate) fn accept(&mut self, delivery: Delivery) {
         let Some(rooms) = self.rooms_of(&delivery) else {
             self.ready.push_back(delivery);
-            return true;
+            return;
         };
         let room = self.rooms.entry((delivery.draft.sender, delivery.draft.room)).or_default();
         if !room.busy {
             room.busy = true;
             self.ready.push_back(delivery);
-            return true;
+            return;
         }
         if room.queue.len() >= rooms.depth {
             self.dropped_full += 1;
-            return false;
+            self.dropped.push(delivery.draft.number);
+            return;
         }
         room.queue.push_back(delivery);
         self.queued += 1;
-        true
+    }
+
+    /// The events of which senders have dropped a request since the last time.
+    pub(crate) fn take_dropped(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.dropped)
     }
 
     /// The next request for a free connection.
@@ -187,6 +195,7 @@ impl Outbox {
             self.queued -= 1;
             if now.saturating_sub(next.due) > rooms.age {
                 self.dropped_old += 1;
+                self.dropped.push(next.draft.number);
                 continue;
             }
             room.busy = true;
@@ -225,7 +234,7 @@ mod tests {
     fn a_room_sends_one_by_one_in_order() {
         let mut outbox = outbox("livekit");
         for number in 0..3 {
-            assert!(outbox.accept(delivery(number, at(0))));
+            outbox.accept(delivery(number, at(0)));
         }
         for number in 0..3 {
             let sent = outbox.next(at(1)).expect("one is ready");
@@ -240,11 +249,12 @@ mod tests {
     fn a_room_holds_two_hundred_and_drops_what_is_too_old() {
         let mut outbox = outbox("livekit");
         for number in 0..202 {
-            assert_eq!(outbox.accept(delivery(number, at(0))), number <= 200, "{number}");
+            outbox.accept(delivery(number, at(0)));
         }
         assert_eq!((outbox.dropped_full, outbox.backlog()), (1, 201));
+        assert_eq!(outbox.take_dropped(), [201]);
         let first = outbox.next(at(0)).expect("one is ready");
-        assert!(outbox.accept(Delivery { draft: Draft { room: 8, ..first.draft }, ..first }));
+        outbox.accept(Delivery { draft: Draft { room: 8, ..first.draft }, ..first });
         outbox.settle(first, Attempt::Answered(200), at(30_001));
         assert_eq!((outbox.dropped_old, outbox.backlog()), (200, 1), "another room is left alone");
     }

@@ -222,14 +222,13 @@ fn tables(page: &mut String, report: &Report) {
 }
 
 fn rows(report: &Report) -> Vec<(&'static str, String)> {
-    let Events { made, acknowledged, given_up, outstanding, dropped_full, dropped_old } =
-        report.events;
+    let Events { made, acknowledged, given_up, outstanding, dropped, .. } = report.events;
     let two = |left: u64, right: u64| format!("{}, {}", grouped(left), grouped(right));
     let mut rows = vec![
         ("Requests due, sent", two(report.due, report.sent)),
         ("Events made, acknowledged", two(made, acknowledged)),
         ("Given up, still outstanding", two(given_up, outstanding)),
-        ("Dropped by their own sender: queue full, too old", two(dropped_full, dropped_old)),
+        ("Dropped by their own sender", grouped(dropped)),
     ];
     if let Some(audit) = &report.audit {
         let once = audit.stored_once + audit.stored_unanswered;

@@ -9,6 +9,7 @@ use crate::args::Common;
 use crate::audit::Findings;
 use crate::bystanders::Fates;
 use crate::figures::{real, say};
+use crate::ledger::Entry;
 use crate::live::time;
 use crate::machine::Machine;
 use crate::requests::Fault;
@@ -86,7 +87,9 @@ pub(crate) struct Events {
     pub(crate) given_up: u64,
     /// An answer or an attempt was still to come when the run ended.
     pub(crate) outstanding: u64,
-    /// Dropped by their own sender: the queue of the room was full, or they were too old.
+    /// Never acknowledged, because their own sender dropped them.
+    pub(crate) dropped: u64,
+    /// Requests that senders dropped: the queue of the room was full, or they were too old.
     pub(crate) dropped_full: u64,
     pub(crate) dropped_old: u64,
 }
@@ -188,18 +191,15 @@ impl Report {
             tell(audit.wrongly_taken, "requests that had to be refused were taken");
         }
         tell(self.wrongly_answered(), "answers by 2xx to what had to be refused");
-        let Events { made, acknowledged, dropped_full, dropped_old, .. } = self.events;
-        tell(dropped_full + dropped_old, "events were dropped by their own sender");
-        let dropped = dropped_full + dropped_old;
-        let missing = made.saturating_sub(acknowledged).saturating_sub(dropped);
-        tell(missing, "events were never acknowledged");
+        let Events { made, acknowledged, dropped, .. } = self.events;
+        tell(dropped, "events were dropped by their own sender");
+        tell(made - acknowledged - dropped, "events were never acknowledged");
         problems
     }
 
     /// Prints it.
     pub(crate) fn table(&self) {
-        let Events { made, acknowledged, given_up, outstanding, dropped_full, dropped_old } =
-            self.events;
+        let Events { made, acknowledged, given_up, outstanding, dropped, .. } = self.events;
         let named = |value: Option<&str>, name: &str| {
             value.map_or_else(String::new, |value| format!(", {name} {value}"))
         };
@@ -238,8 +238,7 @@ impl Report {
         ));
         say(&format!(
             "events      {made} made, {acknowledged} acknowledged, {given_up} given up, \
-             {outstanding} outstanding, {} dropped by their sender",
-            dropped_full + dropped_old
+             {outstanding} outstanding, {dropped} dropped by their sender"
         ));
         for (kind, fates) in &self.bystanders {
             let Fates { connections, refused, cut_off, accepted } = fates;
@@ -309,12 +308,14 @@ fn answers(trial: &Trial) -> Vec<Answers> {
 
 fn events(trial: &Trial) -> Events {
     let outcome = &trial.outcome;
+    let count =
+        |of: fn(&Entry) -> bool| outcome.ledger.genuine().filter(|entry| of(entry)).count() as u64;
     Events {
-        made: outcome.ledger.genuine().count() as u64,
-        acknowledged: outcome.ledger.genuine().filter(|entry| entry.acknowledged > 0).count()
-            as u64,
+        made: count(|_| true),
+        acknowledged: count(|entry| entry.acknowledged > 0),
         given_up: outcome.given_up,
         outstanding: outcome.outstanding,
+        dropped: count(|entry| entry.acknowledged == 0 && entry.dropped),
         dropped_full: outcome.dropped_full,
         dropped_old: outcome.dropped_old,
     }

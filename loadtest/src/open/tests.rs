@@ -115,7 +115,7 @@ fn a_sender_gives_up_after_its_last_attempt() {
 
 #[test]
 fn a_connection_that_the_server_ends_is_replaced() {
-    let outcome = drive("livekit", 50, Shares::default(), |_| Reply::Last(200));
+    let outcome = drive("stripe", 50, Shares::default(), |_| Reply::Last(200));
     assert_eq!((acknowledged(&outcome), outcome.counts.broken), (50, 0));
 }
 
