@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use forebay_log::planted::{self, Bug, Point};
 use forebay_log::{Kind, Lane};
 
 use super::block::Words;
@@ -85,6 +86,8 @@ impl Generations {
 
     pub(super) fn next_head(&self, covers: u64, to: u64) -> Head {
         let covers = covers.max(self.covers);
+        let too_far = planted::has(Bug::CoversTooMuch);
+        let covers = if too_far { self.log.watermarks().published } else { covers };
         Head {
             lane_id: self.log.id(),
             first: self.next,
@@ -104,6 +107,7 @@ impl Generations {
         let keys_max = keys.len() as u64;
         let path = write::write(&self.dir, head, keys_max, once_each(keys))?;
         self.live.push(Arc::new(Generation::open(&path)?));
+        planted::pass(Point::GenerationOpened);
         (self.next, self.covers, self.to) = (head.last + 1, head.covers, head.to);
         Ok(())
     }
@@ -154,6 +158,7 @@ impl Generations {
             Ok(()) => {
                 self.failing = false;
                 table.publish(self.newest_first(), Some(&block));
+                planted::pass(Point::GenerationPublished);
                 true
             }
             Err(error) => {
@@ -285,6 +290,7 @@ impl Generations {
                 made.check_guides();
                 self.live.splice(run, [Arc::new(made)]);
                 table.publish(self.newest_first(), None);
+                planted::pass(Point::MergePublished);
                 discard_all(&old);
                 true
             }

@@ -2,8 +2,7 @@
 //! execution (`LOOM_MAX_PREEMPTIONS` sets another bound):
 //!
 //! ```text
-//! RUSTFLAGS="--cfg forebay_loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_TEST_OPT_LEVEL=2 \
-//!     cargo test --lib dedupe::loom
+//! tests/run models
 //! ```
 //!
 //! Blocks are of few slots, so that keys meet. The fences are on trial: without either of them,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
+use forebay_log::planted::{self, Bug, Point};
 use forebay_log::{Key, Lane};
 
 use super::atomic::{AtomicBool, AtomicU64, Loaded, Ordering, Published, fence};
@@ -192,7 +193,8 @@ impl Table {
                     // SeqCst: pairs with the fence in `find_sealed`; either that one sees this
                     // claim in a sealed block, or the next line sees the seal.
                     fence(Ordering::SeqCst);
-                    if list.active.sealed_ns().is_none() {
+                    if list.active.sealed_ns().is_none() || planted::has(Bug::SealUnseen) {
+                        planted::pass(Point::Reserved);
                         return Outcome::Reserved(Reservation { list, index, stored: false });
                     }
                     list.active.vacate(index);
@@ -296,16 +298,21 @@ impl Table {
                 |sealed: &Arc<Block>| block.is_some_and(|block| Arc::ptr_eq(block, sealed));
             let (gone, sealed) = list.sealed.iter().cloned().partition(is_block);
             let gone: Vec<Arc<Block>> = gone;
+            // The fault: for a moment the keys are in neither.
+            let early = planted::has(Bug::BlockGoneEarly) && !gone.is_empty();
             let next = List {
                 active: Arc::clone(&list.active),
                 sealed,
-                written: Arc::clone(&written),
+                written: Arc::clone(if early { &list.written } else { &written }),
                 spare: list.spare.clone(),
                 retired: list.retired.clone(),
             };
             if self.list.replace(&list, next) {
                 for block in gone {
                     self.attic.push(block);
+                }
+                if early {
+                    continue;
                 }
                 return;
             }
@@ -563,7 +570,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if !self.stored {
+        if !self.stored && !planted::has(Bug::ReservationKept) {
             self.list.active.vacate(self.index);
         }
     }

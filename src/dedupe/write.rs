@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use forebay_log::planted::{self, Point};
 use xorf::{BinaryFuse16, DmaSerializable};
 
 use super::block::{Words, share_of};
@@ -41,7 +42,9 @@ pub(super) fn write(
         let _ = fs::remove_file(&fresh);
         return Err(error);
     }
+    planted::pass(Point::GenerationWritten);
     fs::rename(&fresh, &path)?;
+    planted::pass(Point::GenerationNamed);
     File::open(dir)?.sync_all()?;
     Ok(path)
 }
@@ -59,6 +62,7 @@ fn write_fresh(
     let mut writing = Writing { file, at: 0, head, parts: Vec::new(), seed: format::seed(&head) };
     writing.head.keys = 0;
     writing.put(&vec![0; front_bytes])?;
+    planted::pass(Point::GenerationBegun);
     let mut part = Vec::new();
     for words in keys {
         let words = words?;

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::format::{RecordHeader, payload_crc, record_bytes};
+use crate::planted::{self, Point};
 use crate::position::{Key, Kind, Position};
 use crate::segment::Segment;
 use crate::shared::{LaneState, Shared};
@@ -92,10 +93,12 @@ impl<'a> Held<'a> {
             let at = claim.from() - self.segment.extent().base;
             self.segment.map.store(claim, at, parts);
         }
+        planted::pass(Point::Stored);
         if let Some(claim) = self.claim.take() {
             let at = claim.from() - self.segment.extent().base;
             self.segment.map.publish(claim, at);
         }
+        planted::pass(Point::Committed);
     }
 }
 
@@ -133,6 +136,7 @@ impl Appender {
         if self.shared.publish(&mut self.walked) {
             self.shared.published_moved();
         }
+        planted::pass(Point::Published);
         if let Some(began) = began {
             let took = self.shared.clock.monotonic().saturating_duration_since(began);
             self.shared.stats.stores.record(took);
@@ -182,6 +186,7 @@ impl Appender {
             checked = Some((seed, crc));
             let header = header_of(record, from, crc).sealed_bytes(seed);
             let Some(claim) = shared.watermarks.claim(from, to) else { continue };
+            planted::pass(Point::Claimed);
             Held::new(segment, claim).publish([&header, record.meta, record.body]);
             let start = Position::new(segment.identity.epoch, from);
             return Ok(Appended { start, end: to });
@@ -201,7 +206,10 @@ pub(crate) fn roll(shared: &Shared, segment: &Segment, from: u64) -> Result<(), 
     let extent = segment.extent();
     let next = shared.segment_from(extent.end()).ok_or(AppendError::Full)?;
     match shared.watermarks.roll(from, extent.record_end(), next.extent().first()) {
-        Rolled::Rest(claim) => pad(segment, claim),
+        Rolled::Rest(claim) => {
+            planted::pass(Point::Rolled);
+            pad(segment, claim);
+        }
         Rolled::Full | Rolled::Lost => {}
     }
     Ok(())

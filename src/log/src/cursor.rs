@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use crate::clock::Clock;
 use crate::format::{CursorSlot, PAGE_BYTES};
 use crate::marks;
+use crate::planted::{self, Bug, Point};
 use crate::position::Position;
 use crate::segment;
 
@@ -181,6 +182,7 @@ impl Cursor {
     fn load(&mut self, dir: &Path) -> Result<(), CursorError> {
         let bytes = self.file.metadata().map_err(io_error(&self.path))?.len();
         if bytes == 0 {
+            planted::pass(Point::CursorMade);
             self.commit(Place::default())?;
             // The name too must outlive a crash, or nothing keeps what it should keep.
             return segment::sync_dir(&dir.join(CURSORS_DIR)).map_err(io_error(&self.path));
@@ -247,7 +249,11 @@ impl Cursor {
         };
         let at = SLOTS.get(slot).copied().unwrap_or_default();
         let written = self.file.write_all_at(&bytes.sealed_bytes(), at);
-        written.and_then(|()| self.file.sync_data()).map_err(io_error(&self.path))?;
+        planted::pass(Point::CursorWritten);
+        if !planted::has(Bug::CursorUnsynced) {
+            written.and_then(|()| self.file.sync_data()).map_err(io_error(&self.path))?;
+        }
+        planted::pass(Point::CursorSynced);
         (self.slot, self.count, self.place) = (slot, count, place);
         Ok(())
     }

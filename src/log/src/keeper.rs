@@ -20,6 +20,7 @@ use crossbeam::sync::Parker;
 use crate::lane::AckLevel;
 use crate::mapping::MarksMap;
 use crate::marks::{self, Told};
+use crate::planted::{self, Bug, Point};
 use crate::shared::{LaneState, Shared};
 use crate::store::Store;
 use crate::watermark::WatermarksRead;
@@ -204,8 +205,12 @@ impl Keeper {
             // Collected, so that no lock is held while the medium works.
             touched.cloned().collect::<Vec<_>>()
         });
+        planted::pass(Point::Syncing);
         let failed = touched.iter().find_map(|segment| {
             let error = segment.sync(from, target).err()?;
+            if planted::has(Bug::SyncRetried) && segment.sync(from, target).is_ok() {
+                return None;
+            }
             Some((Arc::clone(segment), error))
         });
         let took = self.shared.clock.monotonic().saturating_duration_since(began);
@@ -220,10 +225,13 @@ impl Keeper {
         };
         self.unsynced_since = None;
         self.shared.stats.synced_bytes.add(target - from);
+        planted::pass(Point::Synced);
         // Other processes first: who is acknowledged by the next line must find the record with a
         // tail, however long this thread is held up in between.
         self.tell_durable(target);
+        planted::pass(Point::Told);
         self.shared.watermarks.set_durable(target);
+        planted::pass(Point::Durable);
         if self.shared.ack == AckLevel::Synced {
             self.shared.acked_moved();
         }

@@ -46,6 +46,7 @@
 
 mod atomic;
 pub mod clock;
+pub mod planted;
 mod format;
 mod position;
 mod meta;
@@ -77,6 +78,9 @@ mod repair;
 
 #[cfg(test)]
 mod golden;
+
+#[cfg(all(test, any(forebay_loom, forebay_shuttle)))]
+mod models;
 
 pub use append::{AppendError, Appended, Appender, NewRecord};
 pub use clock::Clock;

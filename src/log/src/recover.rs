@@ -27,6 +27,7 @@ use crate::format::{
 };
 use crate::lane::OpenError;
 use crate::marks::{self, Told};
+use crate::planted::{self, Bug, Point};
 use crate::position::Position;
 use crate::purge;
 use crate::salvage;
@@ -142,7 +143,9 @@ pub(crate) fn plan(dir: &Path) -> Result<Plan, OpenError> {
     }
     plan.miss_segments();
     plan.follow_marks();
-    plan.recovery.epoch = plan.recovery.epoch.saturating_add(1);
+    let kept = planted::has(Bug::EpochKept) && plan.recovery.epoch > 0;
+    plan.recovery.epoch = plan.recovery.epoch.saturating_add(u32::from(!kept));
+    planted::pass(Point::Planned);
     Ok(plan)
 }
 
@@ -291,6 +294,7 @@ impl Plan {
         for sealed in &self.unsealed {
             let path = dir.join(segment::file_name(sealed.extent().base));
             let waits = self.seal(dir, &path, sealed, no_cow).map_err(OpenError::io(&path))?;
+            planted::pass(Point::RecoverySealed);
             if let Some(error) = waits {
                 let cure = volume::cure(&error);
                 let warning = format!("{} is not sealed: {error}{cure}", path.display());
@@ -301,12 +305,14 @@ impl Plan {
             if let Err(error) = fs::remove_file(path) {
                 self.recovery.warnings.push(format!("{}: {error}", path.display()));
             }
+            planted::pass(Point::LeftoverRemoved);
         }
         segment::sync_dir(dir).map_err(OpenError::io(dir))?;
         if self.suspect {
             let path = salvage::suspect_file(dir);
             fs::remove_file(&path).map_err(OpenError::io(&path))?;
         }
+        planted::pass(Point::Recovered);
         Ok(())
     }
 
@@ -324,6 +330,7 @@ impl Plan {
         let file = segment::writing().open(path)?;
         // First the records, which may be in the page cache alone; then their seal.
         if !self.suspect && file.sync_all().is_ok() {
+            planted::pass(Point::RecoverySynced);
             match segment::write_footer(&file, identity, footer) {
                 Ok(()) => return Ok(None),
                 Err(error) if volume::is_no_room(&error) => return Ok(Some(error)),

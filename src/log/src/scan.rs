@@ -13,6 +13,7 @@ use crate::format::{
     payload_crc,
 };
 use crate::mapping::ReadMap;
+use crate::planted::{self, Bug};
 use crate::segment::{Extent, Identity};
 
 /// A segment mapped for reading.
@@ -39,7 +40,7 @@ impl Framed {
 
     /// Whether its payload was erased for good.
     pub(crate) fn is_purged(&self) -> bool {
-        self.header.flags & RECORD_PURGED != 0
+        self.header.flags & RECORD_PURGED != 0 && !planted::has(Bug::TombstoneIgnored)
     }
 }
 
@@ -146,7 +147,7 @@ impl Scanned {
     /// Whether the payload's checksum holds. A pad has no payload to check, nor has a record whose
     /// payload was erased.
     pub(crate) fn payload_holds(&self, framed: &Framed) -> bool {
-        if framed.is_pad() || framed.is_purged() {
+        if framed.is_pad() || framed.is_purged() || planted::has(Bug::PayloadUnchecked) {
             return true;
         }
         let (meta, body) = self.sections(framed);

@@ -18,6 +18,7 @@ use crate::format::{
     SegmentHeader, seed_of,
 };
 use crate::mapping::WriteMap;
+use crate::planted::{self, Bug, Point};
 
 /// No segment starts beyond this: arithmetic on offsets stays far from the end of 64 bits.
 const BASE_MAX: u64 = 1 << 62;
@@ -244,7 +245,9 @@ pub(crate) fn footer(file: &File, identity: &Identity) -> io::Result<Option<Foot
 /// Writes a footer and waits until it is on the medium.
 pub(crate) fn write_footer(file: &File, identity: &Identity, footer: &Footer) -> io::Result<()> {
     let bytes = footer.sealed_bytes(identity.seed);
+    planted::pass(Point::Sealing);
     file.write_all_at(&bytes, identity.extent.bytes - PAGE_BYTES)?;
+    planted::pass(Point::FooterWritten);
     file.sync_data()
 }
 
@@ -292,8 +295,12 @@ impl Segment {
             _ => {}
         }
         let made = allocate(&fresh, &identity, no_cow).and_then(|file| {
+            planted::pass(Point::Allocated);
             fill(&file)?;
-            file.sync_all()?;
+            if !planted::has(Bug::SegmentUnsynced) {
+                file.sync_all()?;
+            }
+            planted::pass(Point::Filled);
             Self::name(file, &fresh, path, identity)
         });
         if made.is_err() {
@@ -308,7 +315,9 @@ impl Segment {
         let map = WriteMap::new(&file, identity.extent.bytes)?;
         let tripwire = File::open(fresh)?;
         fs::rename(fresh, &path)?;
+        planted::pass(Point::Named);
         sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        planted::pass(Point::NameSynced);
         Ok(Self { identity, map, path, file, tripwire })
     }
 
@@ -338,6 +347,9 @@ impl Segment {
     /// Writes `from..to` of the lane to the medium, as far as it lies in this segment. All of it
     /// is published.
     pub(crate) fn sync(&self, from: u64, to: u64) -> io::Result<()> {
+        if planted::has(Bug::SyncSkipped) {
+            return Ok(());
+        }
         let Extent { base, .. } = self.extent();
         let start = (from.max(base) - base) / PAGE_BYTES * PAGE_BYTES;
         let end = to.min(self.extent().end()) - base;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::cursor;
 use crate::format::{Footer, KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
 use crate::lane::{LaneOptions, Retention, random};
+use crate::planted::{self, Point};
 use crate::recover::{Plan, Sealed, Tally};
 use crate::residency::Residency;
 use crate::roll;
@@ -382,6 +383,7 @@ impl Store {
             return false;
         }
         let Some(oldest) = self.write_footer(oldest, &footer) else { return false };
+        planted::pass(Point::Sealed);
         self.sealed.push_back(Sealed { identity: oldest.identity, footer });
         self.tally = Tally::default();
         self.shared.drop_oldest();
@@ -461,6 +463,7 @@ impl Store {
         }
         self.sealed = kept;
         if self.sealed.len() < before {
+            planted::pass(Point::Unlinked);
             // Durable or not: a name that comes back is retired again.
             let _ = sync_dir(&self.dir);
         }
@@ -491,6 +494,7 @@ impl Store {
     /// Removes a segment's name; false if that failed, to be tried again later.
     fn unlink(&self, sealed: &Sealed) -> bool {
         let path = self.dir.join(segment::file_name(sealed.extent().base));
+        planted::pass(Point::Unlinking);
         match fs::remove_file(&path) {
             Ok(()) => {
                 self.shared.stats.segments_retired.add(1);
