@@ -5,12 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use forebay_log::planted::Point;
 use forebay_log::{AckLevel, Kind, Lane, LaneOptions, Reader, RecordRef, Retention};
 
 use crate::appending::append_all;
+use crate::consuming::Consumer;
 use crate::ledger::{Event, Fact, id_of, place_of};
 use crate::report::say;
 
@@ -66,6 +68,12 @@ pub(crate) struct Orders {
     /// The largest file that this process may make, as by `ulimit -f`.
     #[arg(long)]
     pub(crate) file_bytes_max: Option<u64>,
+    /// Reads the lane by a cursor of this name while events are appended.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+    /// Where to die, in a build for it; given by the environment.
+    #[arg(skip)]
+    pub(crate) death: Option<(Point, u64)>,
 }
 
 /// Carries out the orders.
@@ -111,12 +119,19 @@ fn serve(orders: &Orders) -> Result<(), String> {
     if orders.show {
         show(&orders.dir)?;
     }
-    append_all(&lane, orders);
-    if orders.linger {
-        loop {
-            thread::park();
+    let name = orders.cursor.as_deref();
+    let consumer = name.map(|name| Consumer::open(&orders.dir, name)).transpose()?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| consumer.map(|consumer| consumer.run(&done)));
+        append_all(&lane, orders);
+        if orders.linger {
+            loop {
+                thread::park();
+            }
         }
-    }
+        done.store(true, Ordering::Relaxed);
+    });
     lane.close();
     if orders.again {
         tell(&[Fact::Again]);

@@ -13,6 +13,7 @@ use rustix::fs::Advice;
 
 use crate::agent::Orders;
 use crate::check::{Findings, MayMiss, check, check_epoch};
+use crate::consuming::CURSOR;
 use crate::handle::{Ended, Handle};
 use crate::image::Image;
 use crate::ledger::{Fact, Ledger, Sizes};
@@ -100,11 +101,14 @@ impl<'a> Bench<'a> {
             Err(_) if self.kind.repair(&file)? => Mounted::image(self.kind, &file, &at)?,
             Err(_) => return Ok(None),
         };
-        let orders = Orders::inspect(&at.join("lane"), Sizes::Mixed.first_id(FRESH_RUN));
-        let ended = Handle::start(&orders, |_| {})?.wait()?;
-        mounted.unmount()?;
         let mut ledger = Ledger::default();
         ledger.take_all(known);
+        let orders = Orders {
+            cursor: (ledger.cursor() > 0).then(|| CURSOR.to_owned()),
+            ..Orders::inspect(&at.join("lane"), Sizes::Mixed.first_id(FRESH_RUN))
+        };
+        let ended = Handle::start(&orders, |_| {})?.wait()?;
+        mounted.unmount()?;
         let findings = judge(ledger, &ended, may_miss);
         if !findings.is_clean() {
             self.keep(image)?;

@@ -107,6 +107,10 @@ pub(crate) fn check(ledger: &Ledger, delivered: &[Fact], may_miss: MayMiss) -> F
                 }
             }
             Fact::Wrong { place, .. } => findings.wrong.push(place),
+            Fact::CursorAt { place } if place < ledger.cursor() => {
+                let text = format!("a cursor is at {place:x}, committed at {:x}", ledger.cursor());
+                findings.other.push(text);
+            }
             Fact::Unopened => findings.other.push("the lane did not open or read".to_owned()),
             Fact::Stalled { id } => findings.other.push(format!("stalled at {id:x}")),
             Fact::Refused { id } => findings.other.push(format!("append refused {id:x}")),
@@ -191,6 +195,14 @@ mod tests {
         ledger.take(Fact::Shown { id: 4, place: 256 });
         let delivered = shown(&[(1, 64), (2, 128), (3, 192)]);
         assert_eq!(check(&ledger, &delivered, MayMiss::Nothing).vanished, [4]);
+    }
+
+    #[test]
+    fn a_cursor_that_went_back_is_told() {
+        let mut ledger = Ledger::default();
+        ledger.take(Fact::CursorPut { place: 128 });
+        let found = |place| check(&ledger, &[Fact::CursorAt { place }], MayMiss::Nothing).other;
+        assert_eq!((found(64).len(), found(128).len(), found(192).len()), (1, 0, 0));
     }
 
     #[test]

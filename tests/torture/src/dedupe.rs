@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use forebay_log::planted::{PLANTED, Point};
 use rustix::fs::Advice;
 
 use crate::dice::Dice;
@@ -79,6 +80,7 @@ impl Size {
             body_bytes: self.body_bytes,
             segment_bytes: self.segment_bytes,
             linger: false,
+            death: None,
         }
     }
 }
@@ -171,7 +173,23 @@ impl Life<'_> {
             self.work("killed on the way", Some(kill_at))?;
             self.report.count("kills", 1);
         }
+        if PLANTED {
+            self.die_everywhere()?;
+        }
         self.work("to the mark", None)?;
+        Ok(())
+    }
+
+    /// Dies once at every point at which keys go into files, and where one is reserved.
+    fn die_everywhere(&mut self) -> io::Result<()> {
+        for point in Point::DEDUPE {
+            let nth = if point == Point::Reserved { 1 + self.dice.below(1000) } else { 1 };
+            self.task.death = Some((point, nth));
+            let heard = self.work(point.name(), Some(u64::MAX))?;
+            let died = heard.finished.is_none();
+            self.report.count(&format!("killed at: {}", point.name()), u64::from(died));
+        }
+        self.task.death = None;
         Ok(())
     }
 

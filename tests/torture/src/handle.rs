@@ -86,6 +86,8 @@ impl Orders {
             attended: false,
             heedless: false,
             file_bytes_max: None,
+            cursor: None,
+            death: None,
         }
     }
 
@@ -117,8 +119,9 @@ impl Orders {
         ];
         let given = |(name, value): (&str, Option<u64>)| Some(format!("{name}={}", value?));
         let numbers = numbers.into_iter().filter_map(given);
+        let cursor = self.cursor.iter().map(|name| format!("--cursor={name}"));
         let set = flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned());
-        numbers.chain(set).collect()
+        numbers.chain(cursor).chain(set).collect()
     }
 }
 
@@ -130,6 +133,9 @@ impl Handle {
     ) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(COMMAND).arg("--dir").arg(&orders.dir).args(orders.arguments());
+        if let Some((point, nth)) = orders.death {
+            command.env("FOREBAY_DIE_AT", format!("{}:{nth}", point.name()));
+        }
         let input = if orders.attended { Stdio::piped() } else { Stdio::null() };
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
@@ -193,6 +199,12 @@ impl Handle {
     /// Tells an attended agent to come to an end.
     pub(crate) fn dismiss(&mut self) {
         self.attending = None;
+    }
+
+    /// Whether the process was killed, though not by this one.
+    pub(crate) fn was_killed(&mut self) -> io::Result<bool> {
+        let kill = rustix::process::Signal::KILL.as_raw();
+        Ok(self.child.try_wait()?.is_some_and(|status| status.signal() == Some(kill)))
     }
 
     /// Ends the process as `kill -9` does, and takes what it has told.

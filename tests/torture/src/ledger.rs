@@ -65,6 +65,10 @@ pub(crate) enum Fact {
     Again,
     /// So many segments were saved into another file after a failed sync.
     Salvaged { count: u64 },
+    /// A consumer has found its cursor there.
+    CursorAt { place: u64 },
+    /// A consumer has committed its cursor there.
+    CursorPut { place: u64 },
     /// The agent has done all it was to do, and the lane is closed.
     Done,
 }
@@ -89,6 +93,8 @@ impl Fact {
             Self::Again => (14, 0, 0),
             Self::GaveUp => (15, 0, 0),
             Self::Salvaged { count } => (16, 0, count),
+            Self::CursorAt { place } => (17, 0, place),
+            Self::CursorPut { place } => (18, 0, place),
         };
         let mut bytes = [0; FACT_BYTES];
         let head = (id << 8) | tag;
@@ -120,6 +126,8 @@ impl Fact {
             14 => Self::Again,
             15 => Self::GaveUp,
             16 => Self::Salvaged { count: place },
+            17 => Self::CursorAt { place },
+            18 => Self::CursorPut { place },
             _ => return None,
         })
     }
@@ -212,6 +220,8 @@ pub(crate) struct Ledger {
     claimed: Vec<(u64, u64)>,
     owed: HashMap<u64, Owed>,
     acked: u64,
+    /// Where the consumer's cursor stands at the least.
+    cursor: u64,
 }
 
 /// A record that must be there.
@@ -237,6 +247,7 @@ impl Ledger {
             Fact::Shown { id, place } => {
                 self.owed.entry(id).or_insert(Owed { place, acked: false });
             }
+            Fact::CursorPut { place } => self.cursor = self.cursor.max(place),
             _ => {}
         }
     }
@@ -256,6 +267,11 @@ impl Ledger {
     /// How many acknowledgements there were.
     pub(crate) fn acked(&self) -> u64 {
         self.acked
+    }
+
+    /// Where the consumer's cursor stands at the least; 0 if none was committed.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
     }
 
     /// Whether the id may turn up at all.
@@ -287,6 +303,8 @@ mod tests {
             Fact::Again,
             Fact::GaveUp,
             Fact::Salvaged { count: 5 },
+            Fact::CursorAt { place },
+            Fact::CursorPut { place },
             Fact::Done,
         ];
         for fact in facts {

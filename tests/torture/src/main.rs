@@ -9,7 +9,7 @@
 //! | `power` | the power, between any two flushes, and again inside recovery | the same |
 //! | `disk-errors` | the nth write or flush of the disk, for every n | the same |
 //! | `disk-full` | the room on the disk, or the limit on file sizes | root, loop devices |
-//! | `kill-log` | the writing process | nothing |
+//! | `kill-log` | the writing process, at any moment, and in a build with `--cfg forebay_fault` at every point named in `forebay_log::planted` | nothing |
 //! | `rot` | any bit of a file, its length, its name | nothing |
 //! | `dedupe` | the process that remembers events, and its files | nothing |
 //! | `start` | nothing: shows what a start with a long backlog takes | disk for it |
@@ -32,6 +32,7 @@ mod trace;
 mod recorder;
 mod agent;
 mod appending;
+mod consuming;
 mod handle;
 mod bench;
 mod selftest;
@@ -40,7 +41,9 @@ mod disk_errors;
 mod disk_full;
 mod kill_log;
 mod rot;
+#[cfg(feature = "dedupe")]
 mod remembering;
+#[cfg(feature = "dedupe")]
 mod dedupe;
 
 use std::path::PathBuf;
@@ -117,6 +120,7 @@ enum Campaign {
         #[arg(long, default_value_t = 1000)]
         rounds: u64,
     },
+    #[cfg(feature = "dedupe")]
     /// Millions of events, through kills, restarts and lost files: each known, and once.
     Dedupe {
         /// Events to deliver; each takes about 150 bytes of disk.
@@ -125,6 +129,7 @@ enum Campaign {
         #[command(flatten)]
         size: dedupe::Size,
     },
+    #[cfg(feature = "dedupe")]
     /// What a start takes with a long backlog.
     Start {
         /// Length of the log in GiB.
@@ -133,6 +138,7 @@ enum Campaign {
         #[command(flatten)]
         size: dedupe::Size,
     },
+    #[cfg(feature = "dedupe")]
     /// The program under test of `dedupe` and `start`.
     #[command(name = remembering::COMMAND, hide = true)]
     Remember(remembering::Task),
@@ -153,8 +159,11 @@ fn main() -> ExitCode {
         Campaign::DiskFull { rounds, places } => disk_full::run(&places, rounds, seed),
         Campaign::KillLog { rounds } => kill_log::run(rounds, seed),
         Campaign::Rot { rounds } => rot::run(rounds, seed),
+        #[cfg(feature = "dedupe")]
         Campaign::Dedupe { keys, size } => dedupe::run(keys, &size, seed),
+        #[cfg(feature = "dedupe")]
         Campaign::Start { gib, size } => dedupe::start(gib, &size, seed),
+        #[cfg(feature = "dedupe")]
         Campaign::Remember(task) => return remembering::run(&task),
         Campaign::Agent(orders) => return agent::run(&orders),
     };

@@ -16,6 +16,7 @@ use std::path::Path;
 use crate::agent::Orders;
 use crate::bench::{Bench, Until};
 use crate::check::MayMiss;
+use crate::consuming::CURSOR;
 use crate::dice::Dice;
 use crate::ledger::{Fact, Sizes};
 use crate::machine::{self, Scratch};
@@ -148,6 +149,7 @@ fn record(
         segment_bytes,
         keep_bytes: retires.then_some(segments * segment_bytes),
         ack_before_sync,
+        cursor: dice.once_in(2).then(|| CURSOR.to_owned()),
         ..Orders::open(&recording.lane)
     };
     let again = Orders { show: true, ..Orders::open(&recording.lane) };

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use forebay::dedupe::{Fingerprinter, OpenError, Options, Outcome, Table};
+use forebay_log::planted::Point;
 use forebay_log::{
     AckLevel, AppendError, Appender, Clock, Key, Kind, Lane, LaneOptions, NewRecord,
 };
@@ -61,6 +62,9 @@ pub(crate) struct Task {
     /// Does not close anything: waits to be killed.
     #[arg(long)]
     pub(crate) linger: bool,
+    /// Where to die, in a build for it; given by the environment.
+    #[arg(skip)]
+    pub(crate) death: Option<(Point, u64)>,
 }
 
 /// What a process tells.
@@ -148,6 +152,9 @@ impl Worker {
         command.args(numbers.map(|(name, value)| format!("{name}={value}")));
         if task.linger {
             command.arg("--linger");
+        }
+        if let Some((point, nth)) = task.death {
+            command.env("FOREBAY_DIE_AT", format!("{}:{nth}", point.name()));
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
