@@ -12,6 +12,7 @@ use crate::identify::Rules;
 use self::vector::{Seen, Unseen, Vector, kin, same_body, vectors};
 
 #[path = "../../tests/it/support/vector.rs"]
+#[expect(dead_code, reason = "the tests of the whole server read the rest")]
 mod vector;
 
 /// A request that can be changed.

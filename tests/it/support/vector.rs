@@ -126,7 +126,8 @@ pub(crate) fn vectors() -> &'static [(&'static Profile, Vector)] {
         let mut vectors = Vec::new();
         for path in paths {
             let text = std::fs::read_to_string(&path).expect("the file reads");
-            let file: File = toml::from_str(&text).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+            let file: File =
+                toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
             let profile = preset(name).expect("a file is named after its preset");
             vectors.extend(file.vector.into_iter().map(|vector| (profile, vector)));

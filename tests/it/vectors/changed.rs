@@ -47,10 +47,10 @@ type Change = (String, Request, u64);
 /// Every drawn change of a case that the server has to see.
 fn changes(case: &Case, unseen: &Unseen, random: &mut Random) -> Vec<Change> {
     let (preset, request, now_s) = (&*case.profile.name, case.request(), case.vector.now_s());
-    let mut changes = Vec::new();
+    let mut found = Vec::new();
     for name in case.vector.headers.keys().filter(|name| !unseen.header(preset, name)) {
         if !name.eq_ignore_ascii_case("content-length") {
-            changes.push((format!("no {name}"), request.clone().without(name), now_s));
+            found.push((format!("no {name}"), request.clone().without(name), now_s));
         }
     }
     let seen = unseen.body(preset);
@@ -58,16 +58,16 @@ fn changes(case: &Case, unseen: &Unseen, random: &mut Random) -> Vec<Change> {
         let mut changed = request.clone();
         changed.body[bit / 8] ^= 1 << (bit % 8);
         if !same_body(case.profile, seen, &request.body, &changed.body) {
-            changes.push((format!("bit {bit} of the body"), changed, now_s));
+            found.push((format!("bit {bit} of the body"), changed, now_s));
         }
     }
-    changes.extend(signatures(case, unseen, random));
-    changes.extend(queries(case, random));
+    found.extend(signatures(case, unseen, random));
+    found.extend(queries(case, random));
     if !unseen.clock(preset) {
-        changes.push(("a day later".to_owned(), request.clone(), now_s + DAY_S));
-        changes.push(("a day before".to_owned(), request, now_s.saturating_sub(DAY_S)));
+        found.push(("a day later".to_owned(), request.clone(), now_s + DAY_S));
+        found.push(("a day before".to_owned(), request, now_s.saturating_sub(DAY_S)));
     }
-    changes
+    found
 }
 
 /// The header with the signature, in every drawn place another character.
