@@ -23,6 +23,7 @@ use super::time::TimeUnit;
 use super::token::{Place, Token};
 use super::{Head, query};
 use crate::identify::RuleText;
+use crate::reject::Reject;
 
 /// How long a token is good for, as `LiveKit` makes them.
 const TOKEN_SECONDS: u64 = 300;
@@ -237,6 +238,9 @@ fn add_template(
             Part::Body => message.extend_from_slice(input.body),
             Part::Composed(composed) => {
                 let texts = composed.texts(template.base.as_ref(), asked, input.body);
+                let bound = composed.binds(asked, input.body);
+                let texts =
+                    texts.and_then(|texts| bound.then_some(texts).ok_or(Reject::SignatureWrong));
                 let text = texts.map_err(|reject| SpecError::new("body", reject.detail()))?;
                 message.extend_from_slice(text.first().map_or(&[][..], |text| text));
             }

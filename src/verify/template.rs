@@ -200,12 +200,23 @@ impl Template {
                 for message in &messages {
                     checks_left = checks_left.checked_sub(1).ok_or(Reject::SignatureWrong)?;
                     if key.verifies(message, signature) {
+                        self.bind(signed, body)?;
                         return Ok(SecretIndex::new(index));
                     }
                 }
             }
         }
         Err(Reject::SignatureWrong)
+    }
+
+    /// Looks at the body where what was signed holds no more of it than its digest.
+    fn bind(&self, signed: &Signed<'_>, body: &[u8]) -> Result<(), Reject> {
+        let Some(asked) = signed.asked.as_deref() else { return Ok(()) };
+        let bound = |part: &Part| match part {
+            Part::Composed(composed) => composed.binds(*asked, body),
+            _ => true,
+        };
+        if self.parts.iter().all(bound) { Ok(()) } else { Err(Reject::SignatureWrong) }
     }
 
     /// Whether a request may be signed by this secret, if it says by which.
