@@ -19,7 +19,7 @@ use crate::dedupe::{Delivery, Fingerprinter, Steady, Table};
 use crate::handshake::{Confirmer, Invitation, Told};
 use crate::identify::Identified;
 use crate::limits::ACK_WAIT_MAX;
-use crate::observe::{Outcome, ReceiverCounters, SourceCounters};
+use crate::observe::{Outcome, ReceiverCounters, ReplayFate, SourceCounters};
 use crate::quarantine::{self, HeldRequest, Readmit, Refused};
 use crate::receive::{
     Admission, Admitted, Answer, Budget, Connection, Failures, Handler, OutOfQuarantine, Proxies,
@@ -170,7 +170,6 @@ impl Line {
         route: &Route,
         batch: &mut Batch,
     ) -> Result<Kept, Reject> {
-        let seat = &self.seats[route.source.lane];
         let verified = Verified::verify(admitted)?;
         route.matched(verified.secret(), self.receiver, admitted.received().received_ns);
         let invitation = match admitted.source().handshakes.signed(&verified)? {
@@ -181,7 +180,7 @@ impl Line {
         admitted.within_budget()?;
         admitted.source().expected.check(&verified)?;
         for identified in Identified::identify(verified).skip(batch.kept) {
-            match self.keep_event(identified, seat)? {
+            match self.keep_event(identified, route)? {
                 Kept::Done(appended, outcome) => batch.add(appended, outcome),
                 later => return Ok(later),
             }
@@ -205,15 +204,28 @@ impl Line {
         }
     }
 
-    fn keep_event(&self, identified: Identified<'_>, seat: &Seat) -> Result<Kept, Reject> {
+    fn keep_event(&self, identified: Identified<'_>, route: &Route) -> Result<Kept, Reject> {
+        let seat = &self.seats[route.source.lane];
         let Lane { table, log, .. } = &*seat.lane;
+        let replayed = |fate| route.counters.suspect_replay(self.receiver, fate);
         match Delivery::dedupe(identified, table, &self.fingerprinter, self.steady)? {
-            Delivery::Unique(unique) => match seat.writer.append(unique) {
-                Ok(appended) => Ok(Kept::Done(appended, Outcome::Accepted)),
-                Err(AppendError::Full) if log.state() == LaneState::Open => Ok(Kept::NoSegment),
-                Err(error) => Err(error.into()),
-            },
+            Delivery::Unique(unique) => {
+                let suspect = unique.identified().suspect_replay();
+                match seat.writer.append(unique) {
+                    Ok(appended) => {
+                        if suspect {
+                            replayed(ReplayFate::Kept);
+                        }
+                        Ok(Kept::Done(appended, Outcome::Accepted))
+                    }
+                    Err(AppendError::Full) if log.state() == LaneState::Open => Ok(Kept::NoSegment),
+                    Err(error) => Err(error.into()),
+                }
+            }
             Delivery::Duplicate(twin) => {
+                if twin.identified.suspect_replay() {
+                    replayed(ReplayFate::Dropped);
+                }
                 Ok(Kept::Done(seat.writer.note(&twin), Outcome::Duplicate))
             }
             Delivery::Pending => Ok(Kept::TwinInside),

@@ -9,7 +9,7 @@ use forebay_log::{Durations, LaneState, LaneStats, WatermarksRead};
 
 use super::*;
 use crate::dedupe;
-use crate::observe::{LaneReading, Outcome, Watched};
+use crate::observe::{LaneReading, Outcome, ReplayFate, Watched};
 use crate::reject::Reject;
 
 /// A reading with a different number in every place.
@@ -161,6 +161,9 @@ fn the_page_holds_every_metric_with_its_unit_and_its_labels() {
     scene.metrics.source("stripe").count(1, Outcome::Accepted);
     stripe.count(1, Outcome::Rejected(Reject::Stale));
     stripe.received(1, 1_024);
+    stripe.suspect_replay(0, ReplayFate::Kept);
+    stripe.suspect_replay(1, ReplayFate::Kept);
+    stripe.suspect_replay(1, ReplayFate::Dropped);
     stripe.confirmation(true);
     stripe.confirmation(false);
     stripe.not_confirmed(1);

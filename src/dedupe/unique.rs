@@ -25,7 +25,8 @@ pub struct Unique<'v> {
     identified: Identified<'v>,
     key: Key,
     reservation: Reservation,
-    /// The key of its signed bytes, where its id is not among them.
+    /// The key of its signed bytes, where its id is not among them. No record has it, so a start
+    /// knows of these keys only what was in files, and not what it reads from the log.
     signed: Option<Reservation>,
 }
 

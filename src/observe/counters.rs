@@ -84,6 +84,29 @@ struct Share {
     outcomes: [Count; Outcome::COUNT],
     body_bytes: Count,
     unconfirmed: Count,
+    replays: [Count; ReplayFate::ALL.len()],
+}
+
+/// What became of signed bytes that came again under another id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayFate {
+    /// They are an event, marked.
+    Kept,
+    /// They are a delivery of the first.
+    Dropped,
+}
+
+impl ReplayFate {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Kept, Self::Dropped];
+
+    /// The value of the label `fate`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Dropped => "dropped",
+        }
+    }
 }
 
 /// The counters of one source: a share for each receiver, on cache lines of its own.
@@ -101,6 +124,7 @@ impl SourceCounters {
             outcomes: [const { Count(AtomicU64::new(0)) }; Outcome::COUNT],
             body_bytes: Count::default(),
             unconfirmed: Count::default(),
+            replays: Default::default(),
         };
         Self {
             name: name.to_owned(),
@@ -134,6 +158,18 @@ impl SourceCounters {
     pub fn requests(&self, outcome: Outcome) -> u64 {
         let counts = self.shares.iter().filter_map(|share| share.outcomes.get(outcome.index()));
         counts.map(Count::read).sum()
+    }
+
+    /// Signed bytes came to this receiver again under another id.
+    pub fn suspect_replay(&self, receiver: usize, fate: ReplayFate) {
+        if let Some(share) = self.shares.get(receiver) {
+            share.replays[fate as usize].add(1);
+        }
+    }
+
+    /// How often they came so, at all receivers.
+    pub fn suspect_replays(&self, fate: ReplayFate) -> u64 {
+        self.shares.iter().map(|share| share.replays[fate as usize].read()).sum()
     }
 
     /// A subscription was confirmed, or could not be. The thread that asks alone calls this.

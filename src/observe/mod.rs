@@ -16,7 +16,9 @@ mod counters;
 mod render;
 pub mod logs;
 
-pub use counters::{Count, Latency, Outcome, ReceiverCounters, SecretCounters, SourceCounters};
+pub use counters::{
+    Count, Latency, Outcome, ReceiverCounters, ReplayFate, SecretCounters, SourceCounters,
+};
 pub use render::CONTENT_TYPE;
 
 use std::fmt;

@@ -16,7 +16,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{LaneReading, LoadedSecret, Metrics, Outcome, SourceCounters, Watched};
+use super::{LaneReading, LoadedSecret, Metrics, Outcome, ReplayFate, SourceCounters, Watched};
 use crate::quarantine::Fate;
 use crate::reject::{Fault, Reject};
 
@@ -69,6 +69,12 @@ const REQUESTS: Name = Name(
 /// `forebay_received_bytes_total`
 const RECEIVED: Name =
     Name("forebay_received", "Body bytes that arrived, refused ones included.", Some(Unit::Bytes));
+/// `forebay_suspect_replays_total`
+const REPLAYS: Name = Name(
+    "forebay_suspect_replays",
+    "Signed bytes that came again under another id, which is not signed, by what became of them.",
+    None,
+);
 /// `forebay_subscription_confirmations_total`
 const CONFIRMATIONS: Name = Name(
     "forebay_subscription_confirmations",
@@ -298,7 +304,14 @@ fn sources(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
     page.counters(&ANSWERED, all().map(|of| ([("source", of.name())], answered(of))))?;
     page.counters(&REFUSED, all().flat_map(refused))?;
     page.counters(&RECEIVED, all().map(|of| ([("source", of.name())], of.body_bytes())))?;
+    page.counters(&REPLAYS, sources.iter().flat_map(|of| replays(of)))?;
     page.counters(&CONFIRMATIONS, sources.iter().flat_map(|of| confirmations(of)))
+}
+
+fn replays(of: &SourceCounters) -> impl Iterator<Item = ([(&'static str, &str); 2], u64)> {
+    ReplayFate::ALL
+        .into_iter()
+        .map(|fate| ([("source", of.name()), ("fate", fate.label())], of.suspect_replays(fate)))
 }
 
 fn confirmations(of: &SourceCounters) -> [([(&'static str, &str); 2], u64); 2] {

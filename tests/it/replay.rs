@@ -17,6 +17,17 @@ fn told(rows: &[Row]) -> Vec<(&str, &str, bool)> {
     rows.iter().map(|row| (row.kind.as_str(), row.id(), row.suspect_replay)).collect()
 }
 
+/// Replays that were kept, and those that were not, by the metrics.
+fn counted(server: &Server, source: &str) -> [u64; 2] {
+    let page = server.admin("/metrics");
+    ["kept", "dropped"].map(|fate| {
+        let series =
+            format!("forebay_suspect_replays_total{{source=\"{source}\",fate=\"{fate}\"}} ");
+        let value = page.text().lines().find_map(|line| line.strip_prefix(&series));
+        value.expect("the series is there").parse().unwrap()
+    })
+}
+
 fn a_replay_under_another_id_is_kept_and_marked(driver: Driver) {
     let server = Server::start(Setup::new(driver));
     for (guid, body) in [("a", "{}"), ("a", "{}"), ("b", "{}"), ("c", "{} "), ("b", "{}")] {
@@ -27,6 +38,7 @@ fn a_replay_under_another_id_is_kept_and_marked(driver: Driver) {
     events.retain(|(kind, ..)| *kind == "event");
     assert_eq!(events, [("event", "a", false), ("event", "b", true), ("event", "c", false)]);
     assert!(rows.iter().filter(|row| row.is_delivery()).all(|row| !row.suspect_replay));
+    assert_eq!(counted(&server, "github"), [1, 0]);
 }
 
 fn a_replay_is_dropped_where_wanted(driver: Driver) {
@@ -38,5 +50,6 @@ fn a_replay_is_dropped_where_wanted(driver: Driver) {
     let rows = server.rows_of(3);
     let mut told = told(&rows);
     told.sort_unstable();
+    assert_eq!(counted(&server, "strict"), [0, 1]);
     assert_eq!(told, [("delivery", "b", true), ("event", "a", false), ("event", "c", false)]);
 }
