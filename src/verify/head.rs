@@ -76,8 +76,12 @@ fn gather<'n, 'h>(
     values: &mut [Seen<'h>],
     needed: impl Fn(usize) -> &'n Needed,
 ) {
+    let lengths = (0..values.len()).fold(0, |lengths, index| lengths | needed(index).lengths);
     for (name, value) in headers {
         let length = length_bit(name);
+        if lengths & length == 0 {
+            continue;
+        }
         for (index, found) in values.iter_mut().enumerate() {
             let needed = needed(index);
             if needed.lengths & length != 0
