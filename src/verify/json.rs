@@ -87,7 +87,7 @@ impl Paths {
 
     /// Reads until every wanted path is found or the text ends.
     pub(crate) fn read<'b>(&self, text: &'b [u8], wanted: u32) -> Values<'b> {
-        let mut values = Values { raw: [None; PATHS_MAX], missing: wanted, strict: false };
+        let mut values = Values { missing: wanted, ..Values::none() };
         let whole = self.walk(text, &mut values);
         if !whole && values.missing != 0 {
             values.raw = [None; PATHS_MAX];
@@ -99,7 +99,7 @@ impl Paths {
     pub(crate) fn read_strictly<'b>(&self, text: &'b [u8]) -> Option<Values<'b>> {
         // In what it passes over, the reader of JSON does not look at the characters.
         std::str::from_utf8(text).ok()?;
-        let mut values = Values { raw: [None; PATHS_MAX], missing: u32::MAX, strict: true };
+        let mut values = Values { missing: u32::MAX, strict: true, ..Values::none() };
         self.walk(text, &mut values).then_some(values)
     }
 
@@ -138,6 +138,8 @@ fn steps(path: &str) -> Result<Vec<Step>, String> {
 #[derive(Debug)]
 pub(crate) struct Values<'b> {
     raw: [Option<&'b [u8]>; PATHS_MAX],
+    /// Those that are strings without an escape, whose content needs no look for one.
+    plain: u32,
     missing: u32,
     strict: bool,
 }
@@ -145,7 +147,7 @@ pub(crate) struct Values<'b> {
 impl<'b> Values<'b> {
     /// Nothing found.
     pub(crate) fn none() -> Self {
-        Self { raw: [None; PATHS_MAX], missing: 0, strict: false }
+        Self { raw: [None; PATHS_MAX], plain: 0, missing: 0, strict: false }
     }
 
     fn bytes(&self, slot: Slot) -> Option<&'b [u8]> {
@@ -164,18 +166,31 @@ impl<'b> Values<'b> {
 
     /// The text of a value: a string's content, a number as written.
     pub(crate) fn text(&self, slot: Slot) -> Option<Cow<'b, str>> {
-        text_of(self.bytes(slot)?)
+        let raw = self.bytes(slot)?;
+        if self.plain & slot.bit() != 0 { plain_text(raw).map(Cow::Borrowed) } else { text_of(raw) }
     }
 
-    fn put(&mut self, slot: Slot, raw: &'b [u8]) {
+    fn put(&mut self, slot: Slot, raw: &'b [u8], plain: bool) {
         if let Some(place) = self.raw.get_mut(usize::from(slot.0)) {
             *place = Some(raw);
         }
+        if plain {
+            self.plain |= slot.bit();
+        }
         // Otherwise its alternatives are wanted, wherever they stand.
-        if self.missing & slot.bit() != 0 && text_of(raw).is_some() {
+        if self.missing & slot.bit() != 0 && self.text(slot).is_some() {
             self.missing &= !slot.bit();
         }
     }
+}
+
+/// The text of a string without an escape.
+fn plain_text(raw: &[u8]) -> Option<&str> {
+    let [b'"', inside @ .., b'"'] = raw else { return None };
+    if !(1..=limits::IDENTITY_BYTES_MAX).contains(&inside.len()) {
+        return None;
+    }
+    std::str::from_utf8(inside).ok()
 }
 
 fn text_of(raw: &[u8]) -> Option<Cow<'_, str>> {
@@ -221,13 +236,15 @@ impl Walk<'_, '_> {
     fn value(&mut self, node: &Node, depth: u32) -> Result<(), Stop> {
         let first = self.cursor.peek()?;
         let start = self.cursor.at();
+        let mut plain = false;
         match first {
+            b'"' => plain = !self.cursor.string()?.escaped,
             b'{' if !node.children.is_empty() => self.object(&node.children, depth)?,
             b'[' if !node.children.is_empty() => self.array(&node.children, depth)?,
             _ => self.cursor.skip(depth)?,
         }
         if let Some(slot) = node.slot {
-            self.values.put(slot, self.cursor.since(start));
+            self.values.put(slot, self.cursor.since(start), plain);
         }
         let enough = self.values.missing == 0 && !self.values.strict;
         if enough { Err(Stop::Found) } else { Ok(()) }
