@@ -247,7 +247,8 @@ impl Table {
         self.retire(now_ns);
         self.rotate_by_age(now_ns);
         let used = self.list.load().active.used();
-        if used.saturating_mul(SPARE_SHARE) >= self.shape.keys_max {
+        // A retired block is cleared for reuse at once: freed, its pages would be new ones soon.
+        if used.saturating_mul(SPARE_SHARE) >= self.shape.keys_max || !self.attic.is_empty() {
             self.make_spare();
         }
         self.make_filters();
