@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::{EventKey, Identity, Item};
+use super::{EventKey, Identity, Item, Items};
 use crate::reject::Reject;
 use crate::verify::{DigestOf, Verified};
 
@@ -24,22 +24,50 @@ struct Digests {
     but_time: Cell<Option<[u8; 32]>>,
 }
 
+/// The events that a request carries, in its order.
+#[derive(Debug)]
+pub struct Events<'v>(Carried<'v>);
+
+#[derive(Debug)]
+enum Carried<'v> {
+    One(Option<Identified<'v>>),
+    /// Boxed: few requests are one, and all of them would move one about.
+    Batch(Box<OfBatch<'v>>),
+}
+
+#[derive(Debug)]
+struct OfBatch<'v> {
+    verified: Verified<'v>,
+    items: Items<'v>,
+    digests: Rc<Digests>,
+}
+
+impl<'v> Iterator for Events<'v> {
+    type Item = Identified<'v>;
+
+    fn next(&mut self) -> Option<Identified<'v>> {
+        let batch = match &mut self.0 {
+            Carried::One(one) => return one.take(),
+            Carried::Batch(batch) => batch,
+        };
+        let Item { bytes, identity } = batch.items.next()?;
+        let item = Some((bytes, Rc::clone(&batch.digests)));
+        Some(Identified { verified: batch.verified, identity, item, suspect_replay: false })
+    }
+}
+
 impl<'v> Identified<'v> {
     /// Reads the identity by the source's rules, of each event that the request carries.
-    pub fn identify(verified: Verified<'v>) -> impl Iterator<Item = Self> {
+    pub fn identify(verified: Verified<'v>) -> Events<'v> {
         let admitted = verified.admitted();
         let rules = &admitted.source().identity;
-        let items = rules.items(admitted.headers(), admitted.body());
-        let single = items.is_none().then(|| {
-            let identity = rules.extract(admitted.headers(), admitted.body());
-            Self { verified, identity, item: None, suspect_replay: false }
-        });
-        let digests = Rc::<Digests>::default();
-        let item = move |Item { bytes, identity }| {
-            let item = Some((bytes, Rc::clone(&digests)));
-            Self { verified, identity, item, suspect_replay: false }
-        };
-        single.into_iter().chain(items.into_iter().flatten().map(item))
+        if let Some(items) = rules.items(admitted.headers(), admitted.body()) {
+            let digests = Rc::default();
+            return Events(Carried::Batch(Box::new(OfBatch { verified, items, digests })));
+        }
+        let identity = rules.extract(admitted.headers(), admitted.body());
+        let one = Self { verified, identity, item: None, suspect_replay: false };
+        Events(Carried::One(Some(one)))
     }
 
     /// The request.

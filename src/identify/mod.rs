@@ -24,7 +24,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
-pub use self::identified::Identified;
+pub use self::identified::{Events, Identified};
 pub use self::items::{Item, Items};
 pub use self::key::{EventKey, KeyKind};
 pub use self::rule::RuleText;
