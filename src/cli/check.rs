@@ -16,6 +16,7 @@ use super::terminal;
 use crate::config::{
     self, Config, ConfigError, LaneConfig, Origin, SecretConfig, Source, duration_text, size_text,
 };
+use crate::handshake::Confirm;
 use crate::identify::RuleText;
 use crate::verify::Validity;
 
@@ -101,6 +102,10 @@ fn good_json(path: &Path, config: &Config) -> Value {
             "age": duration_text(config.quarantine.age),
             "rate": config.quarantine.rate.map(size_text),
         },
+        "outgoing": {
+            "proxy": config.outgoing.proxy.as_ref().map(ToString::to_string),
+            "ca_certificates": config.outgoing.ca.len(),
+        },
         "lanes": config.lanes.iter().map(lane_json).collect::<Vec<_>>(),
         "sources": config.sources.iter().map(|source| source_json(config, source)).collect::<Vec<_>>(),
     })
@@ -141,6 +146,7 @@ fn source_json(config: &Config, source: &Source) -> Value {
         }),
         "expect": source.expected.places(),
         "handshakes": source.handshakes.names().collect::<Vec<_>>(),
+        "confirm": source.handshakes.confirm().map(Confirm::as_str),
         "tolerance": source.tolerance.map(duration_text),
         "secrets": source.secrets.iter().map(secret_json).collect::<Vec<_>>(),
     })
@@ -210,6 +216,9 @@ fn good_text(path: &Path, config: &Config) -> String {
         bytes => format!("{}, {}", size_text(bytes), duration_text(config.quarantine.age)),
     };
     text.fact("quarantine", &quarantine);
+    if let Some(proxy) = &config.outgoing.proxy {
+        text.fact("outgoing", &format!("by {proxy}"));
+    }
     for lane in &config.lanes {
         lane_text(&mut text, config, lane);
     }
@@ -293,6 +302,9 @@ fn source_text(text: &mut Facts, config: &Config, source: &Source) {
     }
     if !handshakes.is_empty() {
         text.fact("handshakes", &handshakes.join(", "));
+    }
+    if let Some(confirm) = source.handshakes.confirm() {
+        text.fact("confirm", confirm.as_str());
     }
     let types = source.content_types.join(", ");
     text.fact("takes", &format!("{types}; at most {}", size_text(source.body_bytes_max)));

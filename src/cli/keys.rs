@@ -8,7 +8,8 @@ use crate::verify::{self, NamedSecret, Profile, SecretText, Settings};
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct SecretArgs {
     /// A secret; whoever may list processes sees it, so better one of the next two
-    #[arg(long, value_name = "TEXT", value_parser = secret_text)]
+    // A private key in PEM begins with hyphens, and what is no argument would be shown.
+    #[arg(long, value_name = "TEXT", value_parser = secret_text, allow_hyphen_values = true)]
     secret: Vec<SecretText>,
     /// The environment variable that holds a secret
     #[arg(long, value_name = "VARIABLE")]

@@ -30,6 +30,16 @@ pub enum Confirm {
     Auto,
 }
 
+impl Confirm {
+    /// As the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 /// An address at SNS that confirms a subscription when it is asked for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invitation(Uri);

@@ -145,8 +145,7 @@ impl Handshakes {
 
     /// An address is followed only where the scheme has verified the sender and the topic.
     fn check_confirm(&self, scheme: &SchemeSpec) -> Result<(), SpecError> {
-        let confirms = |each: &Handshake| matches!(each.reply, Reply::Confirm { .. });
-        let able = scheme.format == Format::Sns && self.signed.iter().any(confirms);
+        let able = scheme.format == Format::Sns && self.confirm().is_some();
         if self.terms.confirm == Confirm::Auto && !able {
             let message = "\"auto\" follows what Amazon SNS signs and nothing else; remove it";
             return Err(SpecError::new("confirm", message));
@@ -158,6 +157,12 @@ impl Handshakes {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let lists = [&self.at_head, &self.unsigned, &self.signed];
         lists.into_iter().flatten().map(|handshake| handshake.name.as_str())
+    }
+
+    /// What becomes of an invitation to confirm a subscription; none where there is none.
+    pub fn confirm(&self) -> Option<Confirm> {
+        let confirms = |each: &Handshake| matches!(each.reply, Reply::Confirm { .. });
+        self.signed.iter().any(confirms).then_some(self.terms.confirm)
     }
 
     /// Whether a body of this length may be a handshake, and is taken whatever the load.

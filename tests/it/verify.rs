@@ -105,6 +105,15 @@ fn a_request_in_parts_and_a_configured_source_are_judged_alike() {
 }
 
 #[test]
+fn a_key_that_begins_with_hyphens_is_no_flag_and_is_not_shown() {
+    let key = include_str!("../keys/rsa.pem");
+    let signed = with_input(&["sign", "--provider", "kick", "--http", "--secret", key], b"");
+    assert_eq!(signed.status.code(), Some(0), "{}", text(&signed.stderr));
+    let shown = text(&signed.stdout) + &text(&signed.stderr);
+    assert!(shown.contains("kick-event-signature") && !shown.contains("PRIVATE"), "{shown}");
+}
+
+#[test]
 fn wrong_usage_is_told_from_a_refusal() {
     for (arguments, input) in [
         (&["verify"][..], ""),
