@@ -82,12 +82,14 @@ fn official_senders_are_accepted_once(driver: Driver) {
         ("sendgrid", &p256, P256_KEY),
         ("twilio", TEXT_SECRET, TEXT_SECRET),
         ("plivo", TEXT_SECRET, TEXT_SECRET),
+        ("vonage", TEXT_SECRET, TEXT_SECRET),
+        ("messagebird", TEXT_SECRET, TEXT_SECRET),
     ];
     let mut more = String::new();
     let mut told = serde_json::json!({ "livekit": LIVEKIT_SECRET, "github": GITHUB_SECRET });
     for (name, known, signing) in secrets {
         more += &source(name, name, &[("only", known)]);
-        if ["twilio", "plivo"].contains(&name) {
+        if ["twilio", "plivo", "messagebird"].contains(&name) {
             writeln!(more, "public_url = \"{PUBLIC_URL}\"").unwrap();
         }
         told[name] = signing.into();
@@ -105,10 +107,13 @@ fn official_senders_are_accepted_once(driver: Driver) {
     let rows = server.rows_of(2 * sent.len());
     for sender in &sent {
         let name = &sender.name;
-        let success = preset(name).unwrap().answers.success_status.as_u16();
+        let answers = &preset(name).unwrap().answers;
+        let success = answers.success_status.as_u16();
         assert_eq!((sender.first, sender.again), (success, success), "{name}");
         for Altered { what, status } in &sender.altered {
-            assert!((400..500).contains(status), "{name}, {what}: {status}");
+            // Of some an unsigned request may be a fault of their own, to be sent again.
+            let unsigned = what == "signature missing" && *status == answers.unsigned_status();
+            assert!((400..500).contains(status) || unsigned, "{name}, {what}: {status}");
         }
         let own: Vec<_> =
             rows.iter().filter(|row| row.source.as_deref() == Some(name.as_str())).collect();

@@ -14,6 +14,8 @@ const twilio = require("twilio");
 const plivo = require("plivo");
 const { StreamChat } = require("stream-chat");
 const { EventWebhook } = require("@sendgrid/eventwebhook");
+const { verifySignature } = require("@vonage/jwt");
+const messagebird = require("messagebird/lib/webhook-signature-jwt");
 
 /** The URL that the senders of forms were given; the server knows it as `public_url`. */
 const PUBLIC_URL = "https://hooks.example.com";
@@ -30,6 +32,15 @@ const beside = (name) => fileURLToPath(new URL(name, import.meta.url));
 function slackSignature(secret, body, time) {
   const input = JSON.stringify({ secret, body, time });
   return execFileSync(beside(".venv/bin/python"), [beside("slack.py")], { input }).toString().trim();
+}
+
+const sha256 = (text) => nodeCrypto.createHash("sha256").update(text).digest("hex");
+
+/** A token of HMAC-SHA256. */
+function token(secret, claims) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${encode({ alg: "HS256", typ: "JWT" })}.${encode(claims)}`;
+  return `${signed}.${hmac(secret, signed, "base64url")}`;
 }
 
 /** A private key of the same kind that is not the same. */
@@ -162,6 +173,44 @@ export function judges(run) {
       },
       signature: "x-plivo-signature-v3",
       unsignedTime: true,
+    },
+    vonage: {
+      eventId: run,
+      body: JSON.stringify({ status: "answered", uuid: run, from: "15550100", text: "caf\u00e9" }),
+      async sign(body, secret, at) {
+        const iat = at ?? nowSeconds();
+        const claims = { iat, jti: run, iss: "Vonage", api_key: "key", payload_hash: sha256(body) };
+        const authorization = `Bearer ${token(secret, claims)}`;
+        return { "content-type": "application/json", authorization };
+      },
+      async check(body, headers, secret) {
+        return verifySignature(headers.authorization.slice("Bearer ".length), secret);
+      },
+      signature: "authorization",
+    },
+    messagebird: {
+      eventId: run,
+      body: JSON.stringify({ type: "message.created", message: { id: run, text: "caf\u00e9" } }),
+      async sign(body, secret, at) {
+        const nbf = at ?? nowSeconds();
+        const claims = {
+          iss: "MessageBird",
+          nbf,
+          exp: nbf + 60,
+          jti: run,
+          url_hash: sha256(`${PUBLIC_URL}/messagebird`),
+          payload_hash: sha256(body),
+        };
+        const jwt = token(secret, claims);
+        return { "content-type": "application/json", "messagebird-signature-jwt": jwt };
+      },
+      async check(body, headers, secret) {
+        const key = nodeCrypto.createSecretKey(Buffer.from(secret));
+        const jwt = headers["messagebird-signature-jwt"];
+        await messagebird.verify(`${PUBLIC_URL}/messagebird`, Buffer.from(body), jwt, key);
+        return true;
+      },
+      signature: "messagebird-signature-jwt",
     },
     getstream: {
       eventId: run,
