@@ -81,7 +81,8 @@ pub(crate) struct Load {
     /// Rooms that events are about; LiveKit sends those of one room one by one
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rooms: u32,
-    /// How many times as fast the senders' retries come, and their queues get old
+    /// How many times as fast the senders' retries come, and their queues get old; LiveKit drops
+    /// after 30 s, so that at 1000 an answer may take 30 ms
     #[arg(long, default_value_t = 1.0, value_parser = factor)]
     pub(crate) compress: f64,
     /// How long a sender waits for an answer
