@@ -46,6 +46,10 @@ pub const OUTGOING_BODY_BYTES_MAX: usize = 64 * 1024;
 pub const SOURCES_MAX: usize = 4096;
 /// The most lanes in one configuration.
 pub const LANES_MAX: usize = 64;
+/// The most sinks in one configuration.
+pub const SINKS_MAX: usize = 64;
+/// The longest name of a sink: with a word before it, it names a cursor.
+pub const SINK_NAME_BYTES_MAX: usize = 48;
 /// How long a delivery waits for the outcome of its twin, and a record for its watermark.
 pub const ACK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The wait that a `Retry-After` asks for; the most impatient senders give up after 15 s.

@@ -1,6 +1,6 @@
 //! `FOREBAY_SECTION__KEY`: every key, overridden by environment.
 //!
-//! Which variables exist follows from the file: its lanes and sources are addressed by name, in
+//! Which variables exist follows from the file: its lanes, sources and sinks are addressed by name, in
 //! capitals, `-` as `_`. The overrides become lines of TOML and are laid over the file's table
 //! before anything reads it, so that nothing behind this module knows where a value came from.
 //!
@@ -149,7 +149,7 @@ fn known(file: &Table<'_>) -> Known {
         match parts.as_slice() {
             // Renaming is not overriding, and a table has keys of its own.
             [.., "name"] | ["source", "scheme" | "answers" | "handshakes" | "expect"] => {}
-            [list @ ("lane" | "source"), rest @ ..] => {
+            [list @ ("lane" | "source" | "sink"), rest @ ..] => {
                 for (name, table) in names(file, list) {
                     let start = Start::default().key(list).named(name);
                     match rest {

@@ -30,6 +30,8 @@ pub struct LaneConfig {
     pub dedupe_keys_max: u64,
     /// Free space below which nothing is taken; none: two segments, at least 5 % of the disk.
     pub disk_reserve_bytes: Option<u64>,
+    /// Of the lanes of a sink, the one with the highest number goes first.
+    pub priority: u8,
 }
 
 impl LaneConfig {
@@ -100,6 +102,7 @@ fn read(section: Section<'_>) -> Option<ReadLane<'_>> {
         dedupe_window: dedupe_window?,
         dedupe_keys_max: dedupe_keys_max?,
         disk_reserve_bytes,
+        priority: u8::try_from(section.count("priority")?).unwrap_or(u8::MAX),
     };
     Some(ReadLane { section, config })
 }

@@ -26,6 +26,7 @@ mod lane;
 mod secret;
 mod recipe;
 mod source;
+mod sink;
 mod error;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub use self::outgoing::OutgoingConfig;
 pub use self::quarantine::QuarantineConfig;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
+pub use self::sink::{BatchConfig, RetryConfig, SinkConfig};
 pub use self::source::{Source, SourceKeys};
 pub use self::units::{duration_text, parse_duration, size_text};
 
@@ -70,6 +72,8 @@ pub struct Config {
     pub lanes: Vec<LaneConfig>,
     /// The sources, in the order of the file; at least one.
     pub sources: Vec<Source>,
+    /// The sinks, in the order of the file; there may be none.
+    pub sinks: Vec<SinkConfig>,
 }
 
 impl Config {
@@ -101,6 +105,15 @@ pub struct Kept {
     pub lanes: Vec<LaneConfig>,
 }
 
+/// What is kept, and what it is brought to.
+#[derive(Debug)]
+pub struct Drained {
+    /// What is kept and where.
+    pub kept: Kept,
+    /// The sinks, in the order of the file.
+    pub sinks: Vec<SinkConfig>,
+}
+
 /// Reads a configuration.
 pub fn load(
     path: &Path,
@@ -116,6 +129,14 @@ pub fn load_kept(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Kept, ConfigError> {
     from_file(path, environment, read_kept)
+}
+
+/// Reads of a configuration only what is brought where. The secrets of sources are not asked for.
+pub fn load_sinks(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Drained, ConfigError> {
+    from_file(path, environment, read_sinks)
 }
 
 /// Reads of a configuration only where a running server is asked. Secrets are not asked for.
@@ -216,6 +237,7 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
     let outgoing = Section::open(reading, "outgoing", of("outgoing"))
         .and_then(|section| outgoing::read(&section));
     let lanes = lane::read_all(reading, root);
+    let sinks = sink::read_all(reading, root, &lanes);
     let around = Around { lanes: &lanes, receive: receive.as_ref() };
     let sources = source::read_all(reading, root, around);
     if let (Some(section), Some(receive)) = (&receive_section, &receive) {
@@ -229,6 +251,7 @@ fn read<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Config> {
         outgoing: outgoing?,
         lanes: lanes.into_iter().map(|lane| lane.config).collect(),
         sources,
+        sinks,
     })
 }
 
@@ -242,6 +265,14 @@ fn read_kept<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Kept> {
     let data_dir = data_dir(reading, root);
     let lanes = lane::read_all(reading, root);
     Some(Kept { data_dir: data_dir?, lanes: lanes.into_iter().map(|lane| lane.config).collect() })
+}
+
+fn read_sinks<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Drained> {
+    let data_dir = data_dir(reading, root);
+    let lanes = lane::read_all(reading, root);
+    let sinks = sink::read_all(reading, root, &lanes);
+    let lanes = lanes.into_iter().map(|lane| lane.config).collect();
+    Some(Drained { kept: Kept { data_dir: data_dir?, lanes }, sinks })
 }
 
 fn data_dir<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<PathBuf> {

@@ -180,7 +180,7 @@ pub(super) fn identity(
 }
 
 /// A rule, or a list of rules whose findings are joined.
-fn rule_text(section: &Section<'_>, key: &str) -> Option<RuleText> {
+pub(super) fn rule_text(section: &Section<'_>, key: &str) -> Option<RuleText> {
     if section.value(key)?.get_ref().is_array() {
         let parts = section.texts(key)?;
         return Some(RuleText::Joined(parts.into_iter().map(str::to_owned).collect()));

@@ -36,7 +36,7 @@ pub(super) enum Form {
 /// One key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
-    /// Sections and key, with dots; `lane` and `source` stand for any one of theirs.
+    /// Sections and key, with dots; `lane`, `source` and `sink` stand for any one of theirs.
     pub(super) path: &'static str,
     pub(super) form: Form,
     /// As it would be written in the file; empty where there is none.
@@ -211,6 +211,12 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Free space below which nothing is taken. Default: two segments, at least 5 % of the disk.",
     ),
+    key(
+        "lane.priority",
+        Form::Count(0, 255),
+        "0",
+        "Of the lanes that a sink reads, one with a higher number is drained first.",
+    ),
     key("source.name", Form::Text, "", "Name of the source. Required."),
     key("source.path", Form::Text, "", "Path of the URL, with its leading slash. Required."),
     key(
@@ -375,6 +381,66 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "The largest body of this source. Default: `receive.body_max`.",
     ),
+    key("sink.name", Form::Text, "", "Name of the sink, also of its cursors. Required."),
+    key("sink.lanes", Form::Texts, "", "The lanes that the sink takes. Default: all."),
+    key(
+        "sink.order",
+        Form::Choice(&["none", "tenant", "key"]),
+        "none",
+        "Which events never overtake one another: `none`, those of a `tenant`, or those of a `key`.",
+    ),
+    key(
+        "sink.order_key",
+        Form::Rule,
+        "",
+        "What the key is: `json:room.id`, `header:NAME`, `field:event_type`; several as in `event_id`, or a list of parts.",
+    ),
+    key("sink.batch.count", Form::Count(1, 100_000), "500", "Events in a batch at the most."),
+    key("sink.batch.bytes", Form::Size(KIB, GIB), "4MiB", "Bytes in a batch at the most."),
+    key(
+        "sink.batch.linger",
+        Form::Span(Duration::ZERO, Duration::from_secs(3600)),
+        "20ms",
+        "How long an event waits at the most for others to join its batch.",
+    ),
+    key(
+        "sink.retry.first",
+        Form::Span(Duration::from_millis(1), Duration::from_secs(3600)),
+        "200ms",
+        "The longest wait before the first retry; it doubles with each.",
+    ),
+    key(
+        "sink.retry.max",
+        Form::Span(Duration::from_millis(1), Duration::from_secs(86_400)),
+        "5m",
+        "No wait between two attempts is longer, but where the sink itself asks for it.",
+    ),
+    key(
+        "sink.retry.horizon",
+        AGE,
+        "72h",
+        "An event that was tried for so long becomes a dead letter.",
+    ),
+    key(
+        "sink.rate",
+        Form::Count(1, 100_000_000),
+        "",
+        "Events a second at the most. Default: as many as the sink takes.",
+    ),
+    key(
+        "sink.concurrency_max",
+        Form::Count(1, 4096),
+        "32",
+        "Batches in flight at the most; how many it takes below that is found out.",
+    ),
+    key(
+        "sink.memory",
+        Form::Size(64 * KIB, TIB),
+        "64MiB",
+        "Payload bytes that are held for the sink at the most, waiting or in flight.",
+    ),
+    key("sink.timeout", DEADLINE, "30s", "How long one batch may take."),
+    key("sink.stdout", Form::Table, "", "Writes payloads to standard output, one a line."),
 ];
 
 /// The key of this path.

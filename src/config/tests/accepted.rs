@@ -264,3 +264,27 @@ fn readme_rows(head: &str) -> Vec<&'static str> {
         .take_while(|line| line.starts_with('|'))
         .collect()
 }
+
+#[test]
+fn a_sink_has_its_defaults_and_takes_every_lane() {
+    let config = good(&format!("{LEAST}\n[[sink]]\nname = \"out\"\n[sink.stdout]\n"), &[]);
+    let [sink] = config.sinks.as_slice() else { panic!("one sink") };
+    assert_eq!((sink.name.as_str(), sink.lanes.as_slice()), ("out", &[0][..]));
+    assert_eq!(sink.settings.kind(), "stdout");
+    assert_eq!((sink.batch.events_max, sink.concurrency_max), (500, 32));
+    assert_eq!(sink.retry.horizon, Duration::from_secs(72 * 3600));
+    assert_eq!((sink.order.word(), sink.events_per_second), ("none", None));
+    assert!(good(LEAST, &[]).sinks.is_empty(), "there may be none");
+}
+
+#[test]
+fn a_sink_is_overridden_by_its_name() {
+    let text = format!(
+        "{LEAST}\n[[sink]]\nname = \"to-bus\"\norder = \"key\"\norder_key = [\"json:a.b|header:x\", \
+         \"field:tenant\"]\n[sink.stdout]\n"
+    );
+    let environment = [("FOREBAY_SINK__TO_BUS__BATCH__COUNT", "9")];
+    let config = good(&text, &environment);
+    assert_eq!(config.sinks[0].batch.events_max, 9);
+    assert_eq!(config.sinks[0].order.rule(), Some("json:a.b|header:x and field:tenant"));
+}

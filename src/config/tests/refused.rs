@@ -489,3 +489,27 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn a_sink_that_cannot_be_is_refused_with_its_cure() {
+    let sink = |text: &str| bad(&format!("{LEAST}\n[[sink]]\nname = \"out\"\n{text}\n"), &[]);
+    for (text, title, cure) in [
+        ("", "`sink.stdout` is missing", "say where events go"),
+        ("order = \"key\"\n[sink.stdout]", "`sink.order_key` is missing", "json:room.id"),
+        ("order_key = \"json:a\"\n[sink.stdout]", "is not asked for", "order = \"key\""),
+        ("order = \"key\"\norder_key = \"claim:a\"\n[sink.stdout]", "names no place", "json:PATH"),
+        ("order = \"key\"\norder_key = \"field:x\"\n[sink.stdout]", "no field", "json:PATH"),
+        ("lanes = [\"mian\"]\n[sink.stdout]", "names no lane by \"mian\"", "did you mean \"main\""),
+        ("lanes = []\n[sink.stdout]", "`sink.lanes` is empty", "leave the key out"),
+        ("retry = { first = \"2m\", max = \"1m\" }\n[sink.stdout]", "`sink.retry.max`", "\"2m\""),
+        ("memory = \"1MiB\"\n[sink.stdout]", "`sink.memory` is less", "\"4MiB\""),
+    ] {
+        let report = sink(text);
+        assert!(report.contains(title) && report.contains(cure), "{text}:\n{report}");
+    }
+    let twice = "[[sink]]\nname = \"out\"\n[sink.stdout]\n";
+    let report = bad(&format!("{LEAST}\n{twice}{twice}"), &[]);
+    assert!(report.contains("is taken"), "{report}");
+    let long = format!("{LEAST}\n[[sink]]\nname = \"{}\"\n[sink.stdout]\n", "x".repeat(60));
+    assert!(bad(&long, &[]).contains("too long"));
+}

@@ -1,0 +1,235 @@
+//! `[[sink]]`: where events are brought, in what order, how fast, and how long it is tried.
+//!
+//! What every sink has stands here; what one kind needs stands in its own table
+//! (`[sink.stdout]`), read by the file of that kind.
+
+mod stdout;
+
+use std::time::Duration;
+
+use super::lane::ReadLane;
+use super::near::nearest;
+use super::recipe::rule_text;
+use super::section::{Reading, Section, refuse_twins};
+use super::source::words;
+use super::units;
+use crate::drain::order::{Order, OrderKey};
+use crate::drain::sinks::Settings;
+use crate::limits;
+
+/// One sink, checked.
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    /// The sink's name, also that of its cursors.
+    pub name: String,
+    /// The lanes that it reads, as indices into [`super::Config::lanes`]; at least one.
+    pub lanes: Vec<usize>,
+    /// Which events may not overtake one another.
+    pub order: Order,
+    /// When a batch is handed over.
+    pub batch: BatchConfig,
+    /// How often and how long a failed event is tried again.
+    pub retry: RetryConfig,
+    /// Events a second at the most; none: as many as the sink takes.
+    pub events_per_second: Option<u64>,
+    /// Batches in flight at the most.
+    pub concurrency_max: usize,
+    /// Payload bytes held at the most, queued and in flight.
+    pub memory_bytes_max: u64,
+    /// How long one batch may take.
+    pub timeout: Duration,
+    /// What its kind needs.
+    pub settings: Settings,
+}
+
+/// When a batch is handed over: as soon as one of the three says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// So many events are in it.
+    pub events_max: usize,
+    /// So many payload bytes are in it.
+    pub bytes_max: usize,
+    /// Its oldest event has waited so long.
+    pub linger: Duration,
+}
+
+/// How a failed event is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// The longest first wait; it doubles with each attempt.
+    pub first: Duration,
+    /// No wait is longer than this.
+    pub max: Duration,
+    /// An event that was tried for so long becomes a dead letter.
+    pub horizon: Duration,
+}
+
+/// A kind of sink: its table, and what reads it.
+struct Kind {
+    word: &'static str,
+    path: &'static str,
+    read: fn(&Section<'_>) -> Option<Settings>,
+}
+
+/// Every kind, by the word of its table.
+const KINDS: &[Kind] = &[Kind { word: "stdout", path: "sink.stdout", read: stdout::read }];
+
+/// Reads every `[[sink]]`; there may be none. Sinks with a mistake are reported and left out.
+pub(super) fn read_all<'t>(
+    reading: &'t Reading<'t>,
+    root: &Section<'t>,
+    lanes: &[ReadLane<'t>],
+) -> Vec<SinkConfig> {
+    let values = root.tables("sink", "write [[sink]] with two brackets, once for each sink");
+    if values.len() > limits::SINKS_MAX {
+        root.refuse("sink", "stands too often", format!("at most {} sinks", limits::SINKS_MAX));
+    }
+    let sections: Vec<Section<'t>> = values
+        .iter()
+        .take(limits::SINKS_MAX)
+        .filter_map(|value| Section::open(reading, "sink", value))
+        .collect();
+    refuse_twins(&sections, "name", "rename one of the two");
+    sections.iter().filter_map(|section| read(section, lanes)).collect()
+}
+
+fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
+    let name = name(section);
+    let lanes = lanes_of(section, lanes);
+    let order = order(section);
+    let batch = batch(section);
+    let retry = retry(section);
+    let concurrency_max = section.count("concurrency_max");
+    let memory_bytes_max = section.size("memory");
+    let timeout = section.duration("timeout");
+    let settings = settings(section);
+    let (batch, memory_bytes_max) = (batch?, memory_bytes_max?);
+    if memory_bytes_max < batch.bytes_max as u64 {
+        let least = units::size_text(batch.bytes_max as u64);
+        let cure = format!("raise it to at least \"{least}\", or lower batch.bytes");
+        section.refuse("memory", "is less than one batch", cure);
+    }
+    Some(SinkConfig {
+        name: name?.to_owned(),
+        lanes: lanes?,
+        order: order?,
+        batch,
+        retry: retry?,
+        events_per_second: section.count("rate"),
+        concurrency_max: usize::try_from(concurrency_max?).unwrap_or(usize::MAX),
+        memory_bytes_max,
+        timeout: timeout?,
+        settings: settings?,
+    })
+}
+
+/// A name that leaves room for the word in front of it in the names of its cursors.
+fn name<'t>(section: &Section<'t>) -> Option<&'t str> {
+    let name = section.name()?;
+    if name.len() <= limits::SINK_NAME_BYTES_MAX {
+        return Some(name);
+    }
+    let cure = format!("use at most {} characters", limits::SINK_NAME_BYTES_MAX);
+    section.refuse("name", "is too long", cure);
+    None
+}
+
+/// The lanes that are named, or else every lane.
+fn lanes_of(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<Vec<usize>> {
+    if !section.has("lanes") {
+        return Some((0..lanes.len()).collect());
+    }
+    let names = || lanes.iter().map(|lane| lane.config.name.as_str());
+    let mut indices = Vec::new();
+    for wanted in section.texts("lanes")? {
+        let Some(index) = names().position(|name| name == wanted) else {
+            let cure = match nearest(wanted, names()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("name some of {}", words(names())),
+            };
+            section.refuse("lanes", &format!("names no lane by \"{wanted}\""), cure);
+            return None;
+        };
+        if !indices.contains(&index) {
+            indices.push(index);
+        }
+    }
+    if indices.is_empty() {
+        let cure = "name at least one lane, or leave the key out to read all of them";
+        section.refuse("lanes", "is empty", cure);
+        return None;
+    }
+    Some(indices)
+}
+
+fn order(section: &Section<'_>) -> Option<Order> {
+    let word = section.choice("order")?;
+    if word != "key" {
+        if section.has("order_key") {
+            let cure = "write order = \"key\", or leave `order_key` out";
+            section.refuse("order_key", "is not asked for its order", cure);
+        }
+        return Some(if word == "tenant" { Order::Tenant } else { Order::None });
+    }
+    if !section.has("order_key") {
+        let cure = "say what the key is: order_key = \"json:room.id\"";
+        section.missing("order_key", cure);
+        return None;
+    }
+    let rule = rule_text(section, "order_key")?;
+    match OrderKey::new(&rule) {
+        Ok(key) => Some(Order::Key(key)),
+        Err(what) => {
+            let cure = "write \"json:PATH\", \"header:NAME\" or \"field:NAME\", several with `|`";
+            section.refuse("order_key", &what, cure);
+            None
+        }
+    }
+}
+
+fn batch(sink: &Section<'_>) -> Option<BatchConfig> {
+    let nothing = super::section::empty();
+    let value = sink.value("batch").unwrap_or(&nothing);
+    let section = Section::open(sink.reading, "sink.batch", value)?;
+    let (count, bytes) = (section.count("count"), section.size("bytes"));
+    let linger = section.duration("linger");
+    Some(BatchConfig {
+        events_max: usize::try_from(count?).unwrap_or(usize::MAX),
+        bytes_max: usize::try_from(bytes?).unwrap_or(usize::MAX),
+        linger: linger?,
+    })
+}
+
+fn retry(sink: &Section<'_>) -> Option<RetryConfig> {
+    let nothing = super::section::empty();
+    let value = sink.value("retry").unwrap_or(&nothing);
+    let section = Section::open(sink.reading, "sink.retry", value)?;
+    let (first, max) = (section.duration("first"), section.duration("max"));
+    let (first, max, horizon) = (first?, max?, section.duration("horizon")?);
+    if max < first {
+        let cure = format!("raise it to at least \"{}\"", units::duration_text(first));
+        section.refuse("max", "is shorter than `sink.retry.first`", cure);
+    }
+    Some(RetryConfig { first, max, horizon })
+}
+
+/// The one table that names the sink's kind.
+fn settings(section: &Section<'_>) -> Option<Settings> {
+    let written: Vec<&Kind> = KINDS.iter().filter(|kind| section.has(kind.word)).collect();
+    let all = || KINDS.iter().map(|kind| format!("[{}]", kind.path)).collect::<Vec<_>>().join(", ");
+    match written.as_slice() {
+        [kind] => {
+            let table = Section::open(section.reading, kind.path, section.value(kind.word)?)?;
+            (kind.read)(&table)
+        }
+        [] => {
+            section.missing(KINDS[0].word, format!("say where events go, by one of {}", all()));
+            None
+        }
+        [_, second, ..] => {
+            let cure = "keep one of the two, and give the other a [[sink]] of its own";
+            section.refuse(second.word, "is a second kind of one sink", cure);
+            None
+        }
+    }
+}
