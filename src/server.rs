@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::admin::{self, Admin, AdminError};
 use crate::config::{self, Config, LaneConfig, ReceiveConfig};
 use crate::dedupe::{self, Fingerprinter, Origin, SecretError, Steady, Table};
+use crate::drain::{Drain, DrainError, Ground, LaneOf};
 use crate::handshake::Confirmer;
 use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
@@ -70,6 +71,9 @@ pub enum StartError {
     /// The admin listener does not start.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The drain does not start.
+    #[error(transparent)]
+    Drain(#[from] DrainError),
     /// The port cannot be had.
     #[error("cannot listen on {address}; set `listen` under [receive] to an address that is free")]
     Listen {
@@ -221,6 +225,7 @@ pub struct Server {
     opened: Opened,
     address: SocketAddr,
     admin: Admin,
+    drain: Drain,
     draining: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     receivers: Vec<JoinHandle<usize>>,
@@ -231,6 +236,7 @@ impl Server {
     /// Starts everything that `config` describes.
     pub fn start(config: Config, clock: &Clock) -> Result<Self, StartError> {
         let admin_listen = config.admin.listen;
+        let (ground, sinks) = (ground(&config, clock), config.sinks.clone());
         let opened = Opened::open(config, clock)?;
         let listeners = bind_all(opened.receive.listen, opened.receive.receivers)?;
         let address = listeners
@@ -241,6 +247,8 @@ impl Server {
         let state =
             admin::State { metrics: Arc::clone(&opened.metrics), draining: Arc::clone(&draining) };
         let admin = Admin::start(admin_listen, state)?;
+        let drain = Drain::start(&sinks, &ground)?;
+        opened.metrics.watch_sinks(drain.counters().to_vec());
         let (stop, stopped) = watch::channel(false);
         let background = prepare_tables(&opened, &draining);
         if opened.quarantine.is_some() {
@@ -249,7 +257,7 @@ impl Server {
             quarantine::attend(&opened.data_dir, releaser, Arc::clone(&draining));
         }
         let receivers = start_receivers(listeners, &opened, &stopped)?;
-        Ok(Self { opened, address, admin, draining, stop, receivers, background })
+        Ok(Self { opened, address, admin, drain, draining, stop, receivers, background })
     }
 
     /// Where webhooks are received; the port is the one chosen when the configuration says 0.
@@ -293,18 +301,35 @@ impl Server {
         self.opened.lanes.iter().filter_map(|lane| Some((lane.name.as_str(), lane.log.failure()?)))
     }
 
-    /// Stops accepting, lets requests in flight end within `receive.drain_timeout`, seals the
-    /// lanes. Returns how many connections had to be cut.
+    /// Stops accepting, lets requests in flight end within `receive.drain_timeout` and what sinks
+    /// were handed within five seconds, commits their cursors, seals the lanes. Returns how many connections had to be cut.
     pub fn stop(self) -> usize {
         // Relaxed: a flag that orders nothing else.
         self.draining.store(true, Ordering::Relaxed);
         self.stop.send_replace(true);
         self.opened.lanes.iter().for_each(|lane| lane.table.close());
         let cut = self.receivers.into_iter().map(|receiver| receiver.join().unwrap_or(0)).sum();
+        self.drain.stop();
         // They write beside the log, whose lock goes with it.
         self.background.into_iter().for_each(|thread| drop(thread.join()));
         self.opened.close();
         cut
+    }
+}
+
+/// What the drain stands on.
+fn ground(config: &Config, clock: &Clock) -> Ground {
+    let lane = |lane: &LaneConfig| LaneOf {
+        name: lane.name.as_str().into(),
+        dir: config.lane_dir(lane),
+        priority: lane.priority,
+    };
+    let bodies = config.sources.iter().map(|source| source.body_bytes_max);
+    Ground {
+        data_dir: config.data_dir.clone(),
+        lanes: config.lanes.iter().map(lane).collect(),
+        record_bytes_max: bodies.max().unwrap_or(0) + 4 * crate::limits::HEAD_BYTES_MAX as u64,
+        clock: clock.clone(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Reads, checks and prints; opens no listener and no log. Secrets are shown by name and origin,
 //! never by value. Exit codes: 0 good, 78 not.
 
+mod sink;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -108,6 +110,7 @@ fn good_json(path: &Path, config: &Config) -> Value {
         },
         "lanes": config.lanes.iter().map(lane_json).collect::<Vec<_>>(),
         "sources": config.sources.iter().map(|source| source_json(config, source)).collect::<Vec<_>>(),
+        "sinks": config.sinks.iter().map(|sink| sink::json(config, sink)).collect::<Vec<_>>(),
     })
 }
 
@@ -123,6 +126,7 @@ fn lane_json(lane: &LaneConfig) -> Value {
         "dedupe_window": duration_text(lane.dedupe_window),
         "dedupe_capacity": lane.dedupe_keys_max,
         "disk_reserve": lane.disk_reserve_bytes.map(size_text),
+        "priority": lane.priority,
     })
 }
 
@@ -224,6 +228,9 @@ fn good_text(path: &Path, config: &Config) -> String {
     }
     for source in &config.sources {
         source_text(&mut text, config, source);
+    }
+    for sink in &config.sinks {
+        sink::text(&mut text, config, sink);
     }
     text.0
 }

@@ -138,7 +138,7 @@ fn reload(args: &ServeArgs, server: &Server, fixed: &Fixed) {
                 tracing::info!(sources, "sources and secrets reloaded");
             } else {
                 tracing::error!(
-                    "not reloaded: data_dir, receive, admin, quarantine, outgoing or a lane \
+                    "not reloaded: data_dir, receive, admin, quarantine, outgoing, a lane or a sink \
                      differs, which takes a restart"
                 );
                 server.metrics().reloaded(false);
@@ -158,7 +158,7 @@ struct Fixed(String);
 
 impl Fixed {
     fn of(config: &Config) -> Self {
-        let Config { data_dir, receive, admin, quarantine, outgoing, lanes, .. } = config;
-        Self(format!("{:?}", (data_dir, receive, admin, quarantine, outgoing, lanes)))
+        let Config { data_dir, receive, admin, quarantine, outgoing, lanes, sinks, .. } = config;
+        Self(format!("{:?}", (data_dir, receive, admin, quarantine, outgoing, lanes, sinks)))
     }
 }

@@ -10,7 +10,28 @@
 //! The drain reads the log as any other process could and runs on threads of its own: receivers
 //! know nothing of it. Each sink has a cursor in every lane that it reads, so that a slow or dead
 //! sink delays nobody, and retention keeps what it has not taken.
+//!
+//! | thread | how many | what it does |
+//! |---|---|---|
+//! | `forebay-drain` | one, two from two sinks on | the couriers: each sink stays on one of them |
+//! | `forebay-feed` | one a sink and lane | reads, shapes, waits for memory |
+//! | `forebay-dead` | one a sink | keeps dead letters |
+//! | `forebay-cursors` | one | commits cursors |
 
 pub mod order;
 pub mod sink;
 pub mod sinks;
+pub mod feed;
+pub mod dead;
+mod settle;
+mod queue;
+mod limit;
+mod retry;
+mod circuit;
+mod rate;
+mod courier;
+mod cursors;
+mod start;
+
+pub use feed::{Raw, Shape, Shaped};
+pub use start::{Drain, DrainError, Ground, LaneOf};

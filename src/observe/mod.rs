@@ -9,17 +9,19 @@
 //! | every [`Count`] and bucket | the one receiver that owns it | the scrape | Relaxed | nothing else: a lone number |
 //! | the list of sources, the list of secrets | configuration loads, by compare-and-swap | the scrape | `ArcSwap` | entries whole |
 //!
-//! `render.rs` holds every metric name. Logs never hold a body, a header value or a secret: no
+//! `render.rs` holds every metric name, but those of sinks, which `sink.rs` does. Logs never hold a body, a header value or a secret: no
 //! function here takes one.
 
 mod counters;
 mod render;
+mod sink;
 pub mod logs;
 
 pub use counters::{
     Count, Latency, Outcome, ReceiverCounters, ReplayFate, SecretCounters, SourceCounters,
 };
 pub use render::CONTENT_TYPE;
+pub use sink::SinkCounters;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -116,6 +118,7 @@ pub struct Metrics {
     secrets: ArcSwap<Vec<LoadedSecret>>,
     lanes: Vec<Watched>,
     quarantine: OnceLock<Arc<Quarantine>>,
+    sinks: OnceLock<Vec<Arc<SinkCounters>>>,
     reloads_ok: Count,
     reloads_failed: Count,
 }
@@ -130,6 +133,7 @@ impl Metrics {
             secrets: ArcSwap::default(),
             lanes,
             quarantine: OnceLock::new(),
+            sinks: OnceLock::new(),
             reloads_ok: Count::default(),
             reloads_failed: Count::default(),
         }
@@ -187,6 +191,11 @@ impl Metrics {
     /// Tells of this quarantine too; the first one stands.
     pub fn watch_quarantine(&self, quarantine: Arc<Quarantine>) {
         drop(self.quarantine.set(quarantine));
+    }
+
+    /// Tells of these sinks too; the first ones stand.
+    pub fn watch_sinks(&self, sinks: Vec<Arc<SinkCounters>>) {
+        drop(self.sinks.set(sinks));
     }
 
     /// A reload of the configuration was taken, or refused. The control thread alone calls this.

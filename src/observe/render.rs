@@ -1,4 +1,4 @@
-//! Every metric name, and the page that a scrape gets (`OpenMetrics` text).
+//! Every metric name but those of sinks, and the page that a scrape gets (`OpenMetrics` text).
 //!
 //! The encoder adds the unit to a name that has one, then `_total` to a counter: the names here
 //! are what stands before those, the names in the comments what a dashboard asks for.
@@ -16,7 +16,9 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{LaneReading, LoadedSecret, Metrics, Outcome, ReplayFate, SourceCounters, Watched};
+use super::{
+    LaneReading, Latency, LoadedSecret, Metrics, Outcome, ReplayFate, SourceCounters, Watched, sink,
+};
 use crate::quarantine::Fate;
 use crate::reject::{Fault, Reject};
 
@@ -24,7 +26,7 @@ use crate::reject::{Fault, Reject};
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A metric: name, what it counts, unit.
-struct Name(&'static str, &'static str, Option<Unit>);
+pub(super) struct Name(pub(super) &'static str, pub(super) &'static str, pub(super) Option<Unit>);
 
 // The process.
 /// `forebay_build_info`
@@ -246,7 +248,11 @@ impl Collector for Scrape {
             self.0.lanes().iter().map(|lane: &Watched| (lane.name(), lane.read())).collect();
         lane_levels(&mut page, &lanes)?;
         lane_counts(&mut page, &lanes)?;
-        dedupe(&mut page, &lanes)
+        dedupe(&mut page, &lanes)?;
+        match self.0.sinks.get() {
+            Some(sinks) => sink::sinks(&mut page, sinks, &lanes),
+            None => Ok(()),
+        }
     }
 }
 
@@ -284,16 +290,14 @@ fn receivers(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
 /// The latencies of all receivers as one.
 fn acks(metrics: &Metrics) -> Histogram {
     let mut sum = Histogram::default();
-    for receiver in &metrics.receivers {
-        sum.seconds += receiver.latency().sum().as_secs_f64();
-        for (index, (bound, count)) in receiver.latency().read().enumerate() {
-            let seconds = bound.map_or(f64::INFINITY, seconds_of);
-            match sum.buckets.get_mut(index) {
-                Some(bucket) => bucket.1 += count,
-                None => sum.buckets.push((seconds, count)),
-            }
-        }
-    }
+    metrics.receivers.iter().for_each(|receiver| sum.add(receiver.latency()));
+    sum
+}
+
+/// One latency as it is.
+pub(super) fn latency_of(latency: &Latency) -> Histogram {
+    let mut sum = Histogram::default();
+    sum.add(latency);
     sum
 }
 
@@ -363,7 +367,7 @@ fn secrets(page: &mut Page<'_>, metrics: &Metrics) -> fmt::Result {
     page.gauges(&EXPIRY, expiring.map(|of| (labels(of), seconds_of(of.validity.until_ns))))
 }
 
-type Lanes<'a> = [(&'a str, LaneReading)];
+pub(super) type Lanes<'a> = [(&'a str, LaneReading)];
 
 fn lane_levels(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
     page.gauges(&STATE, lanes.iter().flat_map(|(lane, of)| states(lane, of)))?;
@@ -431,12 +435,23 @@ fn dedupe(page: &mut Page<'_>, lanes: &Lanes<'_>) -> fmt::Result {
 
 /// Bounds and counts, ready to be written.
 #[derive(Default)]
-struct Histogram {
+pub(super) struct Histogram {
     buckets: Vec<(f64, u64)>,
     seconds: f64,
 }
 
 impl Histogram {
+    fn add(&mut self, latency: &Latency) {
+        self.seconds += latency.sum().as_secs_f64();
+        for (index, (bound, count)) in latency.read().enumerate() {
+            let seconds = bound.map_or(f64::INFINITY, seconds_of);
+            match self.buckets.get_mut(index) {
+                Some(bucket) => bucket.1 += count,
+                None => self.buckets.push((seconds, count)),
+            }
+        }
+    }
+
     fn encode(&self, mut series: MetricEncoder<'_>) -> fmt::Result {
         let count = self.buckets.iter().map(|(_, count)| count).sum();
         series.encode_histogram::<NoLabelSet>(self.seconds, count, &self.buckets, None)
@@ -458,15 +473,15 @@ fn doublings(durations: &Durations) -> Histogram {
     Histogram { buckets, seconds: durations.sum.as_secs_f64() }
 }
 
-fn seconds_of(ns: u64) -> f64 {
+pub(super) fn seconds_of(ns: u64) -> f64 {
     std::time::Duration::from_nanos(ns).as_secs_f64()
 }
 
 /// One family after the other.
-struct Page<'a>(DescriptorEncoder<'a>);
+pub(super) struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
-    fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
+    pub(super) fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
         &mut self,
         Name(name, help, unit): &Name,
         rows: impl IntoIterator<Item = (L, V)>,
@@ -479,7 +494,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
+    pub(super) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
         &mut self,
         Name(name, help, unit): &Name,
         rows: impl IntoIterator<Item = (L, V)>,
@@ -491,7 +506,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn histograms<L: EncodeLabelSet>(
+    pub(super) fn histograms<L: EncodeLabelSet>(
         &mut self,
         Name(name, help, unit): &Name,
         rows: impl IntoIterator<Item = (L, Histogram)>,

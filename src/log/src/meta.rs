@@ -41,6 +41,14 @@ pub enum Tag {
     Quarantined = 17,
     /// In an event out of quarantine: when it first arrived, in unix nanoseconds, decimal.
     FirstReceived = 18,
+    /// In a dead letter: why the event was given up.
+    DeadReason = 19,
+    /// In a dead letter: how often it was tried, decimal.
+    DeadAttempts = 20,
+    /// In a dead letter: the lane that the event was in.
+    DeadLane = 21,
+    /// In a dead letter: its position there.
+    DeadPosition = 22,
     /// Name of a request header; its value or digest follows.
     HeaderName = 32,
     /// Value of the header named before, byte-exact.
@@ -80,23 +88,29 @@ impl MetaWriter {
 
     /// Adds a field. On an error nothing is added.
     pub fn field(&mut self, tag: Tag, value: &[u8]) -> Result<(), FieldTooLong> {
-        self.add([(tag, value)])
+        self.add([(tag as u16, value)])
+    }
+
+    /// Adds a field of another record by its number, also one that this version does not know. On an
+    /// error nothing is added.
+    pub fn copy(&mut self, number: u16, value: &[u8]) -> Result<(), FieldTooLong> {
+        self.add([(number, value)])
     }
 
     /// Adds a request header with its value, byte-exact. On an error nothing is added.
     pub fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldTooLong> {
-        self.add([(Tag::HeaderName, name), (Tag::HeaderValue, value)])
+        self.add([(Tag::HeaderName as u16, name), (Tag::HeaderValue as u16, value)])
     }
 
     /// Adds a request header whose value is a credential: only its digest is kept.
     pub fn header_digest(&mut self, name: &[u8], digest: &[u8]) -> Result<(), FieldTooLong> {
-        self.add([(Tag::HeaderName, name), (Tag::HeaderDigest, digest)])
+        self.add([(Tag::HeaderName as u16, name), (Tag::HeaderDigest as u16, digest)])
     }
 
     /// Adds all of these fields or none. Looks once whether they fit: a request has dozens.
     fn add<const COUNT: usize>(
         &mut self,
-        fields: [(Tag, &[u8]); COUNT],
+        fields: [(u16, &[u8]); COUNT],
     ) -> Result<(), FieldTooLong> {
         let mut end = self.length;
         for (_, value) in fields {
@@ -107,7 +121,7 @@ impl MetaWriter {
         }
         let mut place = self.buffer.get_mut(self.length..end).unwrap_or_default();
         for (tag, value) in fields {
-            let [tag_low, tag_high] = (tag as u16).to_le_bytes();
+            let [tag_low, tag_high] = tag.to_le_bytes();
             let [length_low, length_high] = length_of(value)?.to_le_bytes();
             let Some((header, rest)) = place.split_first_chunk_mut::<FIELD_HEADER_BYTES>() else {
                 break;

@@ -1,0 +1,55 @@
+//! What a sink comes to, for people and for programs.
+
+use serde_json::{Value, json};
+
+use super::Facts;
+use crate::config::{Config, SinkConfig, duration_text, size_text};
+
+fn lanes<'c>(config: &'c Config, sink: &SinkConfig) -> Vec<&'c str> {
+    let named = |lane: &usize| config.lanes.get(*lane).map(|lane| lane.name.as_str());
+    sink.lanes.iter().filter_map(named).collect()
+}
+
+pub(super) fn json(config: &Config, sink: &SinkConfig) -> Value {
+    json!({
+        "name": sink.name,
+        "kind": sink.settings.kind(),
+        "lanes": lanes(config, sink),
+        "order": sink.order.word(),
+        "order_key": sink.order.rule(),
+        "batch": {
+            "count": sink.batch.events_max,
+            "bytes": size_text(sink.batch.bytes_max as u64),
+            "linger": duration_text(sink.batch.linger),
+        },
+        "retry": {
+            "first": duration_text(sink.retry.first),
+            "max": duration_text(sink.retry.max),
+            "horizon": duration_text(sink.retry.horizon),
+        },
+        "rate": sink.events_per_second,
+        "concurrency_max": sink.concurrency_max,
+        "memory": size_text(sink.memory_bytes_max),
+        "timeout": duration_text(sink.timeout),
+    })
+}
+
+pub(super) fn text(text: &mut Facts, config: &Config, sink: &SinkConfig) {
+    text.heading("sink", &sink.name);
+    text.fact("kind", sink.settings.kind());
+    text.fact("lanes", &lanes(config, sink).join(", "));
+    let rule = sink.order.rule().map_or_else(String::new, |rule| format!(" {rule}"));
+    text.fact("order", &format!("{}{rule}", sink.order.word()));
+    let batch = &sink.batch;
+    let (bytes, linger) = (size_text(batch.bytes_max as u64), duration_text(batch.linger));
+    text.fact("batch", &format!("{} events, {bytes}, {linger}", batch.events_max));
+    let retry = &sink.retry;
+    let [first, max, horizon] = [retry.first, retry.max, retry.horizon].map(duration_text);
+    text.fact("retry", &format!("after {first} to {max}, for {horizon}"));
+    if let Some(rate) = sink.events_per_second {
+        text.fact("rate", &format!("{rate} events a second"));
+    }
+    let (memory, timeout) = (size_text(sink.memory_bytes_max), duration_text(sink.timeout));
+    let bounds = format!("{} batches at once, {memory}, {timeout}", sink.concurrency_max);
+    text.fact("bounds", &bounds);
+}

@@ -1,0 +1,458 @@
+//! Events -> the sink: one task for each sink, which sends, judges what became of it, and settles.
+//!
+//! All of it but the deliveries themselves is state machines without a clock: order and batches in
+//! `queue`, how many at once in `limit`, when again in `retry`, whether at all in `circuit`, how
+//! fast in `rate`, how far in `settle`. Nothing is shared but counters.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Sender;
+use forebay_log::{Clock, Place};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::circuit::{Circuit, State};
+use super::dead::{Buried, Letter};
+use super::feed::{Fed, Progress, Told};
+use super::limit::Limit;
+use super::queue::{Batch, Bounds, Entry, Queue};
+use super::rate::Rate;
+use super::retry::{self, Fate, Jitter};
+use super::settle::Settlement;
+use super::sink::{Class, Delivered, Event, Failure, Sink};
+use crate::config::{RetryConfig, SinkConfig};
+use crate::observe::SinkCounters;
+
+/// How long a probe may take.
+const PROBE_MAX: Duration = Duration::from_secs(10);
+
+/// One lane as its sink sees it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) settlement: Settlement,
+    /// Where its cursor may stand; nothing before it has begun.
+    pub(super) place: watch::Sender<Option<Place>>,
+    pub(super) ended: bool,
+    pub(super) next_ticket: u64,
+}
+
+/// What is under way: the event, and its part of the sink's memory.
+#[derive(Debug)]
+struct Item {
+    event: Event,
+    permit: OwnedSemaphorePermit,
+}
+
+/// How something under way ended.
+enum Done {
+    Batch { batch: Batch<Item>, began: Instant, in_flight: usize, delivered: Delivered },
+    Probe(Result<(), Failure>),
+}
+
+/// Told of each event that the sink has taken.
+pub(super) type OnSettled = Box<dyn FnMut(&Event) + Send>;
+
+/// What the courier of a sink is given.
+pub(super) struct Way {
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) letters: Sender<Letter>,
+    pub(super) counters: Arc<SinkCounters>,
+    pub(super) clock: Clock,
+    pub(super) settled: Option<OnSettled>,
+    /// It ends when all feeds have ended and all has settled.
+    pub(super) finite: bool,
+    /// How long what is in flight may take once it is told to stop.
+    pub(super) landing_max: Duration,
+}
+
+/// The task of one sink.
+pub(super) struct Courier {
+    name: Arc<str>,
+    way: Way,
+    retry: RetryConfig,
+    timeout: Duration,
+    queue: Queue<Item>,
+    limit: Limit,
+    circuit: Circuit,
+    rate: Option<Rate>,
+    /// The destination has asked not to be asked before.
+    hold: Option<Instant>,
+    jitter: Jitter,
+    lanes: Vec<Lane>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
+    batches: usize,
+    /// Letters that are not yet on the medium.
+    dying: usize,
+}
+
+impl Courier {
+    pub(super) fn new(config: &SinkConfig, lanes: Vec<Lane>, priorities: &[u8], way: Way) -> Self {
+        let nature = way.sink.nature();
+        let bounds = Bounds {
+            events_max: config.batch.events_max.min(nature.events_max),
+            bytes_max: config.batch.bytes_max.min(nature.bytes_max),
+            linger: config.batch.linger,
+            sequential: nature.sequential,
+        };
+        let now = way.clock.monotonic();
+        Self {
+            name: config.name.as_str().into(),
+            retry: config.retry,
+            timeout: config.timeout,
+            queue: Queue::new(bounds, priorities),
+            limit: Limit::new(config.concurrency_max),
+            circuit: Circuit::new(),
+            rate: config.events_per_second.map(|rate| Rate::new(rate, now)),
+            hold: None,
+            jitter: Jitter::seeded(),
+            lanes,
+            in_flight: FuturesUnordered::new(),
+            batches: 0,
+            dying: 0,
+            way,
+        }
+    }
+
+    /// Runs until told to stop, or, if it is finite, until all is done.
+    pub(super) async fn run(
+        mut self,
+        mut told: UnboundedReceiver<Told>,
+        mut buried: UnboundedReceiver<Buried>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        loop {
+            let now = self.now();
+            self.send(now);
+            self.show();
+            if self.way.finite && self.is_done() {
+                return;
+            }
+            let wake = self.wake().map(tokio::time::Instant::from_std);
+            let sleep = async {
+                match wake {
+                    Some(wake) => tokio::time::sleep_until(wake).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(told) = told.recv() => self.told(told),
+                Some(done) = self.in_flight.next() => self.done(done),
+                Some(buried) = buried.recv() => self.buried(buried),
+                () = sleep => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        let bound = self.way.landing_max;
+        // What is cut is delivered again after the next start.
+        _ = tokio::time::timeout(bound, self.land(&mut buried)).await;
+    }
+
+    /// Lets what is in flight end.
+    async fn land(&mut self, buried: &mut UnboundedReceiver<Buried>) {
+        while self.batches > 0 || self.dying > 0 {
+            tokio::select! {
+                Some(done) = self.in_flight.next() => self.done(done),
+                Some(buried) = buried.recv(), if self.dying > 0 => self.buried(buried),
+                else => return,
+            }
+            self.show();
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.way.clock.monotonic()
+    }
+
+    fn is_done(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.ended && lane.settlement.is_done())
+    }
+
+    /// When to look again if nothing happens.
+    fn wake(&self) -> Option<Instant> {
+        match self.circuit.state() {
+            State::Open(until) => return Some(until),
+            State::Probing => return None,
+            State::HalfOpen if self.batches > 0 => return None,
+            State::HalfOpen | State::Closed => {}
+        }
+        if self.batches >= self.room() {
+            return None;
+        }
+        let queued = self.queue.wake()?;
+        let rate = self.rate.as_ref().map(Rate::next);
+        Some([self.hold, rate].into_iter().flatten().fold(queued, Instant::max))
+    }
+
+    /// Batches that may be in flight now.
+    fn room(&self) -> usize {
+        match self.circuit.state() {
+            State::Closed => self.limit.now(),
+            State::HalfOpen => 1,
+            State::Open(_) | State::Probing => 0,
+        }
+    }
+
+    /// Hands over what may go now.
+    fn send(&mut self, now: Instant) {
+        if self.circuit.begins_probe(now) {
+            let sink = Arc::clone(&self.way.sink);
+            let probe = async move {
+                let probed = tokio::time::timeout(PROBE_MAX, sink.probe()).await;
+                let late = |_| Err(Failure::temporary("the probe was not answered in time"));
+                Done::Probe(probed.unwrap_or_else(late))
+            };
+            self.in_flight.push(probe.boxed());
+        }
+        self.hold = self.hold.filter(|hold| *hold > now);
+        while self.batches < self.room() && self.hold.is_none() {
+            if self.rate.as_ref().is_some_and(|rate| rate.next() > now) {
+                break;
+            }
+            let Some(batch) = self.queue.next(now) else { break };
+            if let Some(rate) = &mut self.rate {
+                rate.took(batch.entries.len(), now);
+            }
+            self.hand_over(batch, now);
+        }
+    }
+
+    fn hand_over(&mut self, mut batch: Batch<Item>, began: Instant) {
+        for entry in &mut batch.entries {
+            entry.first.get_or_insert(began);
+            entry.item.event.attempts = entry.attempts;
+            entry.attempts = entry.attempts.saturating_add(1);
+        }
+        self.batches += 1;
+        let (sink, timeout, in_flight) = (Arc::clone(&self.way.sink), self.timeout, self.batches);
+        let deliver = async move {
+            let events: Vec<Event> =
+                batch.entries.iter().map(|entry| entry.item.event.clone()).collect();
+            let delivered = {
+                let delivery = AssertUnwindSafe(sink.deliver(&events)).catch_unwind();
+                match tokio::time::timeout(timeout, delivery).await {
+                    Ok(Ok(delivered)) => delivered,
+                    Ok(Err(_)) => Delivered::None(Failure::temporary("the sink panicked")),
+                    Err(_) => {
+                        let late = "the batch was not answered in time";
+                        Delivered::None(Failure::new(Class::Overloaded, late))
+                    }
+                }
+            };
+            Done::Batch { batch, began, in_flight, delivered }
+        };
+        self.in_flight.push(deliver.boxed());
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Begins(index, place) => {
+                if let Some(lane) = self.lanes.get_mut(index) {
+                    lane.settlement = Settlement::at(place);
+                }
+                self.tell_place(index);
+            }
+            Told::Events(lane, events, progress) => self.take(lane, events, progress),
+            Told::Ends(lane) => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.ended = true;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, index: usize, events: Vec<Fed>, progress: Progress) {
+        let now = self.now();
+        for Fed { mut event, before, unshaped, permit } in events {
+            let Some(lane) = self.lanes.get_mut(index) else { return };
+            let ticket = lane.next_ticket;
+            lane.next_ticket += 1;
+            lane.settlement.taken(ticket, before, event.received_ns());
+            if let Some(why) = unshaped {
+                // It never was in flight, and so never held its key.
+                event.order_key = None;
+                let failure = Failure::permanent(why);
+                self.give_up(Letter { lane: index, ticket, event, failure, permit });
+                continue;
+            }
+            let (key, bytes) = (event.order_key, event.payload.len());
+            let item = Item { event, permit };
+            self.queue.push(index, Entry::new(item, ticket, key, bytes, now));
+        }
+        if let Some(lane) = self.lanes.get_mut(index) {
+            lane.settlement.passed(progress.place);
+        }
+        self.way.counters.read(progress.records, progress.bytes);
+        self.tell_place(index);
+    }
+
+    fn done(&mut self, done: Done) {
+        let now = self.now();
+        match done {
+            Done::Probe(probed) => {
+                if let Err(failure) = &probed {
+                    self.way.counters.failed(failure.class, 0);
+                }
+                self.circuit.probed(probed.is_ok(), now, &mut self.jitter);
+                if probed.is_ok() {
+                    self.limit.begin_again();
+                    self.queue.hasten(now);
+                }
+            }
+            Done::Batch { batch, began, in_flight, delivered } => {
+                self.batches -= 1;
+                self.queue.landed(batch.lane);
+                let took = now.saturating_duration_since(began);
+                self.learn(whole_failure(&delivered), took, in_flight);
+                self.way.counters.batch(batch.entries.len(), took);
+                self.judge(batch, &delivered, now);
+            }
+        }
+    }
+
+    /// What a batch tells about the destination.
+    fn learn(&mut self, whole: Option<&Failure>, took: Duration, in_flight: usize) {
+        let now = self.now();
+        match whole {
+            None => {
+                self.limit.answered(took, in_flight);
+                if self.circuit.answered() {
+                    tracing::info!(sink = &*self.name, "the destination is back");
+                }
+            }
+            Some(failure) => {
+                if failure.class == Class::Overloaded {
+                    self.limit.refused();
+                    let asked = failure.retry_after.map(|wait| now + wait.min(self.retry.max));
+                    self.hold = asked.max(self.hold);
+                }
+                if self.circuit.failed(now, &mut self.jitter) {
+                    tracing::warn!(
+                        sink = &*self.name,
+                        class = failure.class.label(),
+                        reason = &*failure.reason,
+                        "the destination is left alone until a probe is answered"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Settles, tries again or gives up each event of a batch.
+    fn judge(&mut self, batch: Batch<Item>, delivered: &Delivered, now: Instant) {
+        let (lane, count) = (batch.lane, batch.entries.len());
+        let refused_whole =
+            matches!(delivered, Delivered::None(why) if why.class == Class::Permanent) && count > 1;
+        let mut again = Vec::new();
+        for (index, mut entry) in batch.entries.into_iter().enumerate() {
+            let failure = match verdict(delivered, index) {
+                Ok(()) => {
+                    self.settle(lane, entry);
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            self.way.counters.failed(failure.class, 1);
+            if refused_whole {
+                // One of them may be the poison: halves tell which, and spare the others.
+                entry.company_max = count / 2;
+                again.push((now, entry));
+                continue;
+            }
+            let tried = (entry.attempts, entry.first.unwrap_or(now), now);
+            match retry::fate(&self.retry, &failure, tried, &mut self.jitter) {
+                Fate::Again(wait) => again.push((now + wait, entry)),
+                Fate::Dead => {
+                    let Entry { ticket, attempts, item, .. } = entry;
+                    let Item { mut event, permit } = item;
+                    event.attempts = attempts;
+                    self.give_up(Letter { lane, ticket, event, failure, permit });
+                }
+            }
+        }
+        self.way.counters.retried(again.len());
+        self.queue.again(lane, again);
+        self.tell_place(lane);
+    }
+
+    fn settle(&mut self, index: usize, entry: Entry<Item>) {
+        self.way.counters.delivered(entry.bytes);
+        if let Some(settled) = &mut self.way.settled {
+            settled(&entry.item.event);
+        }
+        if let Some(lane) = self.lanes.get_mut(index) {
+            lane.settlement.settled(entry.ticket);
+        }
+        self.queue.settled(index, entry.key);
+    }
+
+    fn give_up(&mut self, letter: Letter) {
+        self.dying += 1;
+        tracing::warn!(
+            sink = &*self.name,
+            lane = &*letter.event.lane,
+            position = %letter.event.position(),
+            class = letter.failure.class.label(),
+            attempts = letter.event.attempts,
+            "an event becomes a dead letter"
+        );
+        // Nobody to take it: it stays unsettled, and comes again after a restart.
+        drop(self.way.letters.send(letter));
+    }
+
+    fn buried(&mut self, Buried { lane, ticket, order_key }: Buried) {
+        self.dying = self.dying.saturating_sub(1);
+        self.way.counters.died();
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.settlement.settled(ticket);
+        }
+        self.queue.settled(lane, order_key);
+        self.tell_place(lane);
+    }
+
+    fn tell_place(&mut self, index: usize) {
+        let Some(lane) = self.lanes.get(index) else { return };
+        let place = lane.settlement.place();
+        lane.place.send_if_modified(|told| told.replace(place) != Some(place));
+        let oldest_ns = lane.settlement.oldest_ns();
+        self.way.counters.stands(index, place.position().offset(), oldest_ns);
+    }
+
+    fn show(&self) {
+        let counters = &self.way.counters;
+        counters.levels(self.batches, self.limit.now(), self.queue.len());
+        counters.circuit(self.circuit.state().label());
+    }
+}
+
+/// What became of one event of a batch.
+fn verdict(delivered: &Delivered, index: usize) -> Result<(), Failure> {
+    match delivered {
+        Delivered::All => Ok(()),
+        Delivered::None(failure) => Err(failure.clone()),
+        Delivered::Each(verdicts) => verdicts
+            .get(index)
+            .cloned()
+            .unwrap_or_else(|| Err(Failure::temporary("the sink gave no verdict"))),
+    }
+}
+
+/// Why the destination took nothing, if that says something of it and not of the events.
+fn whole_failure(delivered: &Delivered) -> Option<&Failure> {
+    let of_it = |failure: &&Failure| failure.class != Class::Permanent;
+    match delivered {
+        Delivered::All => None,
+        Delivered::None(failure) => Some(failure).filter(of_it),
+        Delivered::Each(verdicts) => {
+            let mut failures = verdicts.iter().map(|verdict| verdict.as_ref().err());
+            let all = failures.clone().all(|failure| failure.as_ref().is_some_and(of_it));
+            failures.next().flatten().filter(|_| all)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! The whole drain of one sink against a lane on disk and a destination that does as it is told.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use forebay_log::{AckLevel, Key, Kind, LaneOptions, NewRecord, SEGMENT_BYTES_MIN};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::super::dead::{self, Grave};
+use super::super::feed::{Feed, Raw, permits_of, reader_at};
+use super::super::order::{Order, OrderKey};
+use super::super::sink::{Nature, Pass};
+use super::super::sinks::{Settings, stdout};
+use super::*;
+use crate::config::BatchConfig;
+use crate::identify::RuleText;
+
+/// What the destination does next with an event, by its body.
+type Script = Box<dyn Fn(&str, u32) -> Result<(), Failure> + Send + Sync>;
+
+/// A destination in memory.
+struct Fake {
+    nature: Nature,
+    script: Script,
+    /// A batch with an event that is refused for good is refused as a whole.
+    whole: bool,
+    taken: std::sync::mpsc::Sender<String>,
+    down: AtomicBool,
+    calls: AtomicU64,
+    /// Order keys that are in flight.
+    #[expect(clippy::disallowed_types, reason = "a test is not on the path of a request")]
+    keys: std::sync::Mutex<HashMap<u64, u32>>,
+}
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fake")
+    }
+}
+
+impl Fake {
+    fn new(nature: Nature, script: Script) -> (Self, std::sync::mpsc::Receiver<String>) {
+        let (taken, receiver) = std::sync::mpsc::channel();
+        let fake = Self {
+            nature,
+            script,
+            whole: false,
+            taken,
+            down: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            keys: HashMap::new().into(),
+        };
+        (fake, receiver)
+    }
+
+    fn enter(&self, batch: &[Event], by: bool) {
+        let mut keys = self.keys.lock().expect("no panic before");
+        for key in batch.iter().filter_map(|event| event.order_key) {
+            let count = keys.entry(key).or_default();
+            if by {
+                *count += 1;
+                assert_eq!(*count, 1, "two events of one key in flight");
+            } else {
+                *count -= 1;
+            }
+        }
+    }
+}
+
+impl Sink for Fake {
+    fn nature(&self) -> Nature {
+        self.nature
+    }
+
+    fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered> {
+        let parallel = !self.nature.sequential;
+        let deliver = async move {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            if parallel {
+                self.enter(batch, true);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if parallel {
+                self.enter(batch, false);
+            }
+            if self.down.load(Ordering::Relaxed) {
+                return Delivered::None(Failure::temporary("connection refused"));
+            }
+            let judged: Vec<Result<(), Failure>> = batch
+                .iter()
+                .map(|event| {
+                    (self.script)(&String::from_utf8_lossy(&event.payload), event.attempts)
+                })
+                .collect();
+            if let Some(Err(failure)) = judged.iter().find(|one| one.is_err() && self.whole) {
+                return Delivered::None(failure.clone());
+            }
+            for (event, verdict) in batch.iter().zip(&judged) {
+                if verdict.is_ok() {
+                    drop(self.taken.send(String::from_utf8_lossy(&event.payload).into_owned()));
+                }
+            }
+            Delivered::Each(judged)
+        };
+        deliver.boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        let down = self.down.load(Ordering::Relaxed);
+        let answer = if down { Err(Failure::temporary("still away")) } else { Ok(()) };
+        futures_util::future::ready(answer).boxed()
+    }
+}
+
+/// A lane with so many events of four rooms in turn.
+fn lane(dir: &Path, count: usize) {
+    let options = LaneOptions {
+        segment_bytes: SEGMENT_BYTES_MIN,
+        ack: AckLevel::Written,
+        disk_reserve_bytes: Some(0),
+        ..LaneOptions::default()
+    };
+    let (lane, _) = forebay_log::Lane::open(dir, options).expect("a lane");
+    let mut appender = lane.appender();
+    for index in 0..count {
+        let body = body(index);
+        let record = NewRecord {
+            kind: Kind::Event,
+            key: Key([1; 16]),
+            received_ns: 1,
+            meta: b"",
+            body: body.as_bytes(),
+        };
+        while appender.append(&record).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    lane.close();
+}
+
+fn body(index: usize) -> String {
+    format!("{{\"room\":\"r{}\",\"n\":{index}}}", index % 4)
+}
+
+fn config(order: Order) -> SinkConfig {
+    SinkConfig {
+        name: "fake".to_owned(),
+        lanes: vec![0],
+        order,
+        batch: BatchConfig { events_max: 16, bytes_max: 1 << 20, linger: Duration::ZERO },
+        retry: RetryConfig {
+            first: Duration::from_millis(2),
+            max: Duration::from_millis(10),
+            horizon: Duration::from_secs(3600),
+        },
+        events_per_second: None,
+        concurrency_max: 8,
+        memory_bytes_max: 1 << 20,
+        timeout: Duration::from_secs(10),
+        settings: Settings::Stdout(stdout::Settings {}),
+    }
+}
+
+/// How a run ended.
+struct Ran {
+    counters: Arc<SinkCounters>,
+    place: Option<Place>,
+}
+
+/// Drains the lane in `dir` to its end.
+fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let counters = Arc::new(SinkCounters::new("fake", "fake", ["main"]));
+    let (bury, buried) = mpsc::unbounded_channel();
+    let grave = Grave {
+        dir: dir.join("dead"),
+        sink: "fake".into(),
+        record_bytes_max: 4096,
+        clock: Clock::System,
+    };
+    let (letters, thread) = dead::start(grave, bury).expect("a thread");
+    let (sender, told) = mpsc::unbounded_channel();
+    let (place, placed) = watch::channel(None);
+    let permits_max = permits_of(config.memory_bytes_max);
+    let feed = Feed {
+        lane: 0,
+        name: "main".into(),
+        shape: Arc::new(Raw),
+        order: config.order.clone(),
+        pass: Pass::Live,
+        wanted: None,
+        end: Some(u64::MAX),
+        memory: Arc::new(Semaphore::new(permits_max)),
+        permits_max,
+        sender,
+        runtime: runtime.handle().clone(),
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    let reader = reader_at(dir, Place::default()).expect("a reader");
+    let feeding = std::thread::spawn(move || feed.run(reader));
+    let way = Way {
+        sink: fake,
+        letters,
+        counters: Arc::clone(&counters),
+        clock: Clock::System,
+        settled: None,
+        finite: true,
+        landing_max: Duration::from_secs(5),
+    };
+    let settlement = Settlement::default();
+    let lane = Lane { settlement, place, ended: false, next_ticket: 0 };
+    let courier = Courier::new(config, vec![lane], &[0], way);
+    let (_stop, stopped) = watch::channel(false);
+    runtime.block_on(async {
+        let whole = courier.run(told, buried, stopped);
+        tokio::time::timeout(Duration::from_secs(120), whole).await.expect("it ends");
+    });
+    feeding.join().expect("no panic");
+    thread.join().expect("no panic");
+    Ran { counters, place: *placed.borrow() }
+}
+
+fn end_of(dir: &Path) -> Option<Place> {
+    let mut reader = reader_at(dir, Place::default()).expect("a reader");
+    while reader.next().expect("it reads").is_some() {}
+    Some(reader.place())
+}
+
+fn counted(taken: &std::sync::mpsc::Receiver<String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    taken.try_iter().for_each(|body| *counts.entry(body).or_default() += 1);
+    counts
+}
+
+const COUNT: usize = 600;
+
+#[test]
+fn what_fails_for_a_while_is_taken_once_it_works_and_the_cursor_comes_to_the_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    lane(dir.path(), COUNT);
+    // Every third event fails twice.
+    let script: Script = Box::new(|body, attempts| {
+        let fails = body.len() % 3 == 0 && attempts < 2;
+        if fails { Err(Failure::temporary("later")) } else { Ok(()) }
+    });
+    let (fake, taken) = Fake::new(Nature::PARALLEL, script);
+    let ran = drain(dir.path(), &config(Order::None), Arc::new(fake));
+    let counts = counted(&taken);
+    assert_eq!(counts.len(), COUNT);
+    assert!(counts.values().all(|count| *count == 1));
+    assert_eq!(ran.place, end_of(dir.path()));
+    assert_eq!((ran.counters.events(), ran.counters.dead_letters()), (COUNT as u64, 0));
+}
+
+#[test]
+fn events_of_a_key_arrive_in_order_one_at_a_time_while_others_fail() {
+    let dir = tempfile::tempdir().expect("a directory");
+    lane(dir.path(), COUNT);
+    let script: Script = Box::new(|body, attempts| {
+        let fails = body.contains("r1") && attempts % 3 != 2;
+        if fails { Err(Failure::temporary("later")) } else { Ok(()) }
+    });
+    let (fake, taken) = Fake::new(Nature::PARALLEL, script);
+    let rule = RuleText::One("json:room".to_owned());
+    let order = Order::Key(OrderKey::new(&rule).expect("a rule"));
+    drain(dir.path(), &config(order), Arc::new(fake));
+    let taken: Vec<String> = taken.try_iter().collect();
+    assert_eq!(taken.len(), COUNT);
+    for room in 0..4 {
+        let of_room: Vec<&String> =
+            taken.iter().filter(|body| body.contains(&format!("\"r{room}\""))).collect();
+        let expected: Vec<String> = (room..COUNT).step_by(4).map(body).collect();
+        assert!(of_room.iter().zip(&expected).all(|(one, other)| *one == other), "room {room}");
+    }
+}
+
+#[test]
+fn a_sequential_sink_gets_all_of_it_in_order() {
+    let dir = tempfile::tempdir().expect("a directory");
+    lane(dir.path(), COUNT);
+    let script: Script = Box::new(|_, _| Ok(()));
+    let (mut fake, taken) = Fake::new(Nature::SEQUENTIAL, script);
+    fake.whole = true;
+    let turn = AtomicU64::new(0);
+    fake.script = Box::new(move |_, _| {
+        let fails = turn.fetch_add(1, Ordering::Relaxed) % 97 == 96;
+        if fails { Err(Failure::temporary("later")) } else { Ok(()) }
+    });
+    drain(dir.path(), &config(Order::None), Arc::new(fake));
+    let taken: Vec<String> = taken.try_iter().collect();
+    assert_eq!(taken, (0..COUNT).map(body).collect::<Vec<_>>());
+}
+
+#[test]
+fn one_poison_event_becomes_a_dead_letter_and_spares_its_batch() {
+    for whole in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        lane(dir.path(), COUNT);
+        let script: Script = Box::new(|text, _| {
+            if text == body(333) { Err(Failure::permanent("no such room")) } else { Ok(()) }
+        });
+        let (mut fake, taken) = Fake::new(Nature::PARALLEL, script);
+        fake.whole = whole;
+        let ran = drain(dir.path(), &config(Order::None), Arc::new(fake));
+        let counts = counted(&taken);
+        assert_eq!(counts.len(), COUNT - 1, "{whole}");
+        assert_eq!(ran.counters.dead_letters(), 1);
+        assert_eq!(ran.place, end_of(dir.path()));
+        let mut reader = reader_at(&dir.path().join("dead"), Place::default()).expect("letters");
+        let letter = reader.next_held().expect("it reads").expect("a letter");
+        let letter = letter.get();
+        assert_eq!(letter.body(), body(333).as_bytes());
+        let reason = letter.meta().get(forebay_log::Tag::DeadReason);
+        assert_eq!(reason, Some(b"permanent: no such room".as_slice()));
+        assert_eq!(letter.meta().get(forebay_log::Tag::DeadLane), Some(b"main".as_slice()));
+    }
+}
+
+#[test]
+fn a_dead_destination_is_left_alone_and_gets_everything_once_it_is_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    lane(dir.path(), COUNT);
+    let (fake, taken) = Fake::new(Nature::PARALLEL, Box::new(|_, _| Ok(())));
+    let fake = Arc::new(fake);
+    fake.down.store(true, Ordering::Relaxed);
+    let back = Arc::clone(&fake);
+    let wakes = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1500));
+        back.down.store(false, Ordering::Relaxed);
+        back.calls.load(Ordering::Relaxed)
+    });
+    let mut short = config(Order::None);
+    // No dead letter for want of time: an outage is longer than this.
+    short.retry.horizon = Duration::from_secs(3600);
+    let ran = drain(dir.path(), &short, fake);
+    let calls = wakes.join().expect("no panic");
+    assert!((5..40).contains(&calls), "{calls} batches were sent to a dead destination");
+    assert_eq!((counted(&taken).len(), ran.counters.dead_letters()), (COUNT, 0));
+}
+
+#[test]
+fn a_sink_that_is_set_up_wrongly_gives_up_no_event() {
+    let dir = tempfile::tempdir().expect("a directory");
+    lane(dir.path(), 40);
+    let script: Script = Box::new(|_, attempts| {
+        let wrong = || Err(Failure::new(Class::Misconfigured, "no such credential"));
+        if attempts < 3 { wrong() } else { Ok(()) }
+    });
+    let (fake, taken) = Fake::new(Nature::PARALLEL, script);
+    let mut none = config(Order::None);
+    none.retry.horizon = Duration::ZERO;
+    let ran = drain(dir.path(), &none, Arc::new(fake));
+    assert_eq!((counted(&taken).len(), ran.counters.dead_letters()), (40, 0));
+}
+
+#[test]
+fn memory_is_bounded_by_what_is_held() {
+    let dir = tempfile::tempdir().expect("a directory");
+    lane(dir.path(), COUNT);
+    let (fake, taken) = Fake::new(Nature::PARALLEL, Box::new(|_, _| Ok(())));
+    let mut small = config(Order::None);
+    // Four permits, so never more than four events at once.
+    small.memory_bytes_max = 4096;
+    let fake = Arc::new(fake);
+    drain(dir.path(), &small, Arc::clone(&fake));
+    assert_eq!(counted(&taken).len(), COUNT);
+    let calls = usize::try_from(fake.calls.load(Ordering::Relaxed)).expect("small");
+    assert!(calls >= COUNT / 4, "{calls} batches of at most four");
+}

@@ -1,0 +1,182 @@
+//! Events that were given up: kept in a lane of their own for each sink, with what is known of why.
+//!
+//! ```text
+//! courier --(event, reason)--> thread "forebay-dead" --> lane DATA/dead-letters/SINK
+//!    ^                                                      |
+//!    +------------------- its ticket, once it is durable ---+
+//! ```
+//!
+//! A dead letter is the record as it was, and four fields more: why, how often it was tried, and
+//! the lane and position that it had. The event settles once the letter is on the medium, so that
+//! it is always in one of the two.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{self, Receiver, Sender};
+use forebay_log::{
+    AckLevel, Appender, Clock, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Retention, Tag,
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::sink::{Event, Failure};
+
+/// How long a dead letter is kept.
+const AGE: Duration = Duration::from_secs(90 * 86_400);
+/// How long a letter that could not be kept waits for the next try.
+const REST: Duration = Duration::from_secs(1);
+/// How often it is looked whether a letter is durable.
+const LOOK: Duration = Duration::from_millis(1);
+/// The longest reason that is kept.
+const REASON_BYTES_MAX: usize = 2048;
+/// Segments are mapped whole.
+const PAGE_BYTES: u64 = 4096;
+
+/// The folder of the dead letters of a sink.
+pub fn dir(data_dir: &Path, sink: &str) -> PathBuf {
+    data_dir.join("dead-letters").join(sink)
+}
+
+/// An event that is given up.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) lane: usize,
+    pub(super) ticket: u64,
+    pub(super) event: Event,
+    pub(super) failure: Failure,
+    /// What it takes of the sink's memory.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// What is told of a letter that is on the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Buried {
+    pub(super) lane: usize,
+    pub(super) ticket: u64,
+    pub(super) order_key: Option<u64>,
+}
+
+/// What the lane of a sink's dead letters needs.
+#[derive(Clone, Debug)]
+pub(super) struct Grave {
+    pub(super) dir: PathBuf,
+    pub(super) sink: Arc<str>,
+    /// Bytes of the largest record that a lane holds.
+    pub(super) record_bytes_max: u64,
+    pub(super) clock: Clock,
+}
+
+/// Keeps letters until nobody sends any more. The lane is opened by the first.
+pub(super) fn start(
+    grave: Grave,
+    buried: UnboundedSender<Buried>,
+) -> std::io::Result<(Sender<Letter>, std::thread::JoinHandle<()>)> {
+    let (sender, letters) = channel::unbounded();
+    let name = "forebay-dead".to_owned();
+    let thread =
+        std::thread::Builder::new().name(name).spawn(move || keep(&grave, &letters, &buried))?;
+    Ok((sender, thread))
+}
+
+fn keep(grave: &Grave, letters: &Receiver<Letter>, buried: &UnboundedSender<Buried>) {
+    let mut lane: Option<(Lane, Appender)> = None;
+    let mut meta = MetaWriter::default();
+    while let Ok(letter) = letters.recv() {
+        let mut told = false;
+        while let Err(error) = bury(grave, &mut lane, &mut meta, &letter) {
+            if !told {
+                tracing::error!(
+                    sink = &*grave.sink,
+                    error,
+                    "a dead letter is not kept; its event stays unsettled, trying again"
+                );
+            }
+            told = true;
+            // Nobody waits for it any more: the event is still in its lane.
+            if buried.is_closed() {
+                return;
+            }
+            std::thread::sleep(REST);
+        }
+        let Letter { lane, ticket, event, permit, .. } = letter;
+        // A courier that is gone will find the event in its lane again.
+        _ = buried.send(Buried { lane, ticket, order_key: event.order_key });
+        drop(permit);
+    }
+}
+
+fn bury(
+    grave: &Grave,
+    lane: &mut Option<(Lane, Appender)>,
+    meta: &mut MetaWriter,
+    letter: &Letter,
+) -> Result<(), String> {
+    if lane.is_none() {
+        *lane = Some(open(grave)?);
+    }
+    let Some((lane, appender)) = lane else { return Ok(()) };
+    write(meta, letter).map_err(|error| error.to_string())?;
+    let record = letter.event.record.get();
+    let record = NewRecord {
+        kind: Kind::Event,
+        key: record.key(),
+        received_ns: record.received_ns(),
+        meta: meta.as_bytes(),
+        body: record.body(),
+    };
+    let end = appender.append(&record).map_err(|error| error.to_string())?.end;
+    while lane.acked() < end {
+        if let Some(why) = lane.failure() {
+            return Err(why.to_owned());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn open(grave: &Grave) -> Result<(Lane, Appender), String> {
+    let parent = grave.dir.parent().unwrap_or(&grave.dir);
+    std::fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
+    let wanted = (4 * grave.record_bytes_max).next_power_of_two();
+    let segment_bytes = wanted.clamp(1 << 20, forebay_log::SEGMENT_BYTES_MAX);
+    let options = LaneOptions {
+        segment_bytes: segment_bytes / PAGE_BYTES * PAGE_BYTES,
+        ack: AckLevel::Synced,
+        retention: Retention { age: Some(AGE), bytes: None },
+        // Where lanes that synced are refused, nothing is synced anywhere.
+        volatile_allowed: true,
+        clock: grave.clock.clone(),
+        ..LaneOptions::default()
+    };
+    let (lane, _) = Lane::open(&grave.dir, options).map_err(|error| error.to_string())?;
+    let appender = lane.appender();
+    Ok((lane, appender))
+}
+
+/// The fields of the record as they were, and those of the letter in front of them.
+fn write(meta: &mut MetaWriter, letter: &Letter) -> Result<(), forebay_log::FieldTooLong> {
+    meta.clear();
+    let Letter { event, failure, .. } = letter;
+    let record = event.record.get();
+    let mut reason = failure.to_string();
+    let cut = (0..=REASON_BYTES_MAX).rev().find(|at| reason.is_char_boundary(*at));
+    reason.truncate(cut.unwrap_or(0));
+    let (lane, position) = match (event.field(Tag::DeadLane), event.field(Tag::DeadPosition)) {
+        // A letter that was redriven and died once more.
+        (Some(lane), Some(position)) => (lane.into_owned(), position.into_owned()),
+        _ => (event.lane.to_string(), event.position().to_string()),
+    };
+    meta.field(Tag::DeadReason, reason.as_bytes())?;
+    meta.field(Tag::DeadAttempts, event.attempts.to_string().as_bytes())?;
+    meta.field(Tag::DeadLane, lane.as_bytes())?;
+    meta.field(Tag::DeadPosition, position.as_bytes())?;
+    let ours = [Tag::DeadReason, Tag::DeadAttempts, Tag::DeadLane, Tag::DeadPosition];
+    for (number, value) in record.meta().fields() {
+        if !ours.iter().any(|tag| *tag as u16 == number) {
+            meta.copy(number, value)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,307 @@
+//! Threads and channels of the drain: how it starts, and how it stops.
+//!
+//! A stop leaves nothing half done: feeds end, what is in flight may land within a bound, and then
+//! each cursor is committed where its sink has come to. What was cut comes again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{self, Sender};
+use forebay_log::{Clock, Cursor, Place};
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::courier::{Courier, Lane, Way};
+use super::cursors::{self, Kept};
+use super::dead::{self, Grave};
+use super::feed::{Feed, Raw, Shape, permits_of, reader_at};
+use super::settle::Settlement;
+use super::sink::Pass;
+use super::sinks::OpenError;
+use crate::config::SinkConfig;
+use crate::observe::SinkCounters;
+
+/// Threads that couriers share.
+const THREADS_MAX: usize = 2;
+/// How long a cursor that cannot be had waits for the next try.
+const REST: Duration = Duration::from_secs(2);
+/// How long what is in flight may take after a stop.
+const LANDING_MAX: Duration = Duration::from_secs(5);
+/// How long a blocking call of a sink may hold up the end.
+const BLOCKED_MAX: Duration = Duration::from_secs(1);
+
+/// Why the drain does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// A sink cannot be made of what the configuration says.
+    #[error("cannot open sink `{name}`: {source}")]
+    Sink {
+        /// The sink.
+        name: String,
+        /// Why.
+        source: OpenError,
+    },
+    /// A thread or its runtime cannot be started.
+    #[error("cannot start a thread of the drain: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A lane that sinks may read.
+#[derive(Clone, Debug)]
+pub struct LaneOf {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// A higher number goes first.
+    pub priority: u8,
+}
+
+/// What the drain stands on.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The folder that holds everything kept.
+    pub data_dir: PathBuf,
+    /// The lanes, in the order of the configuration.
+    pub lanes: Vec<LaneOf>,
+    /// Bytes of the largest record that a lane holds.
+    pub record_bytes_max: u64,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// The running drain. Dropped without a stop, its threads go on.
+#[derive(Debug)]
+pub struct Drain {
+    counters: Vec<Arc<SinkCounters>>,
+    memory: Vec<Arc<Semaphore>>,
+    feeding: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    keeping: Arc<AtomicBool>,
+    /// Couriers, then what they hand on to.
+    couriers: Vec<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+/// What the parts of a starting drain are wired to.
+struct Wiring<'a> {
+    ground: &'a Ground,
+    /// Ends the feeds.
+    feeding: Arc<AtomicBool>,
+    stop: watch::Receiver<bool>,
+    kept: Sender<Kept>,
+}
+
+impl Drain {
+    /// Starts every sink. A destination that is away is no reason not to.
+    pub fn start(sinks: &[SinkConfig], ground: &Ground) -> Result<Self, DrainError> {
+        let (stop, stopped) = watch::channel(false);
+        let (kept, incoming) = channel::unbounded();
+        let mut drain = Self {
+            counters: Vec::new(),
+            memory: Vec::new(),
+            feeding: Arc::new(AtomicBool::new(false)),
+            stop,
+            keeping: Arc::new(AtomicBool::new(false)),
+            couriers: Vec::new(),
+            others: Vec::new(),
+            keeper: None,
+        };
+        if sinks.is_empty() {
+            return Ok(drain);
+        }
+        let feeding = Arc::clone(&drain.feeding);
+        let wiring = Wiring { ground, feeding, stop: stopped, kept };
+        let mut runtimes = Vec::new();
+        for _ in 0..sinks.len().min(THREADS_MAX) {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            runtimes.push((runtime, Vec::new()));
+        }
+        for (index, sink) in sinks.iter().enumerate() {
+            let at = index % runtimes.len();
+            let Some((runtime, tasks)) = runtimes.get_mut(at) else { continue };
+            tasks.push(drain.sink(sink, &wiring, runtime)?);
+        }
+        let keeping = Arc::clone(&drain.keeping);
+        drain.keeper = Some(spawn("forebay-cursors", move || cursors::keep(&incoming, &keeping))?);
+        for (runtime, tasks) in runtimes {
+            drain.couriers.push(spawn("forebay-drain", move || drive(runtime, tasks))?);
+        }
+        Ok(drain)
+    }
+
+    /// One sink: its courier, and the threads that feed it.
+    fn sink(
+        &mut self,
+        config: &SinkConfig,
+        wiring: &Wiring<'_>,
+        runtime: &Runtime,
+    ) -> Result<BoxFuture<'static, ()>, DrainError> {
+        let ground = wiring.ground;
+        let lanes: Vec<&LaneOf> =
+            config.lanes.iter().filter_map(|lane| ground.lanes.get(*lane)).collect();
+        let sink = {
+            let _inside = runtime.enter();
+            let opened = config.settings.open(&config.name);
+            opened.map_err(|source| DrainError::Sink { name: config.name.clone(), source })?
+        };
+        let counters = Arc::new(SinkCounters::new(
+            &config.name,
+            config.settings.kind(),
+            lanes.iter().map(|lane| &*lane.name),
+        ));
+        self.counters.push(Arc::clone(&counters));
+        let (bury, buried) = mpsc::unbounded_channel();
+        let grave = Grave {
+            dir: dead::dir(&ground.data_dir, &config.name),
+            sink: config.name.as_str().into(),
+            record_bytes_max: ground.record_bytes_max,
+            clock: ground.clock.clone(),
+        };
+        let (letters, thread) = dead::start(grave, bury)?;
+        self.others.push(thread);
+        let (sender, told) = mpsc::unbounded_channel();
+        let shape: Arc<dyn Shape> = Arc::new(Raw);
+        let permits_max = permits_of(config.memory_bytes_max / lanes.len().max(1) as u64);
+        let mut courier_lanes = Vec::new();
+        for (index, lane) in lanes.iter().enumerate() {
+            let memory = Arc::new(Semaphore::new(permits_max));
+            self.memory.push(Arc::clone(&memory));
+            let (place, receiver) = watch::channel(None);
+            courier_lanes.push(Lane {
+                settlement: Settlement::default(),
+                place,
+                ended: false,
+                next_ticket: 0,
+            });
+            let feed = Feed {
+                lane: index,
+                name: Arc::clone(&lane.name),
+                shape: Arc::clone(&shape),
+                order: config.order.clone(),
+                pass: Pass::Live,
+                wanted: None,
+                end: None,
+                memory,
+                permits_max,
+                sender: sender.clone(),
+                runtime: Handle::clone(runtime.handle()),
+                stop: Arc::clone(&wiring.feeding),
+            };
+            let follower = Follower {
+                dir: lane.dir.clone(),
+                sink: config.name.as_str().into(),
+                place: receiver,
+                kept: wiring.kept.clone(),
+                feed,
+            };
+            self.others.push(spawn("forebay-feed", move || follower.run())?);
+        }
+        let priorities: Vec<u8> = lanes.iter().map(|lane| lane.priority).collect();
+        let clock = ground.clock.clone();
+        let way = Way {
+            sink,
+            letters,
+            counters,
+            clock,
+            settled: None,
+            finite: false,
+            landing_max: LANDING_MAX,
+        };
+        let courier = Courier::new(config, courier_lanes, &priorities, way);
+        Ok(courier.run(told, buried, wiring.stop.clone()).boxed())
+    }
+
+    /// What is counted, in the order of the sinks.
+    pub fn counters(&self) -> &[Arc<SinkCounters>] {
+        &self.counters
+    }
+
+    /// Ends it: what is in flight may land within five seconds, and the cursors are committed.
+    pub fn stop(self) {
+        // Relaxed: a flag that orders nothing else.
+        self.feeding.store(true, Ordering::Relaxed);
+        self.memory.iter().for_each(|memory| memory.close());
+        self.stop.send_replace(true);
+        self.couriers.into_iter().for_each(|thread| drop(thread.join()));
+        self.others.into_iter().for_each(|thread| drop(thread.join()));
+        // Release: pairs with the Acquire in `cursors::keep`; every place was told by now.
+        self.keeping.store(true, Ordering::Release);
+        if let Some(keeper) = self.keeper {
+            drop(keeper.join());
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+fn drive(runtime: Runtime, tasks: Vec<BoxFuture<'static, ()>>) {
+    runtime.block_on(async move {
+        // A task each, so that a panic of one ends no other.
+        let tasks = tasks.into_iter().map(tokio::spawn);
+        for ended in join_all(tasks).await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a sink has ended by a panic; it goes on after a restart");
+            }
+        }
+    });
+    runtime.shutdown_timeout(BLOCKED_MAX);
+}
+
+/// A feed behind the cursor of its sink.
+struct Follower {
+    dir: PathBuf,
+    sink: Arc<str>,
+    place: watch::Receiver<Option<Place>>,
+    kept: Sender<Kept>,
+    feed: Feed,
+}
+
+impl Follower {
+    /// Takes the cursor and hands it on, however long that takes: a sink that cannot begin must
+    /// not keep a forebay from receiving.
+    fn run(self) {
+        let Self { dir, sink, place, kept, feed } = self;
+        let mut told = false;
+        let reader = loop {
+            let begun = Cursor::open(&dir, &cursor_name(&sink)).map_err(|error| error.to_string());
+            let begun = begun.and_then(|cursor| {
+                let reader = reader_at(&dir, cursor.place()).map_err(|error| error.to_string())?;
+                Ok((cursor, reader))
+            });
+            match begun {
+                Ok((cursor, reader)) => {
+                    drop(kept.send(Kept { cursor, place, sink: Arc::clone(&sink) }));
+                    break reader;
+                }
+                Err(error) if !told => {
+                    tracing::error!(
+                        sink = &*sink,
+                        lane = &*feed.name,
+                        error,
+                        "the sink cannot begin; trying again"
+                    );
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            if feed.stopped() {
+                return;
+            }
+            thread::sleep(REST);
+        };
+        feed.run(reader);
+    }
+}
+
+/// The name of a sink's cursor in every lane that it reads.
+fn cursor_name(sink: &str) -> String {
+    format!("sink-{sink}")
+}
