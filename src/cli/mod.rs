@@ -4,9 +4,11 @@
 //! configuration; verbs that look for damage exit 3 if there is some, 4 if it keeps a lane from
 //! opening.
 
+mod bring;
 mod captured;
 mod check;
 mod cursors;
+mod dead_letters;
 mod demo;
 mod keys;
 mod outgoing;
@@ -15,6 +17,7 @@ mod doctor;
 mod place;
 mod purge;
 mod quarantine;
+mod replay;
 mod row;
 mod segments;
 mod secrets;
@@ -24,6 +27,7 @@ mod tail;
 mod terminal;
 mod verify;
 mod when;
+mod which;
 
 use std::process::ExitCode;
 
@@ -61,6 +65,10 @@ enum Verb {
     Providers(providers::ProvidersArgs),
     /// List or remove the cursors of consumers, which retention waits for
     Cursors(cursors::CursorsArgs),
+    /// Look at events that a sink refused for good, bring them once more, or give them up
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Bring events of the log to a sink once more, beside live traffic
+    Replay(replay::ReplayArgs),
     /// List, verify, repair or export the files of the log
     Segments(segments::SegmentsArgs),
     /// Erase the payloads of an event, a tenant or a time for good
@@ -86,6 +94,8 @@ pub fn run() -> ExitCode {
         Verb::Secrets(args) => secrets::run(&args),
         Verb::Providers(args) => providers::run(&args),
         Verb::Cursors(args) => cursors::run(&args),
+        Verb::DeadLetters(args) => dead_letters::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Segments(args) => segments::run(&args),
         Verb::Purge(args) => purge::run(&args),
         Verb::Quarantine(args) => quarantine::run(&args),

@@ -23,6 +23,7 @@ pub mod sink;
 pub mod sinks;
 pub mod feed;
 pub mod dead;
+pub mod letters;
 mod settle;
 mod queue;
 mod limit;
@@ -32,6 +33,7 @@ mod rate;
 mod courier;
 mod cursors;
 mod start;
+pub mod errand;
 
 pub use feed::{Raw, Shape, Shaped};
 pub use start::{Drain, DrainError, Ground, LaneOf};

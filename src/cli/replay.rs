@@ -1,0 +1,98 @@
+//! `forebay replay`: events of the log once more to a sink, beside live traffic.
+//!
+//! It reads the log as any other process does and moves no cursor. Sinks that mark what they are
+//! handed say that it is a replay. What the sink refuses is told, and stays in the log. Exit codes:
+//! 0 all was taken, 1 some was refused, 2 wrong usage, 75 it cannot be run now, 78 a bad
+//! configuration.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use forebay_log::{Clock, Reader};
+
+use super::bring::{self, BringError};
+use super::place::PlaceError;
+use super::which::{Which, row};
+use crate::drain::errand::Errand;
+use crate::drain::sink::Pass;
+
+/// What `replay` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ReplayArgs {
+    /// The configuration; else `FOREBAY_CONFIG`, else `/etc/forebay/forebay.toml`
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The sink that gets them
+    #[arg(long, value_name = "NAME")]
+    sink: String,
+    /// Only of this lane; else of every lane that the sink reads
+    #[arg(long, value_name = "NAME")]
+    lane: Option<String>,
+    #[command(flatten)]
+    which: Which,
+    /// Events a second at the most; else the sink's own rate
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Tell which events it would be, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub(super) fn run(args: &ReplayArgs) -> ExitCode {
+    match replay(args, &Clock::System) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(error.report()),
+    }
+}
+
+fn replay(args: &ReplayArgs, clock: &Clock) -> Result<(), BringError> {
+    let drained = bring::drained(args.config.as_deref())?;
+    let mut sink = bring::sink(&drained, &args.sink)?.clone();
+    sink.events_per_second = args.rate.or(sink.events_per_second);
+    let chosen = args.which.chosen(clock);
+    let all = sink.lanes.iter().filter_map(|lane| drained.kept.lanes.get(*lane));
+    let wanted = |name: &str| args.lane.as_ref().is_none_or(|lane| lane == name);
+    let lanes: Vec<&str> = all.map(|lane| lane.name.as_str()).filter(|name| wanted(name)).collect();
+    if lanes.is_empty() {
+        let lane = args.lane.as_deref().unwrap_or_default();
+        let what = format!("sink {} does not read a lane {lane}", args.sink);
+        return Err(PlaceError::Usage(what).into());
+    }
+    let (mut rows, mut ran) = (Vec::new(), Vec::new());
+    for name in lanes {
+        let dir = drained.kept.data_dir.join("lanes").join(name);
+        let end = bring::end_of(&dir)?;
+        let chosen = chosen.clone();
+        if args.dry_run {
+            let mut reader = Reader::open(&dir)?;
+            reader.seek(chosen.start())?;
+            while let Some(record) = reader.next_held()? {
+                if record.get().position().offset() >= end {
+                    break;
+                }
+                rows.extend(chosen.takes(&record).then(|| row(&record)));
+            }
+            continue;
+        }
+        let errand = Errand {
+            sink: &sink,
+            lane: Arc::from(name),
+            dir,
+            from: chosen.start(),
+            end,
+            wanted: Box::new(move |record| chosen.takes(record)),
+            pass: Pass::Replay,
+            settled: Box::new(|_| {}),
+        };
+        ran.push(errand.run(clock)?);
+    }
+    if args.dry_run {
+        return bring::tell_dry("replayed", &rows, args.json);
+    }
+    bring::tell("replayed", &ran, args.json)
+}

@@ -1,0 +1,133 @@
+//! Events of a time or a kind, once more to one sink: replay and redrive, beside a running server.
+//!
+//! It is the drain of one sink without a cursor: it begins and ends where it is told, and what the
+//! destination refuses for good is told back, not kept as a dead letter.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel;
+use forebay_log::{Clock, From, ReadError, Reader};
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::courier::{Courier, Lane, OnSettled, Way};
+use super::dead::{Buried, Letter};
+use super::feed::{Feed, Raw, Shape, Wanted, permits_of};
+use super::settle::Settlement;
+use super::sink::{Event, Failure, Pass};
+use super::start::DrainError;
+use crate::config::SinkConfig;
+use crate::observe::SinkCounters;
+
+/// What is to be brought, and where.
+pub struct Errand<'a> {
+    /// The sink.
+    pub sink: &'a SinkConfig,
+    /// The lane's name, as its events tell it.
+    pub lane: Arc<str>,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Where to begin.
+    pub from: From,
+    /// The offset to end before.
+    pub end: u64,
+    /// Which records.
+    pub wanted: Wanted,
+    /// Why.
+    pub pass: Pass,
+    /// Told of each event that the sink has taken.
+    pub settled: OnSettled,
+}
+
+impl std::fmt::Debug for Errand<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Errand").field("lane", &self.lane).finish_non_exhaustive()
+    }
+}
+
+/// Why an errand was not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ErrandError {
+    /// The lane cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The sink or a thread cannot be started.
+    #[error(transparent)]
+    Start(#[from] DrainError),
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Ran {
+    /// Events that the sink has taken.
+    pub delivered: u64,
+    /// Events that it refused for good, or for longer than the horizon, and why.
+    pub refused: Vec<(Event, Failure)>,
+}
+
+impl Errand<'_> {
+    /// Runs until every event was taken or refused.
+    pub fn run(self, clock: &Clock) -> Result<Ran, ErrandError> {
+        let config = self.sink;
+        let mut reader = Reader::open(&self.dir)?;
+        reader.seek(self.from)?;
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(DrainError::Thread)?;
+        let sink = {
+            let _inside = runtime.enter();
+            let opened = config.settings.open(&config.name);
+            opened.map_err(|source| DrainError::Sink { name: config.name.clone(), source })?
+        };
+        let kind = config.settings.kind();
+        let counters = Arc::new(SinkCounters::new(&config.name, kind, [&*self.lane]));
+        let (letters, refusals) = channel::unbounded::<Letter>();
+        let (bury, buried) = mpsc::unbounded_channel();
+        let (sender, told) = mpsc::unbounded_channel();
+        let permits_max = permits_of(config.memory_bytes_max);
+        let shape: Arc<dyn Shape> = Arc::new(Raw);
+        let feed = Feed {
+            lane: 0,
+            name: self.lane,
+            shape,
+            order: config.order.clone(),
+            pass: self.pass,
+            wanted: Some(self.wanted),
+            end: Some(self.end),
+            memory: Arc::new(Semaphore::new(permits_max)),
+            permits_max,
+            sender,
+            runtime: runtime.handle().clone(),
+            stop: Arc::new(AtomicBool::new(false)),
+        };
+        let feeding = thread::spawn(move || feed.run(reader));
+        let refusing = thread::spawn(move || {
+            let mut refused = Vec::new();
+            while let Ok(Letter { lane, ticket, event, failure, .. }) = refusals.recv() {
+                _ = bury.send(Buried { lane, ticket, order_key: event.order_key });
+                refused.push((event, failure));
+            }
+            refused
+        });
+        let (settlement, ended, next_ticket) = (Settlement::default(), false, 0);
+        let lane = Lane { settlement, place: watch::channel(None).0, ended, next_ticket };
+        let way = Way {
+            sink,
+            letters,
+            counters: Arc::clone(&counters),
+            clock: clock.clone(),
+            settled: Some(self.settled),
+            finite: true,
+            landing_max: Duration::ZERO,
+        };
+        let courier = Courier::new(config, vec![lane], &[0], way);
+        let (_stop, stopped) = watch::channel(false);
+        runtime.block_on(courier.run(told, buried, stopped));
+        drop(feeding.join());
+        let refused = refusing.join().unwrap_or_default();
+        Ok(Ran { delivered: counters.events(), refused })
+    }
+}
