@@ -7,6 +7,7 @@
 //! | `IT_TWIN_ROUNDS` | rounds of 64 first deliveries at once of one event |
 //! | `IT_KILL_ROUNDS` | rounds of kill -9 under load, for each driver and ack level |
 //! | `IT_MUTATIONS` | places drawn for each kind of change of each vector; 0 is every one |
+//! | `IT_DRAIN_ROUNDS` | rounds of kill -9 while a sink is drained to, for each driver |
 //! | `IT_SEED` | the seed of a campaign, as an earlier run printed it |
 //! | `IT_FOREBAY` | the binary to test, instead of the one that was built for it |
 //! | `IT_REQUIRE_IO_URING` | fail, rather than say so and pass, where the kernel refuses `io_uring` |
@@ -24,6 +25,7 @@ mod bus_error;
 mod config;
 mod cursors;
 mod demo;
+mod drain;
 mod handshakes;
 mod kill;
 mod layers;

@@ -245,7 +245,17 @@ impl Server {
 
     /// SIGKILL, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
+        self.strike();
+        self.bury();
+    }
+
+    /// SIGKILL, without waiting.
+    pub(crate) fn strike(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// Waits until a process that was killed is gone.
+    pub(crate) fn bury(&mut self) {
         self.child.take().unwrap().wait().unwrap();
     }
 

@@ -1,0 +1,156 @@
+//! The drain from outside: what was acknowledged reaches the sink, whatever happens in between.
+//!
+//! The sink is standard output, which the test keeps in a file beside the server's own words. So
+//! what it holds was written by the process that was killed, and by nobody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use forebay_log::Clock;
+
+use crate::support::http::Connection;
+use crate::support::random::Random;
+use crate::support::server::{Server, Setup, forebay};
+use crate::support::{Driver, eventually, setting, sign};
+
+for_each_driver![
+    what_was_acknowledged_reaches_the_sink_though_forebay_is_killed_at_random,
+    a_stopped_server_drains_on_where_it_was,
+    a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor,
+];
+
+const SINK: &str =
+    "\n[[sink]]\nname = \"out\"\nbatch = { count = 7, linger = \"5ms\" }\n[sink.stdout]\n";
+const DRAIN_WAIT: Duration = Duration::from_secs(60);
+const ROUNDS_DEFAULT: u64 = 5;
+
+fn body(id: &str) -> String {
+    format!("{{\"type\":\"drained\",\"id\":\"{id}\"}}")
+}
+
+/// How often each event was written to the sink; what a kill has cut is not one.
+fn drained(server: &Server) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for line in server.log().lines() {
+        let id = line.strip_prefix("{\"type\":\"drained\",\"id\":\"");
+        if let Some(id) = id.and_then(|rest| rest.strip_suffix("\"}")) {
+            *counts.entry(id.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Sends until the connection breaks or `count` were sent; the ids that were acknowledged.
+fn send(server: &Server, prefix: &str, count: u64) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    let Ok(mut connection) = Connection::open(server.address()) else { return acknowledged };
+    for index in 0..count {
+        let id = format!("{prefix}-{index}");
+        match connection.send(&sign::standard(&id, body(&id).as_bytes())) {
+            Ok(answer) if answer.status == 200 => acknowledged.push(id),
+            // The log was full for a moment, which ends the connection.
+            Ok(_) => match Connection::open(server.address()) {
+                Ok(next) => connection = next,
+                Err(_) => break,
+            },
+            Err(_) => break,
+        }
+    }
+    acknowledged
+}
+
+fn lost(server: &Server, acknowledged: &BTreeSet<String>) -> Vec<String> {
+    let drained = drained(server);
+    acknowledged.iter().filter(|id| !drained.contains_key(*id)).cloned().collect()
+}
+
+fn what_was_acknowledged_reaches_the_sink_though_forebay_is_killed_at_random(driver: Driver) {
+    let rounds = setting("IT_DRAIN_ROUNDS", ROUNDS_DEFAULT);
+    let seed = setting("IT_SEED", Clock::System.wall_ns());
+    eprintln!("drain under kill -9, {}: {rounds} rounds, IT_SEED={seed}", driver.name());
+    let mut random = Random::new(seed);
+    let setup = Setup::new(driver).segments("1MiB", "64KiB").more(SINK);
+    let mut server = Server::start(setup);
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..rounds {
+        let life = Duration::from_micros(random.between(20_000, 400_000));
+        std::thread::scope(|scope| {
+            let server = &server;
+            let senders: Vec<_> = (0..4)
+                .map(|sender| {
+                    scope.spawn(move || send(server, &format!("r{round}-s{sender}"), u64::MAX))
+                })
+                .collect();
+            std::thread::sleep(life);
+            server.strike();
+            senders.into_iter().for_each(|sender| acknowledged.extend(sender.join().unwrap()));
+        });
+        server.bury();
+        server.run();
+    }
+    eventually("all of it has reached the sink", DRAIN_WAIT, || {
+        lost(&server, &acknowledged).is_empty()
+    });
+    let counts = drained(&server);
+    let twice = counts.values().filter(|count| **count > 1).count();
+    eprintln!(
+        "drain under kill -9, {}: {rounds} rounds, {} acknowledged, 0 lost, {twice} more than once",
+        driver.name(),
+        acknowledged.len()
+    );
+    assert!(acknowledged.len() > 20, "the load was none");
+    // The negative control: the judge sees an event that never was.
+    acknowledged.insert("never-sent".to_owned());
+    assert_eq!(lost(&server, &acknowledged), ["never-sent"]);
+}
+
+fn a_stopped_server_drains_on_where_it_was(driver: Driver) {
+    let mut server = Server::start(Setup::new(driver).more(SINK));
+    for round in 0..3 {
+        let sent = send(&server, &format!("round{round}"), 100);
+        assert_eq!(sent.len(), 100);
+        eventually("the sink has it", DRAIN_WAIT, || drained(&server).len() == (round + 1) * 100);
+        assert!(server.end().success());
+        server.run();
+    }
+    assert!(drained(&server).values().all(|count| *count == 1), "a stop leaves nothing half done");
+    let page = server.admin("/metrics");
+    let metrics = page.text();
+    for line in [
+        "forebay_sink_lag_bytes{sink=\"out\",lane=\"main\"} 0",
+        "forebay_sink_circuit{sink=\"out\",kind=\"stdout\"} 0",
+    ] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line} in\n{metrics}");
+    }
+    let cursors = forebay(&["cursors", "list", "--dir"]).arg(server.data()).output().unwrap();
+    assert!(String::from_utf8_lossy(&cursors.stdout).contains("sink-out"));
+}
+
+fn a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor(driver: Driver) {
+    let server = Server::start(Setup::new(driver).more(SINK));
+    assert_eq!(send(&server, "live", 20).len(), 20);
+    eventually("the sink has it", DRAIN_WAIT, || drained(&server).len() == 20);
+    let replay = |words: &[&str]| {
+        let mut command = forebay(&["replay", "--sink", "out", "--config"]);
+        command.arg(server.config()).args(words).output().unwrap()
+    };
+    let dry = replay(&["--event", "live-7", "--dry-run", "--json"]);
+    let dry: serde_json::Value = serde_json::from_slice(&dry.stdout).unwrap();
+    assert_eq!(dry["events"][0]["event_id"], "live-7");
+    assert_eq!(dry["events"].as_array().map(Vec::len), Some(1));
+    // Its standard output is its own: the sink of this process is here.
+    let text = String::from_utf8(replay(&["--event", "live-7"]).stdout).unwrap();
+    assert_eq!(text, format!("{}\nreplayed 1 events, 0 refused\n", body("live-7")));
+    let all = String::from_utf8(replay(&["--type", "drained", "--rate", "1000"]).stdout).unwrap();
+    assert_eq!(all.lines().count(), 21, "{all}");
+    let nothing = replay(&["--type", "other"]);
+    assert_eq!(String::from_utf8_lossy(&nothing.stdout), "replayed 0 events, 0 refused\n");
+    assert_eq!(replay(&["--lane", "none"]).status.code(), Some(2));
+    assert_eq!(drained(&server).len(), 20, "the server's sink has seen none of it");
+    let empty = forebay(&["dead-letters", "list", "--json", "--config"])
+        .arg(server.config())
+        .output()
+        .unwrap();
+    let empty: serde_json::Value = serde_json::from_slice(&empty.stdout).unwrap();
+    assert_eq!(empty["dead_letters"].as_array().map(Vec::len), Some(0));
+}
