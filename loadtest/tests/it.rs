@@ -57,9 +57,9 @@ fn a_server_that_answers_and_stores_nothing_is_found_out() {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let digits = |letter: char| !letter.is_ascii_digit();
-    let core = cores.and_then(|list| list.trim().split(digits).next()).expect("a core");
+    let allowed = cores.and_then(|list| list.trim().split(digits).next()).expect("a core");
     let mut liar = Command::new(TOOL)
-        .args(["target", "--kind=bare", "--cores", core, "--config=/dev/null"])
+        .args(["target", "--kind=bare", "--cores", allowed, "--config=/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
