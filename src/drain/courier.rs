@@ -271,10 +271,9 @@ impl Courier {
             let ticket = lane.next_ticket;
             lane.next_ticket += 1;
             lane.settlement.taken(ticket, before, event.received_ns());
-            if let Some(why) = unshaped {
+            if let Some(failure) = unshaped {
                 // It never was in flight, and so never held its key.
                 event.order_key = None;
-                let failure = Failure::permanent(why);
                 self.give_up(Letter { lane: index, ticket, event, failure, permit });
                 continue;
             }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::order::Order;
-use super::sink::{Event, Pass, body_of};
+use super::sink::{Event, Failure, Pass, body_of};
 
 /// A permit stands for so many bytes, and an event takes at least one: small events cost memory
 /// as well.
@@ -29,35 +29,23 @@ const WAIT: Duration = Duration::from_millis(100);
 /// How long a feed rests after the log could not be read.
 const REST: Duration = Duration::from_secs(1);
 
-/// Makes of a record what a sink is handed.
-pub trait Shape: std::fmt::Debug + Send + Sync {
-    /// What becomes of a record of this lane.
-    fn shape(&self, lane: &Arc<str>, record: &Record) -> Shaped;
-}
+/// A payload and its media type.
+pub type Payload = (Bytes, Cow<'static, str>);
 
-/// What became of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shaped {
-    /// It is handed over so.
-    As {
-        /// What is delivered.
-        payload: Bytes,
-        /// Its media type.
-        content_type: Cow<'static, str>,
-    },
-    /// It is nothing for this sink.
-    Nothing,
-    /// It cannot be shaped, and becomes a dead letter for this reason.
-    Fails(Cow<'static, str>),
+/// Makes of a record what a sink is handed.
+pub trait Shaping: std::fmt::Debug + Send + Sync {
+    /// What is handed over of a record of this lane; none: it is nothing for the sink. One that
+    /// cannot be shaped becomes a dead letter.
+    fn apply(&self, record: &Record, lane: &str) -> Result<Option<Payload>, Failure>;
 }
 
 /// The body as it was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Raw;
 
-impl Shape for Raw {
-    fn shape(&self, _lane: &Arc<str>, record: &Record) -> Shaped {
-        Shaped::As { payload: body_of(record), content_type: content_type_of(record) }
+impl Shaping for Raw {
+    fn apply(&self, record: &Record, _lane: &str) -> Result<Option<Payload>, Failure> {
+        Ok(Some((body_of(record), content_type_of(record))))
     }
 }
 
@@ -83,7 +71,7 @@ pub(super) struct Fed {
     /// Where a reader must stand to see it next.
     pub(super) before: Place,
     /// Why it cannot be handed over.
-    pub(super) unshaped: Option<Cow<'static, str>>,
+    pub(super) unshaped: Option<Failure>,
     /// What it takes of the sink's memory.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -116,7 +104,7 @@ pub(super) struct Feed {
     /// The lane among those of the sink.
     pub(super) lane: usize,
     pub(super) name: Arc<str>,
-    pub(super) shape: Arc<dyn Shape>,
+    pub(super) shape: Arc<dyn Shaping>,
     pub(super) order: Order,
     pub(super) pass: Pass,
     pub(super) wanted: Option<Wanted>,
@@ -128,6 +116,8 @@ pub(super) struct Feed {
     pub(super) sender: UnboundedSender<Told>,
     pub(super) runtime: Handle,
     pub(super) stop: Arc<AtomicBool>,
+    /// The place that was told last.
+    pub(super) told: Option<Place>,
 }
 
 /// The permits that so many bytes of memory are.
@@ -168,7 +158,11 @@ impl Feed {
         let mut progress = Progress { place: reader.place(), ..Progress::default() };
         while batch.len() < TOGETHER_MAX && !self.stopped() {
             let (before, from) = (reader.place(), reader.offset());
-            let Some(record) = reader.next_held()? else { break };
+            let Some(record) = reader.next_held()? else {
+                // It may have stepped into a segment that has no record yet.
+                progress.place = reader.place();
+                break;
+            };
             if self.end.is_some_and(|end| record.get().position().offset() >= end) {
                 self.tell(batch, progress);
                 return Ok(false);
@@ -194,24 +188,26 @@ impl Feed {
         Ok(!self.sender.is_closed())
     }
 
-    fn tell(&self, batch: Vec<Fed>, progress: Progress) {
-        if !batch.is_empty() || progress.records > 0 {
+    fn tell(&mut self, batch: Vec<Fed>, progress: Progress) {
+        if !batch.is_empty() || progress.records > 0 || self.told != Some(progress.place) {
+            self.told = Some(progress.place);
             drop(self.sender.send(Told::Events(self.lane, batch, progress)));
         }
     }
 
     /// The event of a record, and why it could not be shaped.
-    fn event(&self, record: Record) -> Option<(Event, Option<Cow<'static, str>>)> {
+    fn event(&self, record: Record) -> Option<(Event, Option<Failure>)> {
         let passes = self.wanted.as_ref().is_none_or(|wanted| wanted(&record));
         if record.get().kind() != Kind::Event || !passes {
             return None;
         }
         let lane = self.lane_of(&record);
-        let (payload, content_type, unshaped) = match self.shape.shape(&lane, &record) {
-            Shaped::As { payload, content_type } => (payload, content_type, None),
-            Shaped::Nothing => return None,
-            Shaped::Fails(why) => (body_of(&record), content_type_of(&record), Some(why)),
+        let (payload, unshaped) = match self.shape.apply(&record, &lane) {
+            Ok(None) => return None,
+            Ok(Some(payload)) => (payload, None),
+            Err(failure) => ((body_of(&record), content_type_of(&record)), Some(failure)),
         };
+        let (payload, content_type) = payload;
         let order_key = self.order.key_of(&record.get());
         let (pass, attempts) = (self.pass, 0);
         let event = Event { lane, record, payload, content_type, order_key, pass, attempts };
@@ -228,7 +224,7 @@ impl Feed {
 
     /// Waits until the sink has memory for so many bytes; nothing if it is gone.
     fn permit(
-        &self,
+        &mut self,
         bytes: usize,
         batch: &mut Vec<Fed>,
         progress: &mut Progress,

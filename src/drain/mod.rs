@@ -35,5 +35,5 @@ mod cursors;
 mod start;
 pub mod errand;
 
-pub use feed::{Raw, Shape, Shaped};
+pub use feed::{Payload, Raw, Shaping};
 pub use start::{Drain, DrainError, Ground, LaneOf};

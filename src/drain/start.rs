@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
 use super::dead::{self, Grave};
-use super::feed::{Feed, Raw, Shape, permits_of, reader_at};
+use super::feed::{Feed, Raw, Shaping, permits_of, reader_at};
 use super::settle::Settlement;
 use super::sink::Pass;
 use super::sinks::OpenError;
@@ -166,7 +166,7 @@ impl Drain {
         let (letters, thread) = dead::start(grave, bury)?;
         self.others.push(thread);
         let (sender, told) = mpsc::unbounded_channel();
-        let shape: Arc<dyn Shape> = Arc::new(Raw);
+        let shape: Arc<dyn Shaping> = Arc::new(Raw);
         let permits_max = permits_of(config.memory_bytes_max / lanes.len().max(1) as u64);
         let mut courier_lanes = Vec::new();
         for (index, lane) in lanes.iter().enumerate() {
@@ -192,6 +192,7 @@ impl Drain {
                 sender: sender.clone(),
                 runtime: Handle::clone(runtime.handle()),
                 stop: Arc::clone(&wiring.feeding),
+                told: None,
             };
             let follower = Follower {
                 dir: lane.dir.clone(),

@@ -4,6 +4,8 @@
 //! what it holds was written by the process that was killed, and by nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use forebay_log::Clock;
@@ -16,6 +18,7 @@ use crate::support::{Driver, eventually, setting, sign};
 for_each_driver![
     what_was_acknowledged_reaches_the_sink_though_forebay_is_killed_at_random,
     a_stopped_server_drains_on_where_it_was,
+    a_sink_that_takes_nothing_delays_nobody_and_gets_all_of_it_once_it_does,
     a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor,
 ];
 
@@ -114,16 +117,47 @@ fn a_stopped_server_drains_on_where_it_was(driver: Driver) {
         server.run();
     }
     assert!(drained(&server).values().all(|count| *count == 1), "a stop leaves nothing half done");
-    let page = server.admin("/metrics");
-    let metrics = page.text();
     for line in [
         "forebay_sink_lag_bytes{sink=\"out\",lane=\"main\"} 0",
         "forebay_sink_circuit{sink=\"out\",kind=\"stdout\"} 0",
     ] {
-        assert!(metrics.lines().any(|shown| shown == line), "{line} in\n{metrics}");
+        eventually(line, DRAIN_WAIT, || {
+            server.admin("/metrics").text().lines().any(|shown| shown == line)
+        });
     }
     let cursors = forebay(&["cursors", "list", "--dir"]).arg(server.data()).output().unwrap();
     assert!(String::from_utf8_lossy(&cursors.stdout).contains("sink-out"));
+}
+
+fn a_sink_that_takes_nothing_delays_nobody_and_gets_all_of_it_once_it_does(driver: Driver) {
+    const COUNT: usize = 3000;
+    // The pipe holds 64 KiB; what is behind it waits.
+    let sink = "[[sink]]\nname = \"out\"\ntimeout = \"200ms\"\n[sink.stdout]\n";
+    let mut server = Server::start(Setup::new(driver).more(sink).piped());
+    assert_eq!(send(&server, &format!("{:0200}", 0), COUNT as u64).len(), COUNT);
+    eventually("the sink is left alone", DRAIN_WAIT, || {
+        let page = server.admin("/metrics");
+        let value = page.text().lines().find_map(|line| {
+            line.strip_prefix("forebay_sink_circuit{sink=\"out\",kind=\"stdout\"} ")
+        });
+        value == Some("2")
+    });
+    assert_eq!(send(&server, "meanwhile", 100).len(), 100);
+    let output = server.output();
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let mut taken = BTreeSet::new();
+    eventually("the sink has all of it", DRAIN_WAIT, || {
+        taken.extend(lines.try_iter());
+        taken.len() >= COUNT + 100
+    });
+    assert!(server.end().success(), "a sink that was stuck does not hold the exit");
 }
 
 fn a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor(driver: Driver) {

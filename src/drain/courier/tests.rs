@@ -197,6 +197,7 @@ fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
         sender,
         runtime: runtime.handle().clone(),
         stop: Arc::new(AtomicBool::new(false)),
+        told: None,
     };
     let reader = reader_at(dir, Place::default()).expect("a reader");
     let feeding = std::thread::spawn(move || feed.run(reader));

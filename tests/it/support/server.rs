@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ pub(crate) struct Setup {
     secrets: Vec<(&'static str, &'static str)>,
     more: String,
     environment: Vec<(&'static str, String)>,
+    piped: bool,
 }
 
 impl Setup {
@@ -52,6 +53,7 @@ impl Setup {
             secrets: vec![("first", sign::STANDARD_SECRET)],
             more: String::new(),
             environment: Vec::new(),
+            piped: false,
         }
     }
 
@@ -89,6 +91,12 @@ impl Setup {
     pub(crate) fn more(mut self, text: &str) -> Self {
         self.more.push_str(text);
         self.more.push('\n');
+        self
+    }
+
+    /// Standard output goes into a pipe, which nobody reads before [`Server::output`].
+    pub(crate) fn piped(mut self) -> Self {
+        self.piped = true;
         self
     }
 
@@ -208,7 +216,9 @@ impl Server {
         for (name, value) in &self.setup.environment {
             command.env(name, value);
         }
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let piped = self.setup.piped;
+        let stdout = if piped { Stdio::piped() } else { log.try_clone().unwrap().into() };
+        command.stdin(Stdio::null()).stdout(stdout).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -284,6 +294,11 @@ impl Server {
         });
         self.child = None;
         status.unwrap()
+    }
+
+    /// What comes out of the pipe that standard output goes into.
+    pub(crate) fn output(&mut self) -> ChildStdout {
+        self.child.as_mut().unwrap().stdout.take().unwrap()
     }
 
     fn log_path(&self) -> PathBuf {
