@@ -349,7 +349,7 @@ impl Courier {
         for (index, mut entry) in batch.entries.into_iter().enumerate() {
             let failure = match verdict(delivered, index) {
                 Ok(()) => {
-                    self.settle(lane, entry);
+                    self.settle(lane, &entry);
                     continue;
                 }
                 Err(failure) => failure,
@@ -377,7 +377,7 @@ impl Courier {
         self.tell_place(lane);
     }
 
-    fn settle(&mut self, index: usize, entry: Entry<Item>) {
+    fn settle(&mut self, index: usize, entry: &Entry<Item>) {
         self.way.counters.delivered(entry.bytes);
         if let Some(settled) = &mut self.way.settled {
             settled(&entry.item.event);

@@ -29,6 +29,8 @@ const AGE: Duration = Duration::from_secs(90 * 86_400);
 const REST: Duration = Duration::from_secs(1);
 /// How often it is looked whether a letter is durable.
 const LOOK: Duration = Duration::from_millis(1);
+/// Letters that share one sync.
+const TOGETHER_MAX: usize = 256;
 /// The longest reason that is kept.
 const REASON_BYTES_MAX: usize = 2048;
 /// Segments are mapped whole.
@@ -80,12 +82,24 @@ pub(super) fn start(
     Ok((sender, thread))
 }
 
+/// The lane of the letters, once there is one.
+#[derive(Debug, Default)]
+struct Ground {
+    lane: Option<(Lane, Appender)>,
+    meta: MetaWriter,
+    /// Of the letters at hand, those that are in the lane, and where the last of them ends.
+    appended: usize,
+    end: u64,
+}
+
 fn keep(grave: &Grave, letters: &Receiver<Letter>, buried: &UnboundedSender<Buried>) {
-    let mut lane: Option<(Lane, Appender)> = None;
-    let mut meta = MetaWriter::default();
-    while let Ok(letter) = letters.recv() {
+    let mut ground = Ground::default();
+    while let Ok(first) = letters.recv() {
+        let mut together = vec![first];
+        together.extend(letters.try_iter().take(TOGETHER_MAX - 1));
+        (ground.appended, ground.end) = (0, 0);
         let mut told = false;
-        while let Err(error) = bury(grave, &mut lane, &mut meta, &letter) {
+        while let Err(error) = ground.bury(grave, &together) {
             if !told {
                 tracing::error!(
                     sink = &*grave.sink,
@@ -100,40 +114,42 @@ fn keep(grave: &Grave, letters: &Receiver<Letter>, buried: &UnboundedSender<Buri
             }
             std::thread::sleep(REST);
         }
-        let Letter { lane, ticket, event, permit, .. } = letter;
-        // A courier that is gone will find the event in its lane again.
-        _ = buried.send(Buried { lane, ticket, order_key: event.order_key });
-        drop(permit);
+        for Letter { lane, ticket, event, permit, .. } in together {
+            // A courier that is gone will find the event in its lane again.
+            _ = buried.send(Buried { lane, ticket, order_key: event.order_key });
+            drop(permit);
+        }
     }
 }
 
-fn bury(
-    grave: &Grave,
-    lane: &mut Option<(Lane, Appender)>,
-    meta: &mut MetaWriter,
-    letter: &Letter,
-) -> Result<(), String> {
-    if lane.is_none() {
-        *lane = Some(open(grave)?);
-    }
-    let Some((lane, appender)) = lane else { return Ok(()) };
-    write(meta, letter).map_err(|error| error.to_string())?;
-    let record = letter.event.record.get();
-    let record = NewRecord {
-        kind: Kind::Event,
-        key: record.key(),
-        received_ns: record.received_ns(),
-        meta: meta.as_bytes(),
-        body: record.body(),
-    };
-    let end = appender.append(&record).map_err(|error| error.to_string())?.end;
-    while lane.acked() < end {
-        if let Some(why) = lane.failure() {
-            return Err(why.to_owned());
+impl Ground {
+    /// Appends the letters that are not there yet, and waits until all are on the medium.
+    fn bury(&mut self, grave: &Grave, letters: &[Letter]) -> Result<(), String> {
+        if self.lane.is_none() {
+            self.lane = Some(open(grave)?);
         }
-        std::thread::sleep(LOOK);
+        let Some((lane, appender)) = &mut self.lane else { return Ok(()) };
+        for letter in letters.iter().skip(self.appended) {
+            write(&mut self.meta, letter).map_err(|error| error.to_string())?;
+            let record = letter.event.record.get();
+            let record = NewRecord {
+                kind: Kind::Event,
+                key: record.key(),
+                received_ns: record.received_ns(),
+                meta: self.meta.as_bytes(),
+                body: record.body(),
+            };
+            self.end = appender.append(&record).map_err(|error| error.to_string())?.end;
+            self.appended += 1;
+        }
+        while lane.acked() < self.end {
+            if let Some(why) = lane.failure() {
+                return Err(why.to_owned());
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn open(grave: &Grave) -> Result<(Lane, Appender), String> {

@@ -27,7 +27,7 @@ const START: f64 = 4.0;
 #[derive(Debug)]
 pub(super) struct Limit {
     max: f64,
-    limit: f64,
+    batches: f64,
     /// Latency as it long was, in seconds.
     long: f64,
     samples: f64,
@@ -38,7 +38,7 @@ impl Limit {
     pub(super) fn new(max: usize) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "at most 4096")]
         let max = max.max(1) as f64;
-        Self { max, limit: START.min(max), long: 0.0, samples: 0.0 }
+        Self { max, batches: START.min(max), long: 0.0, samples: 0.0 }
     }
 
     /// Batches that may be in flight now.
@@ -48,7 +48,7 @@ impl Limit {
             clippy::cast_sign_loss,
             reason = "between 1 and the maximum, which was a usize"
         )]
-        let whole = self.limit as usize;
+        let whole = self.batches as usize;
         whole.max(1)
     }
 
@@ -67,22 +67,22 @@ impl Limit {
             return;
         }
         let gradient = (TOLERANCE * self.long / short).clamp(0.5, 1.0);
-        let wanted = self.limit * gradient + QUEUE;
-        self.set(self.limit * (1.0 - SMOOTHING) + wanted * SMOOTHING);
+        let wanted = self.batches * gradient + QUEUE;
+        self.set(self.batches * (1.0 - SMOOTHING) + wanted * SMOOTHING);
     }
 
     /// The destination asked for less, or did not answer in time.
     pub(super) fn refused(&mut self) {
-        self.set(self.limit * BACKOFF);
+        self.set(self.batches * BACKOFF);
     }
 
     /// The destination was away: begin as at the start.
     pub(super) fn begin_again(&mut self) {
-        self.set(self.limit.min(START));
+        self.set(self.batches.min(START));
     }
 
-    fn set(&mut self, limit: f64) {
-        self.limit = limit.clamp(1.0, self.max);
+    fn set(&mut self, batches: f64) {
+        self.batches = batches.clamp(1.0, self.max);
     }
 }
 

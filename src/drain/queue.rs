@@ -84,6 +84,8 @@ pub(super) struct Queue<T> {
     delayed: BTreeMap<(Instant, u64), (usize, Entry<T>)>,
     /// Tells those apart that are due at one moment.
     delays: u64,
+    /// Events that are here.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -111,12 +113,14 @@ impl<T> Queue<T> {
             parked: HashMap::new(),
             delayed: BTreeMap::new(),
             delays: 0,
+            held: 0,
         }
     }
 
     /// Takes up an event of a lane, behind those that it took up before.
     pub(super) fn push(&mut self, lane: usize, entry: Entry<T>) {
         if let Some(lane) = self.lanes.get_mut(lane) {
+            self.held += 1;
             lane.push_back(entry);
         }
     }
@@ -137,6 +141,7 @@ impl<T> Queue<T> {
                 {
                     lane.occupied = true;
                 }
+                self.held = self.held.saturating_sub(entries.len());
                 return Some(Batch { lane, entries });
             }
         }
@@ -155,10 +160,8 @@ impl<T> Queue<T> {
     }
 
     /// Events that are here.
-    pub(super) fn len(&self) -> usize {
-        let ready: usize = self.lanes.iter().map(|lane| lane.ready.len()).sum();
-        let parked: usize = self.parked.values().map(VecDeque::len).sum();
-        ready + parked + self.delayed.len()
+    pub(super) const fn len(&self) -> usize {
+        self.held
     }
 
     /// A batch of a lane is no longer in flight. Before its events are given back.
@@ -185,6 +188,7 @@ impl<T> Queue<T> {
 
     /// Events of one batch, in its order, that are to be tried again at `due`, each.
     pub(super) fn again(&mut self, lane: usize, entries: Vec<(Instant, Entry<T>)>) {
+        self.held += entries.len();
         if !self.bounds.sequential {
             for (due, entry) in entries {
                 self.delays += 1;

@@ -13,12 +13,13 @@ use crossbeam::channel::{self, Sender};
 use forebay_log::{Clock, Cursor, Place};
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
 use super::dead::{self, Grave};
-use super::feed::{Feed, Raw, Shaping, permits_of, reader_at};
+use super::feed::{Feed, Raw, Shaping, Told, permits_of, reader_at};
 use super::settle::Settlement;
 use super::sink::Pass;
 use super::sinks::OpenError;
@@ -29,6 +30,8 @@ use crate::observe::SinkCounters;
 const THREADS_MAX: usize = 2;
 /// How long a cursor that cannot be had waits for the next try.
 const REST: Duration = Duration::from_secs(2);
+/// What the names of the cursors of sinks begin with.
+const CURSOR_PREFIX: &str = "sink-";
 /// How long what is in flight may take after a stop.
 const LANDING_MAX: Duration = Duration::from_secs(5);
 /// How long a blocking call of a sink may hold up the end.
@@ -112,6 +115,7 @@ impl Drain {
             others: Vec::new(),
             keeper: None,
         };
+        tell_orphans(sinks, ground);
         if sinks.is_empty() {
             return Ok(drain);
         }
@@ -166,6 +170,30 @@ impl Drain {
         let (letters, thread) = dead::start(grave, bury)?;
         self.others.push(thread);
         let (sender, told) = mpsc::unbounded_channel();
+        let courier_lanes = self.feeds(config, (&lanes, sender), wiring, runtime.handle())?;
+        let priorities: Vec<u8> = lanes.iter().map(|lane| lane.priority).collect();
+        let clock = ground.clock.clone();
+        let way = Way {
+            sink,
+            letters,
+            counters,
+            clock,
+            settled: None,
+            finite: false,
+            landing_max: LANDING_MAX,
+        };
+        let courier = Courier::new(config, courier_lanes, &priorities, way);
+        Ok(courier.run(told, buried, wiring.stop.clone()).boxed())
+    }
+
+    /// A feed for each lane of a sink, and what its courier must know of them.
+    fn feeds(
+        &mut self,
+        config: &SinkConfig,
+        (lanes, sender): (&[&LaneOf], UnboundedSender<Told>),
+        wiring: &Wiring<'_>,
+        runtime: &Handle,
+    ) -> Result<Vec<Lane>, DrainError> {
         let shape: Arc<dyn Shaping> = Arc::new(Raw);
         let permits_max = permits_of(config.memory_bytes_max / lanes.len().max(1) as u64);
         let mut courier_lanes = Vec::new();
@@ -190,7 +218,7 @@ impl Drain {
                 memory,
                 permits_max,
                 sender: sender.clone(),
-                runtime: Handle::clone(runtime.handle()),
+                runtime: Handle::clone(runtime),
                 stop: Arc::clone(&wiring.feeding),
                 told: None,
             };
@@ -203,19 +231,7 @@ impl Drain {
             };
             self.others.push(spawn("forebay-feed", move || follower.run())?);
         }
-        let priorities: Vec<u8> = lanes.iter().map(|lane| lane.priority).collect();
-        let clock = ground.clock.clone();
-        let way = Way {
-            sink,
-            letters,
-            counters,
-            clock,
-            settled: None,
-            finite: false,
-            landing_max: LANDING_MAX,
-        };
-        let courier = Courier::new(config, courier_lanes, &priorities, way);
-        Ok(courier.run(told, buried, wiring.stop.clone()).boxed())
+        Ok(courier_lanes)
     }
 
     /// What is counted, in the order of the sinks.
@@ -302,7 +318,28 @@ impl Follower {
     }
 }
 
+/// Says which cursors keep segments for a sink that is no more.
+fn tell_orphans(sinks: &[SinkConfig], ground: &Ground) {
+    for (index, lane) in ground.lanes.iter().enumerate() {
+        let reads = |name: &str| {
+            let is = |sink: &&SinkConfig| cursor_name(&sink.name) == name;
+            sinks.iter().filter(is).any(|sink| sink.lanes.contains(&index))
+        };
+        // What cannot be read is told by the feeds.
+        for cursor in forebay_log::cursors(&lane.dir).unwrap_or_default() {
+            if cursor.name.starts_with(CURSOR_PREFIX) && !reads(&cursor.name) {
+                tracing::warn!(
+                    lane = &*lane.name,
+                    cursor = cursor.name,
+                    "no sink reads by this cursor, and retention waits for it; \
+                     see `forebay cursors remove`"
+                );
+            }
+        }
+    }
+}
+
 /// The name of a sink's cursor in every lane that it reads.
 fn cursor_name(sink: &str) -> String {
-    format!("sink-{sink}")
+    format!("{CURSOR_PREFIX}{sink}")
 }

@@ -197,16 +197,16 @@ impl SinkCounters {
         self.dead.read()
     }
 
-    /// Bytes of the log that a lane has acknowledged and the sink has not settled.
-    fn lag_bytes(&self, lane: &LaneOfSink, lanes: &Lanes<'_>) -> u64 {
-        let acked = lanes.iter().find(|(name, _)| *name == lane.name).map(|(_, of)| of.acked);
-        acked.unwrap_or(0).saturating_sub(lane.offset.read())
-    }
-
     fn lag_events(&self, bytes: u64) -> u64 {
         let (records, read) = (self.records_read.read(), self.bytes_read.read());
         bytes.saturating_mul(records).checked_div(read).unwrap_or(0)
     }
+}
+
+/// Bytes of the log that a lane has acknowledged and the sink has not settled.
+fn lag_bytes(lane: &LaneOfSink, lanes: &Lanes<'_>) -> u64 {
+    let acked = lanes.iter().find(|(name, _)| *name == lane.name).map(|(_, of)| of.acked);
+    acked.unwrap_or(0).saturating_sub(lane.offset.read())
 }
 
 type Labels<'a, const COUNT: usize> = [(&'static str, &'a str); COUNT];
@@ -234,10 +234,10 @@ pub(super) fn sinks(
     page.gauges(&CIRCUIT, counts(|of| &of.circuit))?;
     page.histograms(&BATCH, sinks.iter().map(|of| (own(of), latency_of(&of.latency))))?;
     let all = || sinks.iter().flat_map(|of| of.lanes.iter().map(move |lane| (of, lane)));
-    page.gauges(&LAG, all().map(|(of, lane)| (labels(of, lane), of.lag_bytes(lane, lanes))))?;
+    page.gauges(&LAG, all().map(|(of, lane)| (labels(of, lane), lag_bytes(lane, lanes))))?;
     page.gauges(
         &LAG_EVENTS,
-        all().map(|(of, lane)| (labels(of, lane), of.lag_events(of.lag_bytes(lane, lanes)))),
+        all().map(|(of, lane)| (labels(of, lane), of.lag_events(lag_bytes(lane, lanes)))),
     )?;
     let held = |(_, lane): &(_, &LaneOfSink)| lane.oldest_ns.read() > 0;
     page.gauges(

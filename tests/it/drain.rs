@@ -86,7 +86,9 @@ fn what_was_acknowledged_reaches_the_sink_though_forebay_is_killed_at_random(dri
                 .collect();
             std::thread::sleep(life);
             server.strike();
-            senders.into_iter().for_each(|sender| acknowledged.extend(sender.join().unwrap()));
+            for sender in senders {
+                acknowledged.extend(sender.join().unwrap());
+            }
         });
         server.bury();
         server.run();
