@@ -13,6 +13,7 @@ use crate::segment::Identity;
 pub struct RecordRef<'a> {
     pub(crate) framed: Framed,
     pub(crate) kind: Kind,
+    pub(crate) lane_id: [u8; 16],
     pub(crate) epoch: u32,
     pub(crate) sequence: u64,
     pub(crate) meta: &'a [u8],
@@ -22,8 +23,14 @@ pub struct RecordRef<'a> {
 impl<'a> RecordRef<'a> {
     pub(crate) fn new(scanned: &'a Scanned, framed: Framed, kind: Kind) -> Self {
         let (meta, body) = scanned.sections(&framed);
-        let Identity { epoch, sequence, .. } = scanned.identity;
-        Self { framed, kind, epoch, sequence, meta, body }
+        let Identity { lane_id, epoch, sequence, .. } = scanned.identity;
+        Self { framed, kind, lane_id, epoch, sequence, meta, body }
+    }
+
+    /// What tells its lane from every other, also from one of the same name that was there before:
+    /// no two records have the same lane id and position.
+    pub fn lane_id(&self) -> [u8; 16] {
+        self.lane_id
     }
 
     /// Where the record starts.
