@@ -161,6 +161,19 @@ pub(super) fn read_token(
     plain.then(|| SecretText::new(text))
 }
 
+/// A secret that a destination has given, of whatever length: a password, a token. None within if
+/// the key is not there.
+#[cfg(any(feature = "sink-nats", feature = "sink-postgres", feature = "sink-redis"))]
+pub(super) fn read_credential(
+    section: &Section<'_>,
+    path: &'static str,
+    key: &str,
+) -> Option<Option<SecretText>> {
+    let Some(value) = section.value(key) else { return Some(None) };
+    let (_, _, text) = origin(&Section::open(section.reading, path, value)?)?;
+    Some(Some(SecretText::new(text)))
+}
+
 /// The one key that says where the secret is, and what stands there.
 fn origin(section: &Section<'_>) -> Option<(&'static str, Origin, String)> {
     let keys: Vec<&'static str> = ORIGINS.into_iter().filter(|key| section.has(key)).collect();

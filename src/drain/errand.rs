@@ -79,7 +79,7 @@ impl Errand<'_> {
         let runtime = runtime.map_err(DrainError::Thread)?;
         let sink = {
             let _inside = runtime.enter();
-            let opened = config.settings.open(&config.name);
+            let opened = config.settings.open(&config.name, config.timeout);
             opened.map_err(|source| DrainError::Sink { name: config.name.clone(), source })?
         };
         let kind = config.settings.kind();

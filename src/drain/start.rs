@@ -151,7 +151,7 @@ impl Drain {
             config.lanes.iter().filter_map(|lane| ground.lanes.get(*lane)).collect();
         let sink = {
             let _inside = runtime.enter();
-            let opened = config.settings.open(&config.name);
+            let opened = config.settings.open(&config.name, config.timeout);
             opened.map_err(|source| DrainError::Sink { name: config.name.clone(), source })?
         };
         let counters = Arc::new(SinkCounters::new(

@@ -3,6 +3,12 @@
 //! What every sink has stands here; what one kind needs stands in its own table
 //! (`[sink.stdout]`), read by the file of that kind.
 
+#[cfg(feature = "sink-nats")]
+mod nats;
+#[cfg(feature = "sink-postgres")]
+mod postgres;
+#[cfg(feature = "sink-redis")]
+mod redis;
 mod stdout;
 
 use std::time::Duration;
@@ -72,7 +78,15 @@ struct Kind {
 }
 
 /// Every kind, by the word of its table.
-const KINDS: &[Kind] = &[Kind { word: "stdout", path: "sink.stdout", read: stdout::read }];
+const KINDS: &[Kind] = &[
+    #[cfg(feature = "sink-nats")]
+    Kind { word: "nats", path: "sink.nats", read: nats::read },
+    #[cfg(feature = "sink-postgres")]
+    Kind { word: "postgres", path: "sink.postgres", read: postgres::read },
+    #[cfg(feature = "sink-redis")]
+    Kind { word: "redis", path: "sink.redis", read: redis::read },
+    Kind { word: "stdout", path: "sink.stdout", read: stdout::read },
+];
 
 /// Reads every `[[sink]]`; there may be none. Sinks with a mistake are reported and left out.
 pub(super) fn read_all<'t>(

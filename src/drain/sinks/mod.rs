@@ -3,15 +3,39 @@
 //! A kind is its `Settings`, checked by `src/config/sink/KIND.rs`, a variant of [`Settings`] here,
 //! and a [`Sink`] that is made of them when the drain starts.
 
+#[cfg(any(feature = "sink-nats", feature = "sink-postgres", feature = "sink-redis"))]
+mod answer;
+#[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
+mod template;
+#[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
+mod trust;
+#[cfg(feature = "sink-nats")]
+pub mod nats;
+#[cfg(feature = "sink-postgres")]
+pub mod postgres;
+#[cfg(feature = "sink-redis")]
+pub mod redis;
 pub mod stdout;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::sink::Sink;
+#[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
+pub use template::{Template, TemplateError};
 
 /// What one kind of sink needs, checked.
 #[derive(Clone, Debug)]
 pub enum Settings {
+    /// Messages of a NATS stream.
+    #[cfg(feature = "sink-nats")]
+    Nats(nats::Settings),
+    /// Rows of a PostgreSQL table.
+    #[cfg(feature = "sink-postgres")]
+    Postgres(postgres::Settings),
+    /// Entries of a Redis stream.
+    #[cfg(feature = "sink-redis")]
+    Redis(redis::Settings),
     /// Lines on standard output.
     Stdout(stdout::Settings),
 }
@@ -25,15 +49,29 @@ impl Settings {
     /// The word of its table.
     pub const fn kind(&self) -> &'static str {
         match self {
+            #[cfg(feature = "sink-nats")]
+            Self::Nats(_) => "nats",
+            #[cfg(feature = "sink-postgres")]
+            Self::Postgres(_) => "postgres",
+            #[cfg(feature = "sink-redis")]
+            Self::Redis(_) => "redis",
             Self::Stdout(_) => "stdout",
         }
     }
 
-    /// Makes the sink of this name. Called inside the drain's runtime; must not wait for the
+    /// Makes the sink of this name, whose batches may take so long. Called inside the drain's runtime; must not wait for the
     /// destination, which may be away when forebay starts.
-    pub fn open(&self, name: &str) -> Result<Arc<dyn Sink>, OpenError> {
-        _ = name;
+    pub fn open(&self, name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        _ = (name, timeout);
         match self {
+            #[cfg(feature = "sink-nats")]
+            Self::Nats(settings) => Ok(Arc::new(nats::Nats::new(settings.clone(), timeout))),
+            #[cfg(feature = "sink-postgres")]
+            Self::Postgres(settings) => {
+                Ok(Arc::new(postgres::Postgres::new(settings.clone(), timeout)))
+            }
+            #[cfg(feature = "sink-redis")]
+            Self::Redis(settings) => Ok(Arc::new(redis::Redis::new(settings.clone(), timeout))),
             Self::Stdout(settings) => Ok(Arc::new(stdout::Stdout::new(settings))),
         }
     }
