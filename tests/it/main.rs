@@ -8,6 +8,7 @@
 //! | `IT_KILL_ROUNDS` | rounds of kill -9 under load, for each driver and ack level |
 //! | `IT_MUTATIONS` | places drawn for each kind of change of each vector; 0 is every one |
 //! | `IT_DRAIN_ROUNDS` | rounds of kill -9 while a sink is drained to, for each driver |
+//! | `IT_SINK_ROUNDS` | rounds of kill -9 of a sink's server |
 //! | `IT_SEED` | the seed of a campaign, as an earlier run printed it |
 //! | `IT_FOREBAY` | the binary to test, instead of the one that was built for it |
 //! | `IT_REQUIRE_IO_URING` | fail, rather than say so and pass, where the kernel refuses `io_uring` |
@@ -39,6 +40,8 @@ mod replay;
 mod sdk;
 mod secrets;
 mod shutdown;
+#[cfg(all(feature = "sink-nats", feature = "sink-postgres", feature = "sink-redis"))]
+mod sinks;
 mod subscriptions;
 mod tail;
 mod vectors;

@@ -1,0 +1,152 @@
+//! nats-server with JetStream, one user, and small messages only.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer};
+use forebay::drain::sink::{Pass, Sink};
+use forebay::drain::sinks::Template;
+use forebay::drain::sinks::nats;
+use forebay::verify::SecretText;
+use futures_util::StreamExt as _;
+
+use super::process::{Process, START_WAIT};
+use super::{Counterpart, TIMEOUT, Who, now};
+use crate::support::eventually;
+
+/// Where `tests/run sinks` puts it.
+const PROGRAM: &str = "tests/sinks/.venv/bin/nats-server";
+const USER: &str = "forebay";
+const PASSWORD: &str = "a-password-of-the-tests";
+const STREAM: &str = "events";
+/// The largest message that it takes.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+pub(super) struct Nats(Process);
+
+impl Nats {
+    fn server(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.0.port)
+    }
+
+    async fn client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
+        async_nats::ConnectOptions::with_user_and_password(USER.into(), PASSWORD.into())
+            .connect(self.server())
+            .await
+    }
+
+    async fn messages(&self) -> Vec<jetstream::Message> {
+        let context = jetstream::new(self.client().await.unwrap());
+        let Ok(mut stream) = context.get_stream(STREAM).await else { return Vec::new() };
+        let count = usize::try_from(stream.info().await.unwrap().state.messages).unwrap();
+        let wanted = consumer::pull::OrderedConfig::default();
+        let consumer = stream.create_consumer(wanted).await.unwrap();
+        let messages = consumer.messages().await.unwrap().take(count);
+        messages.map(Result::unwrap).collect().await
+    }
+}
+
+fn header(message: &jetstream::Message, name: &str) -> String {
+    let value = message.headers.as_ref().and_then(|headers| headers.get(name));
+    value.unwrap_or_else(|| panic!("no {name}")).to_string()
+}
+
+impl Counterpart for Nats {
+    fn start() -> Self {
+        let mut started = Self(Process::new());
+        started.run();
+        started
+    }
+
+    fn process(&mut self) -> &mut Process {
+        &mut self.0
+    }
+
+    fn run(&mut self) {
+        let folder = self.0.folder.path();
+        let config = folder.join("nats.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\nmax_payload: {MESSAGE_BYTES_MAX}\n\
+             jetstream {{ store_dir: \"{}\", max_file_store: 1GB }}\n\
+             authorization {{ user: {USER}, password: \"{PASSWORD}\" }}\n",
+            self.0.port,
+            folder.join("store").display()
+        );
+        fs::write(&config, text).unwrap();
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
+        self.0.spawn(Command::new(program).arg("-c").arg(config));
+        eventually("nats-server is ready", START_WAIT, || now(self.client()).is_ok());
+    }
+
+    fn sink(&self, who: Who) -> Arc<dyn Sink> {
+        let password = if who == Who::Known { PASSWORD } else { "another" };
+        let settings = nats::Settings {
+            servers: vec![self.server().parse().unwrap()],
+            credentials: Some(nats::Credentials::User(USER.into(), SecretText::new(password))),
+            ca_file: None,
+            tls: false,
+            subject: Template::parse("hooks.{lane}.{source}.{type}").unwrap(),
+            stream: Some(nats::NewStream {
+                name: STREAM.into(),
+                duplicate_window: Duration::from_secs(600),
+            }),
+        };
+        Arc::new(nats::Nats::new(settings, TIMEOUT))
+    }
+
+    fn stored(&self) -> Vec<String> {
+        let name = |message: jetstream::Message| {
+            let of = |name| header(&message, name);
+            let subject = format!("hooks.{}.shop.invoice_paid______", of("Forebay-Lane"));
+            assert_eq!(message.subject.as_str(), subject);
+            assert_eq!(of("Forebay-Source"), "shop");
+            assert_eq!(of("Content-Type"), "application/json");
+            format!("{} {}", of("Forebay-Lane"), of("Forebay-Position"))
+        };
+        now(self.messages()).into_iter().map(name).collect()
+    }
+
+    fn event_ids(&self) -> Vec<String> {
+        let id = |message| header(&message, "Forebay-Event-Id");
+        now(self.messages()).into_iter().map(id).collect()
+    }
+
+    fn section(&self) -> String {
+        format!(
+            "[sink.nats]\nservers = [\"{}\"]\nuser = \"{USER}\"\n\
+             password = {{ value = \"{PASSWORD}\" }}\ncreate_stream = true\n\
+             stream = \"{STREAM}\"\nduplicate_window = \"10m\"\n",
+            self.server()
+        )
+    }
+
+    fn poison() -> String {
+        format!("{{\"large\": \"{}\"}}", "x".repeat(MESSAGE_BYTES_MAX))
+    }
+
+    /// A replay has no id.
+    fn forget(&self) -> Pass {
+        Pass::Replay
+    }
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn without_a_stream_for_the_subject_the_sink_is_misconfigured() {
+    let server = Nats::start();
+    let settings = nats::Settings {
+        servers: vec![server.server().parse().unwrap()],
+        credentials: Some(nats::Credentials::User(USER.into(), SecretText::new(PASSWORD))),
+        ca_file: None,
+        tls: false,
+        subject: Template::parse("nobody.listens").unwrap(),
+        stream: None,
+    };
+    let sink = nats::Nats::new(settings, TIMEOUT);
+    let batch = super::events::Events::of_lane("main").next(2);
+    let delivered = format!("{:?}", now(sink.deliver(&batch)));
+    assert_eq!(delivered.matches("Misconfigured").count(), 2, "{delivered}");
+}

@@ -1,0 +1,112 @@
+//! A counterpart as a process: started in a folder of its own, killed, stopped and let go on.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+
+use crate::support::eventually;
+
+/// Generous, since a start may wait for a busy machine.
+pub(super) const START_WAIT: Duration = Duration::from_secs(60);
+
+/// A server of another make.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Its folder, gone with it.
+    pub(super) folder: TempDir,
+    pub(super) port: u16,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// A folder and a port, and nothing that runs yet.
+    pub(super) fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("forebay-sink-").tempdir().unwrap();
+        // Asked for and given back: nobody else takes it in the moment between.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = port.local_addr().unwrap().port();
+        Self { folder, port, child: None }
+    }
+
+    pub(super) fn spawn(&mut self, command: &mut Command) {
+        assert!(self.child.is_none(), "it runs already");
+        let log =
+            File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}; `tests/run sinks` installs it"));
+        self.child = Some(child);
+    }
+
+    /// What it has written.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Ends it at once, and all that it has started.
+    pub(super) fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let family = family(child.id());
+        signal(&family, Signal::KILL);
+        child.wait().unwrap();
+        eventually("a killed server is gone", START_WAIT, || {
+            family.iter().all(|pid| test_kill_process(*pid).is_err())
+        });
+    }
+
+    /// Stops it where it stands: its sockets stay open and nobody answers.
+    pub(super) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(super) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, which: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        signal(&family(child.id()), which);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the counterpart's log:\n{}", self.log());
+        }
+        if self.child.is_some() {
+            self.resume();
+            self.kill();
+        }
+    }
+}
+
+fn signal(family: &[Pid], which: Signal) {
+    for pid in family {
+        // One that has ended in between is as good as told.
+        _ = kill_process(*pid, which);
+    }
+}
+
+/// A process and its children: PostgreSQL has one for each connection, in a session of its own.
+fn family(parent: u32) -> Vec<Pid> {
+    let parent = i32::try_from(parent).unwrap();
+    let mut family = vec![parent];
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        // pid (name) state ppid ...; the name may hold anything.
+        let Some((pid, rest)) = stat.split_once(' ') else { continue };
+        let Some((_, rest)) = rest.rsplit_once(") ") else { continue };
+        if rest.split(' ').nth(1) == Some(&parent.to_string()) {
+            family.extend(pid.parse::<i32>());
+        }
+    }
+    family.into_iter().filter_map(Pid::from_raw).collect()
+}

@@ -1,0 +1,181 @@
+//! redis-server with a log of its writes, a password, and small values only.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use forebay::drain::sink::{Class, Delivered, Pass, Sink};
+use forebay::drain::sinks::{Template, redis as sink};
+use forebay::verify::SecretText;
+use redis::streams::{StreamId, StreamRangeReply};
+
+use super::process::{Process, START_WAIT};
+use super::{Counterpart, TIMEOUT, Who, now};
+use crate::support::eventually;
+
+const PASSWORD: &str = "a-password-of-the-tests";
+const STREAM: &str = "hooks";
+/// The longest value that it takes.
+const VALUE_BYTES_MAX: usize = 1 << 20;
+
+pub(super) struct Redis(Process);
+
+impl Redis {
+    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> redis::RedisResult<T> {
+        let url = format!("redis://:{PASSWORD}@127.0.0.1:{}/", self.0.port);
+        // The client's own patience is less than a busy machine needs for a whole stream.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(START_WAIT))
+            .set_response_timeout(Some(START_WAIT));
+        let client = redis::Client::open(url)?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
+        command.query_async(&mut connection).await
+    }
+
+    fn settings(&self, password: &str) -> sink::Settings {
+        let url = format!("redis://127.0.0.1:{}/", self.0.port);
+        sink::Settings {
+            server: redis::IntoConnectionInfo::into_connection_info(url).unwrap(),
+            user: None,
+            password: Some(SecretText::new(password)),
+            ca_pem: None,
+            stream: Template::parse(STREAM).unwrap(),
+            entries_max: None,
+        }
+    }
+
+    fn entries(&self) -> Vec<StreamId> {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(STREAM).arg("-").arg("+");
+        now(self.ask::<StreamRangeReply>(&range)).unwrap().ids
+    }
+
+    fn set(&self, key: &str, value: &str) {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg(key).arg(value);
+        now(self.ask::<String>(&command)).unwrap();
+    }
+}
+
+impl Counterpart for Redis {
+    fn start() -> Self {
+        let mut started = Self(Process::new());
+        started.run();
+        started
+    }
+
+    fn process(&mut self) -> &mut Process {
+        &mut self.0
+    }
+
+    fn run(&mut self) {
+        let mut command = Command::new("redis-server");
+        let port = self.0.port.to_string();
+        let value_bytes_max = VALUE_BYTES_MAX.to_string();
+        command.current_dir(self.0.folder.path()).args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--requirepass",
+            PASSWORD,
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+            "--proto-max-bulk-len",
+            &value_bytes_max,
+        ]);
+        self.0.spawn(&mut command);
+        let ping = redis::cmd("PING");
+        eventually("redis-server is ready", START_WAIT, || now(self.ask::<String>(&ping)).is_ok());
+    }
+
+    fn sink(&self, who: Who) -> Arc<dyn Sink> {
+        let password = if who == Who::Known { PASSWORD } else { "another" };
+        Arc::new(sink::Redis::new(self.settings(password), TIMEOUT))
+    }
+
+    fn stored(&self) -> Vec<String> {
+        let name = |entry: StreamId| {
+            let field = |name| entry.get::<String>(name).unwrap_or_else(|| panic!("no {name}"));
+            assert_eq!(field("source"), "shop");
+            assert_eq!(field("content_type"), "application/json");
+            format!("{} {}", field("lane"), field("position"))
+        };
+        self.entries().into_iter().map(name).collect()
+    }
+
+    fn event_ids(&self) -> Vec<String> {
+        let id = |entry: StreamId| entry.get("event_id").expect("an event_id");
+        self.entries().into_iter().map(id).collect()
+    }
+
+    fn section(&self) -> String {
+        format!(
+            "[sink.redis]\nurl = \"redis://127.0.0.1:{}/\"\n\
+             password = {{ value = \"{PASSWORD}\" }}\nstream = \"{STREAM}\"\n",
+            self.0.port
+        )
+    }
+
+    fn poison() -> String {
+        format!("{{\"large\": \"{}\"}}", "x".repeat(VALUE_BYTES_MAX))
+    }
+
+    /// A replay is added whenever it comes.
+    fn forget(&self) -> Pass {
+        Pass::Replay
+    }
+}
+
+fn class_of(delivered: &Delivered) -> Option<Class> {
+    match delivered {
+        Delivered::All => None,
+        Delivered::None(failure) => Some(failure.class),
+        Delivered::Each(verdicts) => {
+            verdicts.iter().find_map(|verdict| verdict.as_ref().err()).map(|failure| failure.class)
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn what_redis_refuses_has_its_class_and_costs_nothing() {
+    let server = Redis::start();
+    let sink = server.sink(Who::Known);
+    let batch = super::events::Events::of_lane("main").next(8);
+    let deliver = || class_of(&now(sink.deliver(&batch)));
+    server.set("maxmemory", "1");
+    assert_eq!(deliver(), Some(Class::Overloaded));
+    server.set("maxmemory", "0");
+    server.set("min-replicas-to-write", "1");
+    assert_eq!(deliver(), Some(Class::Temporary));
+    server.set("min-replicas-to-write", "0");
+    let mut other = redis::cmd("SET");
+    now(server.ask::<String>(other.arg(STREAM).arg("no stream"))).unwrap();
+    assert_eq!(deliver(), Some(Class::Misconfigured));
+    now(server.ask::<i64>(redis::cmd("DEL").arg(STREAM))).unwrap();
+    assert_eq!(deliver(), None);
+    assert_eq!(server.stored(), super::events::names_of(&batch));
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn a_stream_that_is_trimmed_keeps_about_what_it_should() {
+    let server = Redis::start();
+    let settings = sink::Settings { entries_max: Some(100), ..server.settings(PASSWORD) };
+    let sink = sink::Redis::new(settings, TIMEOUT);
+    let batch = super::events::Events::of_lane("main").next(1000);
+    now(async {
+        for part in batch.chunks(100) {
+            assert_eq!(sink.deliver(part).await, Delivered::All);
+        }
+    });
+    let kept = server.stored();
+    assert!((100..400).contains(&kept.len()), "{} entries", kept.len());
+    assert_eq!(kept.last(), super::events::names_of(&batch).last());
+    // What was trimmed away is known by the cursor.
+    let sink = server.sink(Who::Known);
+    assert_eq!(now(sink.deliver(&batch)), Delivered::All);
+    assert_eq!(server.stored(), kept);
+}
