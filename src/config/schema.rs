@@ -191,7 +191,7 @@ pub(super) const KEYS: &[Key] = &[
         "lane.retention.size",
         Form::Size(128 * KIB, 1024 * TIB),
         "",
-        "The oldest segments beyond this are removed. Default: no bound.",
+        "The oldest segments beyond this are removed; each counts whole, however little is in it. Default: no bound.",
     ),
     key(
         "lane.dedupe_window",

@@ -45,7 +45,8 @@ pub enum AckLevel {
 pub struct Retention {
     /// Segments whose newest record is older than this may go.
     pub age: Option<Duration>,
-    /// Segments go while all of the lane takes more than this.
+    /// Segments go while the files of the lane take more than this: each counts whole, however
+    /// little is in it, but for those that a crash has left empty, which go before all others.
     pub bytes: Option<u64>,
 }
 

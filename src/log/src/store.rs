@@ -441,6 +441,8 @@ impl Store {
         }
         self.retired = Some(now);
         let before = self.sealed.len();
+        // First: what holds nothing must not push records over the bound on size.
+        self.drop_empty();
         let mut unread = Unread::default();
         while self.sealed.front().is_some_and(|oldest| self.may_go(oldest, &mut unread)) {
             let Some(oldest) = self.sealed.pop_front() else { break };
@@ -453,8 +455,18 @@ impl Store {
                 self.shared.stats.unread_records.add(oldest.footer.records.to_native());
             }
         }
-        let mut kept = VecDeque::with_capacity(self.sealed.len());
+        if self.sealed.len() < before {
+            planted::pass(Point::Unlinked);
+            // Durable or not: a name that comes back is retired again.
+            let _ = sync_dir(&self.dir);
+        }
+        self.count_bytes();
+    }
+
+    /// Unlinks segments that were made ahead and that a crash has left empty.
+    fn drop_empty(&mut self) {
         let live = self.shared.with_segments(|segments| !segments.is_empty());
+        let mut kept = VecDeque::with_capacity(self.sealed.len());
         while let Some(sealed) = self.sealed.pop_front() {
             let newest = !live && self.sealed.is_empty();
             if newest || !sealed.is_empty() || !self.unlink(&sealed) {
@@ -462,12 +474,6 @@ impl Store {
             }
         }
         self.sealed = kept;
-        if self.sealed.len() < before {
-            planted::pass(Point::Unlinked);
-            // Durable or not: a name that comes back is retired again.
-            let _ = sync_dir(&self.dir);
-        }
-        self.count_bytes();
     }
 
     /// Whether retention gives up the oldest segment. The newest of a lane stays in any case: it

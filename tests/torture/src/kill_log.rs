@@ -119,7 +119,8 @@ impl Life {
     fn new(dir: &Path, written: bool, mut dice: Dice) -> Self {
         let segment_bytes = dice.one_of(&[65_536, 1 << 20, 8 << 20]).unwrap_or(1 << 20);
         let (retires, segments) = (dice.once_in(2), 6 + dice.below(10));
-        let kept_bytes = (segments - 4) * segment_bytes;
+        // All that retention leaves but the one made ahead holds records, up to somewhere in the last.
+        let kept_bytes = (segments - 2) * segment_bytes;
         let may_miss = if retires { MayMiss::Oldest { kept_bytes } } else { MayMiss::Nothing };
         let orders = Orders {
             count: EVENTS,

@@ -275,6 +275,26 @@ fn age_retires_what_is_older_and_keeps_the_rest() {
 }
 
 #[test]
+fn what_a_kill_left_empty_pushes_no_records_over_the_bound_on_size() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lane = open(dir.path(), AckLevel::Written);
+    let mut appends = lane.appender();
+    let mut count = 0;
+    while append(&mut appends, count).end < 2 * SMALL + SMALL / 2 {
+        count += 1;
+    }
+    wait_for("the segment made ahead", || lane.stats().segments == 4);
+    let killed = copy_of(dir.path());
+    let mut bounded = options(AckLevel::Written);
+    // Room for the three with records, and for the one that a start makes.
+    bounded.retention.bytes = Some(4 * SMALL);
+    let lane = forebay_log::Lane::open(killed.path(), bounded).expect("it recovers").0;
+    assert_eq!(lane.stats().segments_retired, 1, "the one made ahead");
+    let mut reader = Reader::open(killed.path()).expect("a reader");
+    assert_eq!(drain(&mut reader), (0..=count).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_lane_opens_again_by_itself_when_space_returns() {
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
     let available = || {
