@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -377,9 +377,12 @@ pub(crate) fn forebay(arguments: &[&str]) -> Command {
 }
 
 pub(crate) fn free_address() -> IpAddr {
-    static COUNT: AtomicU8 = AtomicU8::new(1);
+    /// Bits for the servers of one process; a whole run starts several hundred.
+    const COUNT_BITS: u32 = 12;
+    static COUNT: AtomicU32 = AtomicU32::new(1);
     // Relaxed: only the number must be new.
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let [low, high, ..] = std::process::id().to_le_bytes();
-    IpAddr::V4(Ipv4Addr::new(127, 1 + (high & 0x7f), low, count.max(1)))
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << COUNT_BITS) - 1);
+    // Never 0: 127.0.0.1 is everybody's.
+    let process = std::process::id() % 4095 + 1;
+    IpAddr::V4(Ipv4Addr::from_bits((127 << 24) | (process << COUNT_BITS) | count))
 }
