@@ -25,6 +25,7 @@ mod answers;
 mod bus_error;
 mod config;
 mod cursors;
+mod dead_letters;
 mod demo;
 mod drain;
 mod handshakes;
