@@ -372,6 +372,12 @@ name = "pay"
 path = "/stripe"
 preset = "stripe"
 secrets = [{ name = "a", value = "canary-canary-canary" }]
+[[sink]]
+name = "out"
+order = "key"
+order_key = "json:room.id"
+rate = 50
+[sink.stdout]
 "#;
 
     fn load(text: &str) -> Result<Config, ConfigError> {
@@ -398,6 +404,10 @@ secrets = [{ name = "a", value = "canary-canary-canary" }]
             "  tenant        acme",
             "  event_id      json:id",
             "  tolerance     5m",
+            "sink out",
+            "  lanes         main",
+            "  order         key json:room.id",
+            "  rate          50 events a second",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line:?} in\n{text}");
         }
@@ -414,6 +424,8 @@ secrets = [{ name = "a", value = "canary-canary-canary" }]
         assert_eq!(json["sources"][0]["secrets"][1]["from"], "ROOMS_B");
         assert_eq!(json["sources"][0]["secrets"][1]["not_after"], "2027-01-01T00:00:00Z");
         assert_eq!(json["sources"][1]["tolerance"], "5m");
+        assert_eq!(json["sinks"][0]["kind"], "stdout");
+        assert_eq!(json["sinks"][0]["retry"]["horizon"], "72h");
         let error = load(&TEXT.replace("/livekit", "livekit")).expect_err("bad");
         let json = bad_json(Path::new("forebay.toml"), &error);
         assert_eq!(json["valid"], false);
