@@ -148,7 +148,9 @@ fn known(file: &Table<'_>) -> Known {
         let parts: Vec<&str> = key.path.split('.').collect();
         match parts.as_slice() {
             // Renaming is not overriding, and a table has keys of its own.
-            [.., "name"] | ["source", "scheme" | "answers" | "handshakes" | "expect"] => {}
+            [.., "name"]
+            | ["source", "scheme" | "answers" | "handshakes" | "expect"]
+            | ["sink", "http", "secrets" | "headers", ..] => {}
             [list @ ("lane" | "source" | "sink"), rest @ ..] => {
                 for (name, table) in names(file, list) {
                     let start = Start::default().key(list).named(name);

@@ -113,7 +113,7 @@ fn validity(section: &Section<'_>) -> Option<Validity> {
 }
 
 /// What counts is the key that the text stands for, once the scheme is known.
-fn check_length(
+pub(super) fn check_length(
     section: &Section<'_>,
     key: &str,
     secret: &SecretText,
@@ -175,7 +175,7 @@ pub(super) fn read_credential(
 }
 
 /// The one key that says where the secret is, and what stands there.
-fn origin(section: &Section<'_>) -> Option<(&'static str, Origin, String)> {
+pub(super) fn origin(section: &Section<'_>) -> Option<(&'static str, Origin, String)> {
     let keys: Vec<&'static str> = ORIGINS.into_iter().filter(|key| section.has(key)).collect();
     let key = match keys.as_slice() {
         [key] => *key,

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::courier::{Courier, Lane, OnSettled, Way};
 use super::dead::{Buried, Letter};
-use super::feed::{Feed, Raw, Shaping, Wanted, permits_of};
+use super::feed::{Feed, Shaping, Wanted, permits_of};
 use super::settle::Settlement;
 use super::sink::{Event, Failure, Pass};
 use super::start::DrainError;
@@ -88,7 +88,7 @@ impl Errand<'_> {
         let (bury, buried) = mpsc::unbounded_channel();
         let (sender, told) = mpsc::unbounded_channel();
         let permits_max = permits_of(config.memory_bytes_max);
-        let shape: Arc<dyn Shaping> = Arc::new(Raw);
+        let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
         let feed = Feed {
             lane: 0,
             name: self.lane,

@@ -22,6 +22,7 @@ pub mod order;
 pub mod sink;
 pub mod sinks;
 pub mod feed;
+pub mod shape;
 pub mod dead;
 pub mod letters;
 mod settle;
@@ -37,3 +38,6 @@ pub mod errand;
 
 pub use feed::{Payload, Raw, Shaping};
 pub use start::{Drain, DrainError, Ground, LaneOf};
+
+#[cfg(test)]
+pub(crate) mod testing;

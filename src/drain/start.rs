@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
 use super::dead::{self, Grave};
-use super::feed::{Feed, Raw, Shaping, Told, permits_of, reader_at};
+use super::feed::{Feed, Shaping, Told, permits_of, reader_at};
 use super::settle::Settlement;
 use super::sink::Pass;
 use super::sinks::OpenError;
@@ -194,7 +194,7 @@ impl Drain {
         wiring: &Wiring<'_>,
         runtime: &Handle,
     ) -> Result<Vec<Lane>, DrainError> {
-        let shape: Arc<dyn Shaping> = Arc::new(Raw);
+        let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
         let permits_max = permits_of(config.memory_bytes_max / lanes.len().max(1) as u64);
         let mut courier_lanes = Vec::new();
         for (index, lane) in lanes.iter().enumerate() {

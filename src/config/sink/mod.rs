@@ -10,7 +10,11 @@ mod postgres;
 #[cfg(feature = "sink-redis")]
 mod redis;
 mod stdout;
+mod file;
+mod http;
+mod shape;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::ReadLane;
@@ -20,6 +24,7 @@ use super::section::{Reading, Section, refuse_twins};
 use super::source::words;
 use super::units;
 use crate::drain::order::{Order, OrderKey};
+use crate::drain::shape::Shape;
 use crate::drain::sinks::Settings;
 use crate::limits;
 
@@ -44,6 +49,8 @@ pub struct SinkConfig {
     pub memory_bytes_max: u64,
     /// How long one batch may take.
     pub timeout: Duration,
+    /// Which events it takes, and what it gets of them.
+    pub shape: Arc<Shape>,
     /// What its kind needs.
     pub settings: Settings,
 }
@@ -86,6 +93,8 @@ const KINDS: &[Kind] = &[
     #[cfg(feature = "sink-redis")]
     Kind { word: "redis", path: "sink.redis", read: redis::read },
     Kind { word: "stdout", path: "sink.stdout", read: stdout::read },
+    Kind { word: "file", path: "sink.file", read: file::read },
+    Kind { word: "http", path: "sink.http", read: http::read },
 ];
 
 /// Reads every `[[sink]]`; there may be none. Sinks with a mistake are reported and left out.
@@ -116,6 +125,7 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
     let concurrency_max = section.count("concurrency_max");
     let memory_bytes_max = section.size("memory");
     let timeout = section.duration("timeout");
+    let shape = shape::read(section);
     let settings = settings(section);
     let (batch, memory_bytes_max) = (batch?, memory_bytes_max?);
     if memory_bytes_max < batch.bytes_max as u64 {
@@ -133,6 +143,7 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
         concurrency_max: usize::try_from(concurrency_max?).unwrap_or(usize::MAX),
         memory_bytes_max,
         timeout: timeout?,
+        shape: shape?,
         settings: settings?,
     })
 }

@@ -288,3 +288,37 @@ fn a_sink_is_overridden_by_its_name() {
     assert_eq!(config.sinks[0].batch.events_max, 9);
     assert_eq!(config.sinks[0].order.rule(), Some("json:a.b|header:x and field:tenant"));
 }
+
+#[test]
+fn a_sink_of_http_has_its_secrets_and_headers_from_anywhere() {
+    let text = format!(
+        "{LEAST}[[sink]]\nname = \"out\"\nformat = \"normalised\"\ntypes = [\"room.*\"]\n\
+         filter = \".body.x\"\n[sink.http]\nurl = \"https://hooks.example.com/x\"\n\
+         secrets = [{{ name = \"a\", env = \"SIGNS\" }}]\n\
+         headers = [{{ name = \"Authorization\", env = \"TOKEN\" }}]\n"
+    );
+    let variables = [
+        ("SIGNS", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"),
+        ("TOKEN", "Bearer t"),
+        ("FOREBAY_SINK__OUT__HTTP__IDLE_TIMEOUT", "2s"),
+    ];
+    let config = good(&text, &variables);
+    let crate::drain::sinks::Settings::Http(http) = &config.sinks[0].settings else {
+        panic!("is a sink of http")
+    };
+    assert_eq!((http.secrets.len(), http.headers[0].0.as_str()), (1, "authorization"));
+    assert_eq!(http.headers[0].1, "Bearer t");
+    assert_eq!(http.idle_timeout, Duration::from_secs(2));
+    assert!(!http.allow_private && http.authorities.is_none());
+}
+
+#[test]
+fn a_sink_of_files_has_its_folder_beside_the_configuration() {
+    let text = format!("{LEAST}[[sink]]\nname = \"out\"\n[sink.file]\nfolder = \"events\"\n");
+    let config = good(&text, &[]);
+    let crate::drain::sinks::Settings::File(file) = &config.sinks[0].settings else {
+        panic!("is a sink of files")
+    };
+    assert_eq!(file.folder, Path::new("etc/events"));
+    assert!(file.sync);
+}

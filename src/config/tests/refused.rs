@@ -513,3 +513,45 @@ fn a_sink_that_cannot_be_is_refused_with_its_cure() {
     let long = format!("{LEAST}\n[[sink]]\nname = \"{}\"\n[sink.stdout]\n", "x".repeat(60));
     assert!(bad(&long, &[]).contains("too long"));
 }
+
+fn bad_sink(lines: &str) -> String {
+    bad(&format!("{LEAST}[[sink]]\nname = \"out\"\n{lines}\n"), &[])
+}
+
+#[test]
+fn an_expression_that_does_not_compile_is_underlined() {
+    let report = bad_sink("filter = \".a |\"\nredact = [\"user\"]\n[sink.stdout]");
+    assert!(report.contains("`sink.filter` needs term at the end (character 5)"), "{report}");
+    assert!(report.contains("etc/forebay.toml:11:10"), "{report}");
+    assert!(report.contains("`sink.redact` holds \"user\", which is no rule"), "{report}");
+}
+
+#[test]
+fn a_destination_that_cannot_be_meant_is_refused() {
+    for (lines, expected) in [
+        ("url = \"http://127.0.0.1/x\"", "`sink.http.url` names an address that is not public"),
+        ("url = \"http://[fd00:ec2::254]/x\"", "names an address that is not public"),
+        ("url = \"ftp://a.example.com/x\"", "`sink.http.url` is no URL of http or https"),
+        ("url = \"https://me:pass@a.example.com/x\"", "is no URL of http or https"),
+        ("batch = \"json\"", "`sink.http.url` is missing"),
+        (
+            "url = \"https://a.example.com\"\nheaders = [{ name = \"webhook-id\", value = \"canary\" }]",
+            "`sink.http.headers.name` is no header that can be added",
+        ),
+        (
+            "url = \"https://a.example.com\"\nsecrets = [{ name = \"a\", value = \"canary\" }]",
+            "`sink.http.secrets.value` holds too short a secret",
+        ),
+        (
+            "url = \"https://a.example.com\"\nbatch = \"json\"\nattributes = \"cloudevents\"",
+            "`sink.http.attributes` say of one event",
+        ),
+        (
+            "url = \"https://a.example.com\"\nca_file = \"/nonexistent\"",
+            "`sink.http.ca_file` names",
+        ),
+    ] {
+        let report = bad_sink(&format!("[sink.http]\n{lines}"));
+        assert!(report.contains(expected), "{lines}:\n{report}");
+    }
+}

@@ -16,6 +16,9 @@ pub mod postgres;
 #[cfg(feature = "sink-redis")]
 pub mod redis;
 pub mod stdout;
+pub mod file;
+pub mod http;
+mod line;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +41,10 @@ pub enum Settings {
     Redis(redis::Settings),
     /// Lines on standard output.
     Stdout(stdout::Settings),
+    /// Lines in files.
+    File(file::Settings),
+    /// Requests to a URL.
+    Http(Box<http::Settings>),
 }
 
 /// Why a sink cannot be made. A destination that cannot be reached is no such reason.
@@ -56,6 +63,8 @@ impl Settings {
             #[cfg(feature = "sink-redis")]
             Self::Redis(_) => "redis",
             Self::Stdout(_) => "stdout",
+            Self::File(_) => "file",
+            Self::Http(_) => "http",
         }
     }
 
@@ -73,6 +82,8 @@ impl Settings {
             #[cfg(feature = "sink-redis")]
             Self::Redis(settings) => Ok(Arc::new(redis::Redis::new(settings.clone(), timeout))),
             Self::Stdout(settings) => Ok(Arc::new(stdout::Stdout::new(settings))),
+            Self::File(settings) => Ok(Arc::new(file::File::new(settings))),
+            Self::Http(settings) => Ok(Arc::new(http::Http::new(settings)?)),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Payloads on standard output, one a line: for pipes and for looking at what a sink would get.
+//! Payloads on standard output, one a line: for pipes and for looking at what a sink would get. One
+//! that is no JSON stands in a line of JSON that says so.
 //!
 //! At least once: a line that was written before a crash may be written again.
 
@@ -7,6 +8,7 @@ use std::io::{self, Write as _};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use super::line;
 use crate::drain::sink::{Delivered, Event, Failure, Nature, Sink};
 
 /// What `[sink.stdout]` says.
@@ -30,14 +32,14 @@ impl Sink for Stdout {
     }
 
     fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered> {
-        let payloads: Vec<_> = batch.iter().map(|event| event.payload.clone()).collect();
+        let mut lines = Vec::new();
+        for event in batch {
+            line::write_payload(&mut lines, event);
+        }
         // A pipe that is full must not hold up other sinks.
         let write = tokio::task::spawn_blocking(move || {
             let mut out = io::stdout().lock();
-            for payload in payloads {
-                out.write_all(&payload)?;
-                out.write_all(b"\n")?;
-            }
+            out.write_all(&lines)?;
             out.flush()
         });
         write

@@ -1,0 +1,140 @@
+//! `file`: events as lines of JSON in files of one folder, rotated by size and age.
+//!
+//! ```text
+//! LANE.ndjson                     is written to
+//! LANE.EPOCH-OFFSET.ndjson        is complete; its name is the position of its last line
+//! LANE.replay.ndjson              what an operator asked for once more
+//! ```
+//!
+//! Exactly once for what is drained in its turn: every line begins with its event's position, and
+//! positions grow, so the last whole line says what is there already (see [`lane_file`]). That
+//! holds while the newest file is left in the folder; an event that is replayed or redriven is
+//! written again, to a file of its own.
+//!
+//! With `sync = "batch"` a batch is acknowledged once it is on the medium. With `sync = "never"`
+//! it outlives the process, and what the kernel had not written is lost with the power.
+
+mod lane_file;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use forebay_log::Clock;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use self::lane_file::LaneFile;
+use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink};
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "held by one blocking write at a time, on no path of a request"
+)]
+type Mutex<T> = std::sync::Mutex<T>;
+
+/// What `[sink.file]` says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder of the files; it is made if it is missing.
+    pub folder: PathBuf,
+    /// Whether a batch is acknowledged only once it is on the medium.
+    pub sync: bool,
+    /// A file that would grow beyond this is complete.
+    pub rotate_bytes: u64,
+    /// A file that was begun so long ago is complete when the next event comes.
+    pub rotate_age: Duration,
+}
+
+/// The sink.
+#[derive(Debug)]
+pub struct File {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    clock: Clock,
+    /// By the name without its end.
+    open: Mutex<BTreeMap<String, LaneFile>>,
+}
+
+impl File {
+    /// Makes the sink; opens nothing yet.
+    pub fn new(settings: &Settings) -> Self {
+        Self::with_clock(settings, Clock::System)
+    }
+
+    fn with_clock(settings: &Settings, clock: Clock) -> Self {
+        let shared = Shared { settings: settings.clone(), clock, open: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Runs what waits for the disk on a thread that may wait.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let done = tokio::task::spawn_blocking(move || work(&shared)).await;
+        done.map_err(io::Error::other).flatten().map_err(|error| failure_of(&error))
+    }
+}
+
+impl Shared {
+    fn write(&self, batch: &[Event]) -> io::Result<()> {
+        let Some(first) = batch.first() else { return Ok(()) };
+        let live = first.pass == Pass::Live;
+        let name = if live { first.lane.to_string() } else { format!("{}.replay", first.lane) };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out, so that after a failure the file is opened and looked through anew.
+        let mut file = match open.remove(&name) {
+            Some(file) => file,
+            None => LaneFile::open(&self.settings, &name, &self.clock)?,
+        };
+        file.append(&self.settings, &self.clock, batch, live)?;
+        open.insert(name, file);
+        Ok(())
+    }
+}
+
+impl Sink for File {
+    fn nature(&self) -> Nature {
+        Nature::SEQUENTIAL
+    }
+
+    fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered> {
+        let batch = batch.to_vec();
+        let written = self.blocking(move |shared| shared.write(&batch));
+        written.map(|written| written.map_or_else(Delivered::None, |()| Delivered::All)).boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        self.blocking(|shared| reachable(&shared.settings.folder)).boxed()
+    }
+}
+
+fn reachable(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::read_dir(folder).map(drop)
+}
+
+/// What no waiting cures is for a person.
+fn failure_of(error: &io::Error) -> Failure {
+    use io::ErrorKind::{
+        InvalidData, IsADirectory, NotADirectory, PermissionDenied, ReadOnlyFilesystem,
+    };
+    let class = match error.kind() {
+        InvalidData | IsADirectory | NotADirectory | PermissionDenied | ReadOnlyFilesystem => {
+            Class::Misconfigured
+        }
+        _ => Class::Temporary,
+    };
+    Failure::new(class, error.to_string())
+}
