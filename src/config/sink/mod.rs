@@ -86,15 +86,15 @@ struct Kind {
 
 /// Every kind, by the word of its table.
 const KINDS: &[Kind] = &[
+    Kind { word: "stdout", path: "sink.stdout", read: stdout::read },
+    Kind { word: "file", path: "sink.file", read: file::read },
+    Kind { word: "http", path: "sink.http", read: http::read },
     #[cfg(feature = "sink-nats")]
     Kind { word: "nats", path: "sink.nats", read: nats::read },
     #[cfg(feature = "sink-postgres")]
     Kind { word: "postgres", path: "sink.postgres", read: postgres::read },
     #[cfg(feature = "sink-redis")]
     Kind { word: "redis", path: "sink.redis", read: redis::read },
-    Kind { word: "stdout", path: "sink.stdout", read: stdout::read },
-    Kind { word: "file", path: "sink.file", read: file::read },
-    Kind { word: "http", path: "sink.http", read: http::read },
 ];
 
 /// Reads every `[[sink]]`; there may be none. Sinks with a mistake are reported and left out.
