@@ -59,6 +59,7 @@ fn servers(section: &Section<'_>) -> Option<Vec<ServerAddr>> {
 }
 
 /// At most one of the three ways to say who forebay is.
+#[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
 fn credentials(section: &Section<'_>) -> Option<Option<Credentials>> {
     let ways: BTreeSet<&str> =
         ["credentials", "token", "user"].into_iter().filter(|key| section.has(key)).collect();
@@ -88,6 +89,7 @@ fn credentials(section: &Section<'_>) -> Option<Option<Credentials>> {
     })
 }
 
+#[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
 fn stream(section: &Section<'_>) -> Option<Option<NewStream>> {
     let name = section.text_or_default("stream");
     let duplicate_window = section.duration("duplicate_window");

@@ -18,7 +18,7 @@ pub(super) fn gathered(verdicts: Vec<Result<(), Failure>>) -> Delivered {
 /// How long a sink itself waits within the time that a batch may take: somewhat less, so that it
 /// is the sink that says what it waited for.
 pub(super) fn patience(timeout: Duration) -> Duration {
-    timeout - timeout / 10
+    timeout * 9 / 10
 }
 
 /// The work's own outcome, or a failure that may pass once its time is up.

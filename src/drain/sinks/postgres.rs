@@ -129,12 +129,12 @@ impl Postgres {
                 }
                 break;
             }
-            match indices.split_at(indices.len() / 2) {
-                ([], alone) => {
-                    alone.iter().for_each(|index| verdicts[*index] = Err(failure.clone()))
-                }
-                (first, second) => open.extend([second.to_vec(), first.to_vec()]),
+            if let [alone] = indices[..] {
+                verdicts[alone] = Err(failure);
+                continue;
             }
+            let (first, second) = indices.split_at(indices.len() / 2);
+            open.extend([second.to_vec(), first.to_vec()]);
         }
         verdicts
     }

@@ -12,8 +12,10 @@
 //! after it would pass for one that is there. For the same reason a lane is known by its random
 //! id, not by its name: a lane that begins anew begins anew here.
 //!
-//! What a reply means is as durable as the server makes it (`appendonly`, `appendfsync`,
-//! replicas): stream and cursor are written together and survive or fall together.
+//! What a reply means is as durable as the server makes it: stream and cursor are written together
+//! and survive or fall together. With `appendonly yes` and `appendfsync always` that holds through a
+//! kill and a loss of power; with `everysec`, the server's default, even a kill of its process may
+//! take what it has answered for, since it puts off its writes while an older one is synced.
 //!
 //! Fields of an entry: `payload`, `content_type`, `key` (the same for all deliveries of one event),
 //! `lane`, `position`, `received_ns`, and where there is one `source`, `type`, `event_id`, `tenant`,

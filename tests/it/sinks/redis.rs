@@ -80,6 +80,10 @@ impl Counterpart for Redis {
             PASSWORD,
             "--appendonly",
             "yes",
+            // With any less it answers before it has written, while an older write is synced, and
+            // a kill takes what it has answered for.
+            "--appendfsync",
+            "always",
             "--save",
             "",
             "--proto-max-bulk-len",

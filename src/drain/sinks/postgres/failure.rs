@@ -49,13 +49,10 @@ fn of_answer(answer: &DbError) -> Failure {
 
 /// The class of a SQLSTATE, mostly by its first two characters.
 fn class_of(code: &str) -> Class {
-    match code {
-        // Two that make the tables at once: one of them finds them made the next time.
-        "42P07" | "42710" => return Class::Temporary,
-        "57014" | "55P03" | "55006" => return Class::Temporary,
-        // A primary that has become a standby.
-        "25006" => return Class::Temporary,
-        _ => {}
+    // Two that make the tables at once, of which one finds them made the next time; a statement
+    // that was cancelled or kept waiting; a primary that has become a standby.
+    if matches!(code, "42P07" | "42710" | "57014" | "55P03" | "55006" | "25006") {
+        return Class::Temporary;
     }
     match code.get(..2).unwrap_or_default() {
         // Data, an integrity constraint, an exception that a trigger raised, a view's check, a
