@@ -64,6 +64,10 @@ impl Process {
     /// Stops it where it stands: its sockets stay open and nobody answers.
     pub(super) fn pause(&self) {
         self.signal(Signal::STOP);
+        // The signal is sent by now, and a thread of it may still run.
+        let child = self.child.as_ref().expect("it runs");
+        let family = family(child.id());
+        eventually("a stopped server stands still", START_WAIT, || family.iter().all(stands_still));
     }
 
     pub(super) fn resume(&self) {
@@ -93,6 +97,15 @@ fn signal(family: &[Pid], which: Signal) {
         // One that has ended in between is as good as told.
         _ = kill_process(*pid, which);
     }
+}
+
+fn stands_still(pid: &Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // One that has ended says nothing.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 /// A process and its children: PostgreSQL has one for each connection, in a session of its own.
