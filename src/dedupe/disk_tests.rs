@@ -358,6 +358,48 @@ fn a_long_tail_is_sealed_before_the_block_is_full() {
 }
 
 #[test]
+fn new_events_wait_while_the_files_are_far_behind_and_known_ones_do_not() {
+    let mut bed = Bed::new(1_000);
+    bed.table().set_tail_bytes_max(1 << 10);
+    for number in 0..100 {
+        assert!(bed.deliver(number));
+    }
+    let now_ns = bed.now_ns;
+    settle(&bed.open.as_ref().expect("open").log);
+    bed.table().prepare(now_ns);
+    for number in 0..100 {
+        assert!(!bed.deliver(number), "{number} is known, wherever its key is");
+        let new = bed.table().reserve(key(100 + number), now_ns);
+        assert!(matches!(new, Outcome::Full), "{new:?}");
+    }
+    let stats = bed.table().stats();
+    assert_eq!((stats.keys, stats.refused), (100, 100), "a refusal takes no room");
+    bed.table().tend(now_ns);
+    bed.table().prepare(now_ns);
+    assert!(bed.deliver(100));
+    assert_known(&mut bed, 101);
+}
+
+#[test]
+fn files_that_cannot_be_written_keep_nobody_waiting() {
+    let mut bed = Bed::new(1_000);
+    let dir = bed.dir.path().join("dedupe");
+    fs::remove_dir_all(&dir).expect("removed");
+    bed.table().set_tail_bytes_max(1 << 10);
+    for number in 0..100 {
+        assert!(bed.deliver(number));
+    }
+    bed.tend();
+    assert!(bed.table().stats().files.failures > 0);
+    bed.table().prepare(bed.now_ns);
+    assert!(bed.deliver(100), "memory has room");
+    fs::create_dir(&dir).expect("made");
+    bed.tend();
+    assert_eq!(bed.table().stats().files.keys, 100, "the rest is too short to be sealed early");
+    assert_known(&mut bed, 101);
+}
+
+#[test]
 fn generations_stay_few_and_go_when_their_window_is_over() {
     let mut bed = Bed::new(20);
     for number in 0..4_000 {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use forebay_log::Lane;
 
 use super::generation::Generation;
-use super::generations::Generations;
+use super::generations::{Generations, TAIL_BYTES_MAX, TAILS_MAX};
 use super::reopen::OpenError;
 use super::table::{FileStats, Table};
 
@@ -21,6 +21,8 @@ pub(super) struct Files {
     log: Arc<Lane>,
     done: Arc<Done>,
     closing: AtomicBool,
+    /// Bytes of the log without a key in a file, from which on no more should come.
+    behind_max: AtomicU64,
 }
 
 /// What was counted. Written by whoever works on the generations, read by a scrape: all of it
@@ -31,6 +33,10 @@ pub(super) struct Done {
     pub(super) lost: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) unbacked: AtomicU64,
+    /// Up to which offset of the lane everything is in files.
+    pub(super) covers: AtomicU64,
+    /// The files cannot catch up now, whatever lies behind them.
+    pub(super) unbounded: AtomicBool,
 }
 
 impl Files {
@@ -39,12 +45,24 @@ impl Files {
         let done = Arc::clone(&generations.done);
         #[expect(clippy::disallowed_types, reason = "as in the struct")]
         let generations = std::sync::Mutex::new(generations);
-        Ok(Self { generations, log: Arc::clone(log), done, closing: AtomicBool::new(false) })
+        let (log, closing) = (Arc::clone(log), AtomicBool::new(false));
+        let behind_max = AtomicU64::new(TAILS_MAX * TAIL_BYTES_MAX);
+        Ok(Self { generations, log, done, closing, behind_max })
     }
 
     /// How far the log is published.
     pub(super) fn published(&self) -> u64 {
         self.log.watermarks().published
+    }
+
+    /// Whether so much of what is on the medium has no key in a file that no more should come.
+    pub(super) fn are_far_behind(&self) -> bool {
+        let Done { covers, unbounded, .. } = &*self.done;
+        // Relaxed: see `tell_reach`.
+        let bounded = !unbounded.load(Ordering::Relaxed) && !self.closing.load(Ordering::Relaxed);
+        let durable = self.log.watermarks().durable;
+        let behind = durable.saturating_sub(covers.load(Ordering::Relaxed));
+        bounded && behind > self.behind_max.load(Ordering::Relaxed)
     }
 
     /// Does what is due, unless another thread is at it or the end has come.
@@ -57,6 +75,7 @@ impl Files {
     #[cfg(all(test, not(forebay_loom)))]
     pub(super) fn set_tail_bytes_max(&self, bytes: u64) {
         self.generations.lock().expect("no panic").tail_bytes_max = bytes;
+        self.behind_max.store(TAILS_MAX * bytes, Ordering::Relaxed);
     }
 
     pub(super) fn close(&self) {

@@ -10,7 +10,9 @@
 //! its key behind. Blocks are written in the order in which they were sealed, each with the
 //! offset up to which every event of the lane is now on the disk as a key. Only what lies behind
 //! that is read from the log at start, and a block is sealed early, full or not, rather than let
-//! that grow beyond [`TAIL_BYTES_MAX`].
+//! that grow beyond [`TAIL_BYTES_MAX`]. Where the disk cannot keep up even so, new events are
+//! refused beyond [`TAILS_MAX`] of it; not while a file cannot be written or is being mended,
+//! since what a start takes matters less than what senders are told then.
 //!
 //! # What is lost is made again
 //!
@@ -41,16 +43,18 @@ use super::write;
 pub(super) const FOLDER: &str = "dedupe";
 /// The folder of what is put together to one generation, in that.
 pub(super) const PIECES: &str = "pieces";
-/// A merge gives way to what was sealed meanwhile, up to so many generations.
-const GIVING_WAY_MAX: usize = 24;
-/// Between two looks at that: the watermarks are the receivers' cache lines.
-const LOOK_KEYS: u64 = 1 << 14;
+/// A merge looks for what was sealed meanwhile as often as this many keys of its own; in tests,
+/// which have fewer, often enough to find something.
+const LOOK_KEYS: u64 = if cfg!(test) { 1 << 5 } else { 1 << 14 };
 /// How long a merge or a mending that failed is not tried again: it may have read and written much.
 const RETRY_NS: u64 = 5_000_000_000;
 /// How often the folder of the log is looked at for what retention has removed.
 const LOOK_NS: u64 = 5_000_000_000;
-/// What a start has to read of the log at most, and a block more.
-pub(super) const TAIL_BYTES_MAX: u64 = 256 << 20;
+/// So much of the log may gather behind the newest generation until the block is sealed early.
+pub(super) const TAIL_BYTES_MAX: u64 = 128 << 20;
+/// So many times that, and new events are refused until the files have caught up. Bytes that the
+/// log itself has not synced do not count: no file may have their keys yet.
+pub(super) const TAILS_MAX: u64 = 2;
 
 /// The generations of a lane.
 #[derive(Debug)]
@@ -115,19 +119,15 @@ impl Generations {
     /// Does what is due: writes what is sealed, drops what is past its window, mends what is
     /// damaged, merges. Each step leaves a whole list behind.
     pub(super) fn tend(&mut self, table: &Table, now_ns: u64, closing: &AtomicBool) {
-        let published = self.log.watermarks().published;
-        if published.saturating_sub(self.covers) > self.tail_bytes_max && !table.has_sealed() {
-            table.seal_active(now_ns);
-        }
         let is_closing = || closing.load(Ordering::Relaxed); // Relaxed: a flag.
-        while !is_closing() && self.write_sealed(table, now_ns) {}
+        while !is_closing() && self.gather_tail(table, now_ns) {}
         self.expire(table, now_ns);
         for generation in &self.live {
             generation.check_guides();
         }
         if now_ns >= self.retry_ns && !is_closing() {
             self.mend(table, now_ns);
-            while !is_closing() && !self.behind() && self.merge(table, now_ns, closing) {}
+            while !is_closing() && self.merge(table, now_ns, closing) {}
         }
         if now_ns >= self.look_ns {
             self.look_ns = now_ns.saturating_add(LOOK_NS);
@@ -135,11 +135,14 @@ impl Generations {
         }
     }
 
-    /// Whether so much of the log lies behind the newest generation that writing comes first.
-    fn behind(&self) -> bool {
+    /// Seals what has gathered behind the newest generation, if that is much, and writes the oldest
+    /// block that is sealed; false if none was written.
+    fn gather_tail(&mut self, table: &Table, now_ns: u64) -> bool {
         let published = self.log.watermarks().published;
-        self.live.len() < GIVING_WAY_MAX
-            && published.saturating_sub(self.covers) > 2 * self.tail_bytes_max
+        if published.saturating_sub(self.covers) > self.tail_bytes_max && !table.has_sealed() {
+            table.seal_active(now_ns);
+        }
+        self.write_sealed(table, now_ns)
     }
 
     /// Writes the oldest sealed block; false if there is none, or not yet, or the disk refuses.
@@ -157,12 +160,14 @@ impl Generations {
         match self.write(head, settled.keys) {
             Ok(()) => {
                 self.failing = false;
+                self.tell_reach(false);
                 table.publish(self.newest_first(), Some(&block));
                 planted::pass(Point::GenerationPublished);
                 true
             }
             Err(error) => {
                 add_one(&self.done.failures);
+                self.tell_reach(true);
                 // Tried again ten times a second; told once.
                 if !std::mem::replace(&mut self.failing, true) {
                     let dir = self.dir.display();
@@ -171,6 +176,13 @@ impl Generations {
                 false
             }
         }
+    }
+
+    /// Tells the table how far the generations reach, and whether it must wait for them.
+    pub(super) fn tell_reach(&self, unbounded: bool) {
+        // Relaxed: each is a lone number; a bound that is late by a look is none the worse.
+        self.done.covers.store(self.covers, Ordering::Relaxed);
+        self.done.unbounded.store(unbounded, Ordering::Relaxed);
     }
 
     fn expire(&mut self, table: &Table, now_ns: u64) {
@@ -188,7 +200,10 @@ impl Generations {
         let Some(index) = self.live.iter().position(|live| live.damaged()) else { return };
         let Some(damaged) = self.live.get(index).map(Arc::clone) else { return };
         let path = damaged.path().display().to_string();
-        match self.rebuild(damaged.head, Some(&damaged), now_ns) {
+        self.tell_reach(true);
+        let rebuilt = self.rebuild(damaged.head, Some(&damaged), now_ns);
+        self.tell_reach(self.failing);
+        match rebuilt {
             Ok(Some(made)) => {
                 tracing::warn!(path, keys = made.head.keys, "damaged event keys were made again");
                 add_one(&self.done.rebuilt);
@@ -276,15 +291,21 @@ impl Generations {
         };
         let keys_max = old.iter().map(|old| old.head.keys).sum();
         // A large merge takes seconds. Whoever stops this program does not wait for them, and a
-        // start should not have to read what gathers in them.
+        // start should not have to read what gathers in them: it is written in between, behind
+        // the row that is merged, whose places stay.
         let mut merged = 0_u64;
+        let dir = self.dir.clone();
         let keys = Merged::new(old.iter().map(|old| old.keys(false))).map(|key| {
             merged += 1;
-            let behind = merged.is_multiple_of(LOOK_KEYS) && self.behind();
-            let give_way = behind || closing.load(Ordering::Relaxed);
-            if give_way { Err(io::ErrorKind::Interrupted.into()) } else { key }
+            if closing.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            if merged.is_multiple_of(LOOK_KEYS) {
+                self.gather_tail(table, now_ns);
+            }
+            key
         });
-        let made = write::write(&self.dir, head, keys_max, keys);
+        let made = write::write(&dir, head, keys_max, keys);
         match made.and_then(|path| Generation::open(&path)) {
             Ok(made) => {
                 made.check_guides();

@@ -24,7 +24,8 @@
 //! New keys go to the active block. It is sealed when it is full or as old as the window, and
 //! the spare takes its place. [`Table::tend`] writes a sealed block to a file once the log has all
 //! its records on the medium, and replaces the one by the other in one step; while the disk does
-//! not keep up up to seven blocks wait, a seventh of the capacity each. Without a disk
+//! not keep up up to seven blocks wait, a seventh of the capacity each, or fewer: new keys wait as
+//! well where more of the log than a start should read has no key in a file. Without a disk
 //! ([`Table::new`]) a sealed block retires when it was sealed a window ago. A key therefore lives
 //! at least one window and at most about two. [`Table::prepare`], called from a background thread, keeps a spare whose pages were touched;
 //! a request makes one itself only when a seventh of the capacity came between two calls.
@@ -82,6 +83,7 @@
 //! | the list | rotators, prepare and tend, by compare-and-swap | all | Release, Acquire (`ArcSwap`) | blocks zeroed before, seals set before |
 //! | `making` | whoever makes a spare | the same | swap Acquire, store Release | a hint: only one allocates |
 //! | `refused` | threads that were refused | stats | Relaxed | nothing else: a count |
+//! | `waits` | prepare | reserving threads | Relaxed | nothing else: a hint that a look later holds as well |
 //!
 //! What it does not do: it does not trust a file (what does not hold is read from the log again),
 //! wait, or ask what time it is.

@@ -73,6 +73,8 @@ impl Generations {
             return Err(OpenError::NoRoom { path: generations.dir, unremembered });
         }
         table.publish(generations.newest_first(), None);
+        // What was read into the table is written before anything is asked of it.
+        generations.tell_reach(false);
         Ok(generations)
     }
 

@@ -46,7 +46,7 @@ pub enum Outcome {
     /// A twin is between reserve and append, or room is being made, or the key may be in a file
     /// that is being mended: ask again in a millisecond.
     Pending,
-    /// No room to remember another key inside the window.
+    /// No room to remember another key inside the window, or none until the files have caught up.
     Full,
 }
 
@@ -107,6 +107,8 @@ pub struct Table {
     /// Somebody is making a spare.
     making: AtomicBool,
     refused: AtomicU64,
+    /// The files are far behind: no new keys for now.
+    waits: AtomicBool,
     files: Option<Files>,
     shape: Shape,
     capacity: usize,
@@ -164,6 +166,7 @@ impl Table {
             attic: SegQueue::new(),
             making: AtomicBool::new(false),
             refused: AtomicU64::new(0),
+            waits: AtomicBool::new(false),
             files: None,
             shape,
             capacity: options.capacity,
@@ -187,6 +190,11 @@ impl Table {
                 Found::Yes => return Outcome::Seen { end: 0 },
                 Found::Unknown => return Outcome::Pending,
             }
+            // Relaxed: a bound that is late by a request is none the worse.
+            if self.waits.load(Ordering::Relaxed) {
+                // Without a claim: one that is given up would keep its slot.
+                return list.active.find(words).map_or_else(|| self.refuse(), told);
+            }
             match list.active.claim(words) {
                 Claim::Held(held) => return told(held),
                 Claim::Won(index) => {
@@ -204,12 +212,15 @@ impl Table {
             match self.rotate(&list.active, now_ns) {
                 Rotation::Done => {}
                 Rotation::Busy => return Outcome::Pending,
-                Rotation::Full => {
-                    self.refused.fetch_add(1, Ordering::Relaxed); // Relaxed: a lone count.
-                    return Outcome::Full;
-                }
+                Rotation::Full => return self.refuse(),
             }
         }
+    }
+
+    #[cold]
+    fn refuse(&self) -> Outcome {
+        self.refused.fetch_add(1, Ordering::Relaxed); // Relaxed: a lone count.
+        Outcome::Full
     }
 
     /// Puts back the key of an event (not of a later delivery) found in the log, in the order of
@@ -244,6 +255,8 @@ impl Table {
     /// thread, every 100 ms or so; keys live longer if it is called less, never shorter.
     pub fn prepare(&self, now_ns: u64) {
         self.cover();
+        let waits = self.files.as_ref().is_some_and(Files::are_far_behind);
+        self.waits.store(waits, Ordering::Relaxed); // Relaxed: as where it is read.
         self.retire(now_ns);
         self.rotate_by_age(now_ns);
         let used = self.list.load().active.used();

@@ -16,6 +16,10 @@ pub(super) const EXTENSION: &str = "gen";
 /// What the name of one in the making ends in.
 pub(super) const FRESH_EXTENSION: &str = "new";
 
+/// A large file is synced every so many parts, some 40 MiB, lest the sync at its end take seconds
+/// in which nothing else is written.
+const SYNC_PARTS: usize = 8;
+
 /// The name of the generation of these blocks.
 pub(super) fn file_name(first: u64, last: u64) -> String {
     format!("{first:016x}-{last:016x}.{EXTENSION}")
@@ -120,6 +124,10 @@ impl Writing {
         }
         self.head.keys += keys.len() as u64;
         self.parts.push(part);
+        if self.parts.len().is_multiple_of(SYNC_PARTS) {
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+        }
         Ok(())
     }
 
