@@ -2,7 +2,8 @@
 //! interleavings of a whole lane by shuttle. `tests/run models` runs both.
 //!
 //! In loom's a record is one offset long, its commit word and its payload one atomic each. Without
-//! the fence in `publish`, or the one in "Waking", its models fail.
+//! the fence in `publish`, or the one in "Waking", or with a weaker step of `published` or `durable`,
+//! its models fail.
 //!
 //! Shuttle's has producers that roll, a keeper that makes segments ahead, syncs and lets go of
 //! them, and a reader. Shuttle runs every atomic as `SeqCst`: it sees what may come between two
@@ -10,7 +11,9 @@
 
 #[cfg(forebay_loom)]
 mod loom_model {
-    use loom::sync::Arc;
+    use std::sync::{Arc, Mutex};
+
+    use loom::sync::Arc as LoomArc;
     use loom::sync::atomic::{AtomicBool, AtomicU32};
     use loom::thread;
 
@@ -24,8 +27,8 @@ mod loom_model {
     }
 
     impl Model {
-        fn new() -> Arc<Self> {
-            Arc::new(Self {
+        fn new() -> LoomArc<Self> {
+            LoomArc::new(Self {
                 watermarks: Watermarks::new(0),
                 commits: [(); 3].map(|()| AtomicU32::new(0)),
                 payloads: [(); 3].map(|()| AtomicU32::new(0)),
@@ -51,6 +54,43 @@ mod loom_model {
                 }
             }
         }
+
+        fn keep(&self) {
+            self.watermarks.set_durable(self.watermarks.published());
+        }
+    }
+
+    /// Runs two threads and a reader of all records before a watermark: all are visible to it, and
+    /// in some interleaving they are as many as there can be.
+    ///
+    /// The first thread only waits: loom does not find every interleaving of what that does.
+    fn read_beside(others: [fn(&Model); 2], end: fn(&Watermarks) -> u64, records: usize) {
+        let most = Arc::new(Mutex::new(0));
+        let told = Arc::clone(&most);
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(Some(3));
+        builder.check(move || {
+            let model = Model::new();
+            let others = others.map(|other| {
+                let model = LoomArc::clone(&model);
+                thread::spawn(move || other(&model))
+            });
+            let reader = thread::spawn(move || {
+                let end = usize::try_from(end(&model.watermarks)).expect("small");
+                for payload in &model.payloads[..end] {
+                    // Relaxed: the watermark has to do it.
+                    assert_eq!(payload.load(Ordering::Relaxed), 7, "a record is not visible");
+                }
+                end
+            });
+            for other in others {
+                other.join().expect("no panic");
+            }
+            let read = reader.join().expect("no panic");
+            let mut most = told.lock().expect("no panic");
+            *most = read.max(*most);
+        });
+        assert_eq!(*most.lock().expect("no panic"), records, "no interleaving shows all");
     }
 
     #[test]
@@ -58,7 +98,7 @@ mod loom_model {
         loom::model(|| {
             let model = Model::new();
             let producers = [(); 2].map(|()| {
-                let model = Arc::clone(&model);
+                let model = LoomArc::clone(&model);
                 thread::spawn(move || model.append())
             });
             let mut claimed = producers.map(|producer| producer.join().expect("no panic"));
@@ -69,38 +109,37 @@ mod loom_model {
     }
 
     #[test]
-    fn loom_whoever_sees_published_sees_the_records() {
-        loom::model(|| {
-            let model = Model::new();
-            let producer = {
-                let model = Arc::clone(&model);
-                thread::spawn(move || model.append())
-            };
-            let published = usize::try_from(model.watermarks.published()).expect("small");
-            for payload in &model.payloads[..published] {
-                assert_eq!(payload.load(Ordering::Relaxed), 7);
-            }
-            producer.join().expect("no panic");
-        });
+    fn loom_whoever_sees_published_sees_the_records_whoever_has_moved_it() {
+        let append = |model: &Model| _ = model.append();
+        read_beside([append, append], Watermarks::published, 2);
+    }
+
+    #[test]
+    fn loom_whoever_sees_durable_sees_the_records_though_the_keeper_has_moved_it() {
+        read_beside([|model| _ = model.append(), Model::keep], Watermarks::durable, 1);
     }
 
     #[test]
     fn loom_a_sleeper_sees_the_move_or_the_mover_sees_the_sleeper() {
         loom::model(|| {
             let model = Model::new();
-            let asleep = Arc::new(AtomicBool::new(false));
+            let asleep = LoomArc::new(AtomicBool::new(false));
             let mover = {
-                let (model, asleep) = (Arc::clone(&model), Arc::clone(&asleep));
+                let (model, asleep) = (LoomArc::clone(&model), LoomArc::clone(&asleep));
                 thread::spawn(move || {
                     model.append();
                     fence(Ordering::SeqCst);
                     asleep.load(Ordering::Relaxed)
                 })
             };
-            asleep.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            let sees_move = model.watermarks.published() == 1;
-            assert!(mover.join().expect("no panic") || sees_move, "a wake is lost");
+            let sleeper = thread::spawn(move || {
+                asleep.store(true, Ordering::Relaxed);
+                fence(Ordering::SeqCst);
+                model.watermarks.published() == 1
+            });
+            let (sees_sleeper, sees_move) = (mover.join(), sleeper.join());
+            let awake = sees_sleeper.expect("no panic") || sees_move.expect("no panic");
+            assert!(awake, "a wake is lost");
         });
     }
 }

@@ -127,6 +127,8 @@ impl Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "`name` says it")]
 pub enum Bug {
+    PublishRelaxed,
+    DurableRelaxed,
     PublishUnfenced,
     WalkNotRepeated,
     SyncSkipped,
@@ -147,6 +149,8 @@ impl Bug {
     /// Its name in `FOREBAY_BUG`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::PublishRelaxed => "publish-relaxed",
+            Self::DurableRelaxed => "durable-relaxed",
             Self::PublishUnfenced => "publish-unfenced",
             Self::WalkNotRepeated => "walk-not-repeated",
             Self::SyncSkipped => "sync-skipped",

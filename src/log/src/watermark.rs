@@ -174,9 +174,10 @@ impl Watermarks {
                 }
                 continue;
             }
-            // AcqRel: passes on the records that this walk has seen; pairs with `published`.
-            let moved =
-                self.published.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+            // AcqRel: passes on the records that this walk has seen; pairs with `published`. The
+            // fence above passes on the caller's own alone.
+            let order = weakened(Ordering::AcqRel, Bug::PublishRelaxed);
+            let moved = self.published.compare_exchange(from, to, order, Ordering::Relaxed);
             if moved.is_ok() {
                 // Pair assertion: `step` never goes beyond what was claimed.
                 assert!(to <= self.claimed(), "published has passed claimed");
@@ -193,8 +194,13 @@ impl Watermarks {
         assert!(to >= self.durable(), "durable would move back");
         assert!(to <= self.published(), "durable would pass published");
         // Release: pairs with `durable`.
-        self.durable.store(to, Ordering::Release);
+        self.durable.store(to, weakened(Ordering::Release, Bug::DurableRelaxed));
     }
+}
+
+/// The ordering, unless the bug is planted that makes it too weak.
+fn weakened(ordering: Ordering, bug: Bug) -> Ordering {
+    if planted::has(bug) { Ordering::Relaxed } else { ordering }
 }
 
 /// What came of an attempt to leave a full segment.
