@@ -44,7 +44,7 @@ impl Driver {
 
     /// `io_uring` where this kernel and its seccomp filter allow a ring, epoll otherwise.
     pub fn detect() -> Self {
-        if ring_flags().build(8).is_ok() { Self::IoUring } else { Self::Epoll }
+        if probe_ring().is_ok() { Self::IoUring } else { Self::Epoll }
     }
 }
 
@@ -52,12 +52,22 @@ impl Driver {
 /// cooperative task running the kernel interrupts the receiver for each completion.
 /// Kernels before 6.0 know neither flag and get a plain ring.
 fn ring_flags() -> io_uring::Builder {
+    if matches!(probe_ring(), Ok(true)) { cooperative() } else { io_uring::IoUring::builder() }
+}
+
+fn cooperative() -> io_uring::Builder {
     let mut flags = io_uring::IoUring::builder();
     flags.setup_coop_taskrun().setup_single_issuer();
-    if flags.build(8).is_err() {
-        flags = io_uring::IoUring::builder();
-    }
     flags
+}
+
+/// Whether this kernel and its seccomp filter allow a ring, and if so, whether with the flags that
+/// make it cheap.
+pub fn probe_ring() -> io::Result<bool> {
+    if cooperative().build(8).is_ok() {
+        return Ok(true);
+    }
+    io_uring::IoUring::builder().build(8).map(|_: io_uring::IoUring| false)
 }
 
 /// Runs `future` to its end on a runtime of this thread.

@@ -114,6 +114,17 @@ pub struct Drained {
     pub sinks: Vec<SinkConfig>,
 }
 
+/// What of a configuration depends on the machine.
+#[derive(Debug)]
+pub struct Site {
+    /// What is kept and where.
+    pub kept: Kept,
+    /// The receivers.
+    pub receive: ReceiveConfig,
+    /// The listener for operators.
+    pub admin: AdminConfig,
+}
+
 /// Reads a configuration.
 pub fn load(
     path: &Path,
@@ -145,6 +156,14 @@ pub fn load_admin(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<AdminConfig, ConfigError> {
     from_file(path, environment, read_admin)
+}
+
+/// Reads of a configuration only what depends on the machine. Secrets are not asked for.
+pub fn load_site(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Site, ConfigError> {
+    from_file(path, environment, read_site)
 }
 
 /// Reads of a configuration only what its sources verify by, secrets included, for tools that
@@ -259,6 +278,17 @@ fn read_admin<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<AdminC
     let nothing = section::empty();
     let section = Section::open(reading, "admin", root.value("admin").unwrap_or(&nothing))?;
     receive::read_admin(&section, None)
+}
+
+fn read_site<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Site> {
+    let kept = read_kept(reading, root);
+    let nothing = section::empty();
+    let of = |key| root.value(key).unwrap_or(&nothing);
+    let receive = Section::open(reading, "receive", of("receive"))
+        .and_then(|section| receive::read(&section));
+    let admin = Section::open(reading, "admin", of("admin"))
+        .and_then(|section| receive::read_admin(&section, receive.as_ref()));
+    Some(Site { kept: kept?, receive: receive?, admin: admin? })
 }
 
 fn read_kept<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Option<Kept> {

@@ -11,32 +11,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, Subcommand};
+use clap::Args;
 use forebay_log::{SAMPLES_MAX, Trial, VolumeFacts, probe};
 use serde_json::{Value, json};
 
-use super::{EXIT_BLOCKING, EXIT_DAMAGE, EXIT_TEMPORARY, terminal};
+use super::super::{EXIT_BLOCKING, EXIT_DAMAGE, EXIT_TEMPORARY, terminal};
 
 /// Slower than this, acknowledgements at `synced` are felt by senders with short timeouts.
 const SLOW: Duration = Duration::from_millis(100);
 /// Faster than this, no medium was reached.
 const TOO_FAST: Duration = Duration::from_micros(15);
 
-/// What `doctor` takes.
+/// What `doctor disk` takes.
 #[derive(Clone, Debug, Args)]
-pub(super) struct DoctorArgs {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-enum Verb {
-    /// Try the volume of a folder: which ack level it can carry, why, and what to change
-    Disk(DiskArgs),
-}
-
-#[derive(Clone, Debug, Args)]
-struct DiskArgs {
+pub(super) struct DiskArgs {
     /// A folder on the volume, such as the data folder; nothing is left in it
     path: PathBuf,
     /// How many syncs of each sort are timed
@@ -49,8 +37,7 @@ struct DiskArgs {
 }
 
 /// Runs the verb.
-pub(super) fn run(args: &DoctorArgs) -> ExitCode {
-    let Verb::Disk(args) = &args.verb;
+pub(super) fn run(args: &DiskArgs) -> ExitCode {
     if !args.path.is_dir() {
         terminal::warn(&format!("error: {} is not a folder", args.path.display()));
         return ExitCode::from(2);

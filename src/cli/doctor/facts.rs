@@ -1,0 +1,265 @@
+//! What the machine is, as far as forebay cares. Nothing is judged here, and nothing changed; what
+//! cannot be learned is absent.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use forebay_log::AckLevel;
+use rustix::process::{Resource, getrlimit};
+
+use super::judge::kernel_settings;
+use crate::config::{AdminConfig, Driver, ReceiveConfig, Site};
+use crate::runtime;
+
+/// All that is judged.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    /// The kernel's version, without what follows the second number.
+    pub kernel: Option<(u32, u32)>,
+    pub ring: Ring,
+    /// `kernel.io_uring_disabled`; absent before Linux 6.6.
+    pub ring_disabled: Option<u64>,
+    /// 0 none, 1 strict, 2 a filter.
+    pub seccomp: Option<u64>,
+    /// Open files that this user may have; absent where there is no bound.
+    pub open_files: Option<u64>,
+    /// Memory that this user may lock; absent where there is no bound.
+    pub locked_bytes: Option<u64>,
+    /// The cores that this process may use.
+    pub cores: usize,
+    /// Kernel settings by name, those of `tuning/sysctl.table` that are there.
+    pub settings: BTreeMap<&'static str, u64>,
+    /// `always`, `madvise` or `never`.
+    pub huge_pages: Option<String>,
+    pub swap_bytes: Option<u64>,
+    pub clock: Clock,
+    /// What the configuration adds.
+    pub site: Option<SiteFacts>,
+}
+
+/// What receivers get of `io_uring`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ring {
+    /// With the flags that make it cheap.
+    Cooperative,
+    Plain,
+    Refused(String),
+}
+
+/// Whether somebody keeps the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    Kept,
+    Adrift,
+    Unknown,
+}
+
+/// What a configuration asks of the machine, and what it finds there.
+#[derive(Clone, Debug)]
+pub(super) struct SiteFacts {
+    pub receivers: usize,
+    pub driver: Driver,
+    /// Whether any lane promises `synced`.
+    pub synced: bool,
+    pub data_dir: PathBuf,
+    pub volume: Option<Volume>,
+    pub ports: Vec<Port>,
+}
+
+/// Where the data folder is, or would be made.
+#[derive(Clone, Debug)]
+pub(super) struct Volume {
+    /// Whether the data folder is there yet.
+    pub exists: bool,
+    pub file_system: String,
+    pub options: Vec<String>,
+    pub available_bytes: u64,
+    pub all_bytes: u64,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug)]
+pub(super) struct Port {
+    pub key: &'static str,
+    pub address: SocketAddr,
+    /// Why it cannot be had.
+    pub refused: Option<io::ErrorKind>,
+}
+
+impl Facts {
+    /// Looks.
+    pub(super) fn gather(site: Option<&Site>) -> Self {
+        let numbers = |(name, _): (&'static str, _)| {
+            Some((name, number(&format!("/proc/sys/{}", name.replace('.', "/")))?))
+        };
+        Self {
+            kernel: version(&rustix::system::uname().release().to_string_lossy()),
+            ring: match runtime::probe_ring() {
+                Ok(true) => Ring::Cooperative,
+                Ok(false) => Ring::Plain,
+                Err(error) => Ring::Refused(error.to_string()),
+            },
+            ring_disabled: number("/proc/sys/kernel/io_uring_disabled"),
+            seccomp: field("/proc/self/status", "Seccomp:"),
+            open_files: getrlimit(Resource::Nofile).current,
+            locked_bytes: getrlimit(Resource::Memlock).current,
+            cores: runtime::cores().len(),
+            settings: kernel_settings().map(|row| (row.name, row)).filter_map(numbers).collect(),
+            huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled")
+                .map(|text| chosen(&text)),
+            swap_bytes: field("/proc/meminfo", "SwapTotal:").map(|kibibytes| kibibytes * 1024),
+            clock: clock(),
+            site: site.map(site_facts),
+        }
+    }
+}
+
+fn text(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn number(path: &str) -> Option<u64> {
+    text(path)?.parse().ok()
+}
+
+/// The number behind a name at the start of a line.
+fn field(path: &str, name: &str) -> Option<u64> {
+    let text = text(path)?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// `6.1` of `6.1.0-18-amd64`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-', '+']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// `madvise` of `always [madvise] never`.
+fn chosen(text: &str) -> String {
+    let inside = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    inside.map_or(text, |(chosen, _)| chosen).to_owned()
+}
+
+/// Asks those who keep it. The kernel's own word is one system call, adjtimex, which needs unsafe
+/// code; timedatectl passes that on, and chronyc says the same where there is no systemd.
+fn clock() -> Clock {
+    let words: [(&[&str], &str, &str); 2] = [
+        (&["timedatectl", "show", "--property=NTPSynchronized", "--value"], "yes", "no"),
+        (&["chronyc", "-c", "tracking"], ",Normal", ",Not synchronised"),
+    ];
+    for (command, kept, adrift) in words {
+        let asked = Command::new(command[0])
+            .args(&command[1..])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output();
+        let Ok(answer) = asked else { continue };
+        let answer = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        if answer.ends_with(kept) {
+            return Clock::Kept;
+        } else if answer.ends_with(adrift) {
+            return Clock::Adrift;
+        }
+    }
+    Clock::Unknown
+}
+
+fn site_facts(site: &Site) -> SiteFacts {
+    let Site { kept, receive, admin } = site;
+    SiteFacts {
+        receivers: receive.receivers,
+        driver: receive.driver,
+        synced: kept.lanes.iter().any(|lane| lane.ack == AckLevel::Synced),
+        volume: volume(&kept.data_dir),
+        data_dir: kept.data_dir.clone(),
+        ports: ports(receive, admin),
+    }
+}
+
+fn ports(receive: &ReceiveConfig, admin: &AdminConfig) -> Vec<Port> {
+    let wanted = [("receive.listen", receive.listen), ("admin.listen", admin.listen)];
+    let tried = |(key, address)| {
+        // Without SO_REUSEPORT: a forebay that runs already is in the way, and is to be seen.
+        let refused = TcpListener::bind(address).err().map(|error| error.kind());
+        Port { key, address, refused }
+    };
+    wanted.into_iter().map(tried).collect()
+}
+
+fn volume(data_dir: &Path) -> Option<Volume> {
+    let absolute = std::path::absolute(data_dir).ok()?;
+    let folder = absolute.ancestors().find(|folder| folder.is_dir())?;
+    let whole = fs::canonicalize(folder).ok()?;
+    let (file_system, options) = mount(&text("/proc/self/mountinfo")?, &whole)?;
+    let sizes = rustix::fs::statvfs(&whole).ok()?;
+    Some(Volume {
+        exists: folder == absolute,
+        file_system,
+        options,
+        available_bytes: sizes.f_bavail.saturating_mul(sizes.f_frsize),
+        all_bytes: sizes.f_blocks.saturating_mul(sizes.f_frsize),
+    })
+}
+
+/// The type and the options, of the mount and of the file system, of the innermost mount that holds
+/// a folder; the last of those on one place, which hides the others.
+fn mount(mountinfo: &str, folder: &Path) -> Option<(String, Vec<String>)> {
+    let holds = |line: &&str| {
+        let place = line.split(' ').nth(4).map(|place| place.replace("\\040", " "));
+        place.is_some_and(|place| folder.starts_with(place))
+    };
+    let depth = |line: &&str| {
+        line.split(' ').nth(4).map_or(0, |place| Path::new(place).components().count())
+    };
+    // max_by_key takes the last of equals.
+    let line = mountinfo.lines().filter(holds).max_by_key(depth)?;
+    let (before, behind) = line.split_once(" - ")?;
+    let mut behind = behind.split(' ');
+    let (file_system, inner) = (behind.next()?.to_owned(), behind.nth(1)?);
+    let outer = before.split(' ').nth(5)?;
+    let options = outer.split(',').chain(inner.split(',')).map(str::to_owned).collect();
+    Some((file_system, options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_writes_is_read() {
+        assert_eq!(version("6.1.0-18-amd64"), Some((6, 1)));
+        assert_eq!(version("5.10+deb"), Some((5, 10)));
+        assert_eq!(version("plan9"), None);
+        assert_eq!(chosen("always [madvise] never"), "madvise");
+        assert_eq!(chosen("never"), "never");
+    }
+
+    #[test]
+    fn a_folder_is_on_the_innermost_mount_that_holds_it() {
+        let mounts = "21 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+                      22 21 0:5 / /srv/my\\040data rw - tmpfs none rw,size=1k\n\
+                      23 21 254:1 / /srv/log rw,noatime shared:1 - ext4 /dev/vdb rw\n\
+                      24 23 254:2 / /srv/log rw,noatime - xfs /dev/vdc rw,nobarrier\n";
+        let kind = |folder| mount(mounts, Path::new(folder)).expect("it is mounted").0;
+        assert_eq!(kind("/srv"), "ext4");
+        assert_eq!(kind("/srv/logs"), "ext4");
+        assert_eq!(kind("/srv/my data/a"), "tmpfs");
+        let (kind, options) = mount(mounts, Path::new("/srv/log/main")).expect("it is mounted");
+        assert_eq!(kind, "xfs");
+        assert_eq!(options, ["rw", "noatime", "rw", "nobarrier"]);
+    }
+
+    #[test]
+    fn this_machine_has_facts() {
+        let facts = Facts::gather(None);
+        assert!(facts.kernel.is_some() && facts.cores > 0 && facts.site.is_none());
+        assert!(facts.settings.contains_key("vm.swappiness"));
+        let here = volume(Path::new("/tmp/not/there/yet")).expect("it would be somewhere");
+        assert!(!here.exists && here.all_bytes >= here.available_bytes);
+    }
+}
