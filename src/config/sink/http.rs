@@ -124,6 +124,7 @@ fn headers(section: &Section<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
     headers.into_iter().collect()
 }
 
+#[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
 fn trusted(section: &Section<'_>) -> Option<Option<RootCertStore>> {
     if !section.has("ca_file") {
         return Some(None);

@@ -170,16 +170,16 @@ fn a_filter_takes_what_it_holds_for() {
 
 #[test]
 fn a_transform_makes_the_payload_in_every_format() {
-    let make = |format| {
+    let shape_in = |format| {
         with(|settings| {
             settings.format = format;
             settings.transform = Some("{id: .body.room.id, type: .event_type}".to_owned());
         })
     };
-    let made = json!({"id": 7, "type": "room.started"});
-    assert_eq!(json_of(&make(Format::Raw), BODY), made);
-    assert_eq!(json_of(&make(Format::CloudEvents), BODY)["data"], made);
-    assert_eq!(json_of(&make(Format::Normalised), BODY)["body"], made);
+    let wanted = json!({"id": 7, "type": "room.started"});
+    assert_eq!(json_of(&shape_in(Format::Raw), BODY), wanted);
+    assert_eq!(json_of(&shape_in(Format::CloudEvents), BODY)["data"], wanted);
+    assert_eq!(json_of(&shape_in(Format::Normalised), BODY)["body"], wanted);
 }
 
 #[test]

@@ -120,7 +120,7 @@ mod tests {
     fn line(event: &Event) -> Value {
         let mut lines = Vec::new();
         write(&mut lines, event);
-        assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(lines.split_inclusive(|byte| *byte == b'\n').count(), 1);
         let text = lines.strip_suffix(b"\n").expect("an end");
         assert_eq!(position_of(text), Some(event.position()));
         serde_json::from_slice(text).expect("is JSON")

@@ -43,7 +43,7 @@ impl Events {
         self.appended += 1;
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.lane.id()[..8]);
-        key[8..].copy_from_slice(&self.appended.to_be_bytes());
+        key[8..].copy_from_slice(&self.appended.to_le_bytes());
         let mut meta = MetaWriter::default();
         meta.field(Tag::Source, b"shop").unwrap();
         meta.field(Tag::Environment, b"production").unwrap();

@@ -67,7 +67,9 @@ impl Process {
         // The signal is sent by now, and a thread of it may still run.
         let child = self.child.as_ref().expect("it runs");
         let family = family(child.id());
-        eventually("a stopped server stands still", START_WAIT, || family.iter().all(stands_still));
+        eventually("a stopped server stands still", START_WAIT, || {
+            family.iter().copied().all(stands_still)
+        });
     }
 
     pub(super) fn resume(&self) {
@@ -99,7 +101,7 @@ fn signal(family: &[Pid], which: Signal) {
     }
 }
 
-fn stands_still(pid: &Pid) -> bool {
+fn stands_still(pid: Pid) -> bool {
     let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
     threads.into_iter().flatten().flatten().all(|thread| {
         let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();

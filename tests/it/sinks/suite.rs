@@ -162,8 +162,8 @@ pub(super) fn a_poison_event_fails_alone_and_for_good<C: Counterpart>() {
 
 pub(super) fn a_dead_letter_that_is_redriven_arrives<C: Counterpart>() {
     let (bench, mut lane) = (Bench::<C>::new(), Events::of_lane("main"));
-    let (early, dead, late) = (lane.next(3), lane.append(&C::poison()), lane.next(3));
-    let batch = [early.clone(), vec![dead.clone()], late.clone()].concat();
+    let (early, dead, behind) = (lane.next(3), lane.append(&C::poison()), lane.next(3));
+    let batch = [early.clone(), vec![dead.clone()], behind.clone()].concat();
     let failed = bench.deliver(&batch).iter().filter(|verdict| verdict.is_err()).count();
     assert_eq!(failed, 1);
     // It was shaped anew since, and it comes behind all that was behind it.
@@ -172,7 +172,7 @@ pub(super) fn a_dead_letter_that_is_redriven_arrives<C: Counterpart>() {
     // What is live goes on: nothing of it passes for known.
     let more = lane.next(5);
     bench.must_deliver(&more);
-    assert_eq!(bench.server.stored(), names_of(&[early, late, mended, more].concat()));
+    assert_eq!(bench.server.stored(), names_of(&[early, behind, mended, more].concat()));
 }
 
 pub(super) fn a_lane_that_begins_anew_is_not_taken_for_the_old_one<C: Counterpart>() {

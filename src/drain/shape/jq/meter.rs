@@ -223,6 +223,7 @@ impl Meter<'_> {
         }
     }
 
+    #[expect(clippy::boxed_local, reason = "terms hold their parts in boxes")]
     fn boxed<'s>(&self, term: Box<Code<'s>>) -> Box<Code<'s>> {
         Box::new(self.term(*term))
     }

@@ -139,6 +139,7 @@ fn nested_at_most(text: &[u8], depth_max: usize) -> bool {
 }
 
 /// The definitions of the language, without what is omitted.
+#[expect(clippy::map_identity, reason = "the item's lifetime is shortened")]
 fn library<'s>() -> impl Iterator<Item = parse::Def<&'s str>> {
     let all = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
     all.filter(|def| !OMITTED.contains(&def.name)).map(|def| -> parse::Def<&'s str> { def })

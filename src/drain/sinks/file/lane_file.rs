@@ -87,10 +87,9 @@ impl LaneFile {
         if self.bytes > 0 && (full || age >= settings.rotate_age) {
             self.complete(settings, clock)?;
         }
-        let written = self.file.write_all(&lines).and_then(|()| match settings.sync {
-            true => self.file.sync_data(),
-            false => Ok(()),
-        });
+        let written = self.file.write_all(&lines);
+        let written =
+            if settings.sync { written.and_then(|()| self.file.sync_data()) } else { written };
         if let Err(error) = written {
             // What was not synced must not be taken for what is there: not even the kernel's own
             // copy of it can be trusted after a sync that failed.

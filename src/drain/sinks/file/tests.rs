@@ -137,7 +137,9 @@ fn a_replay_is_written_again_beside_the_lane_s_own_lines() {
     let mut events = events(3);
     let sink = File::new(&settings(folder.path()));
     assert_eq!(deliver(&sink, &events), Delivered::All);
-    events.iter_mut().for_each(|event| event.pass = Pass::Replay);
+    for event in &mut events {
+        event.pass = Pass::Replay;
+    }
     assert_eq!(deliver(&sink, &events[..1]), Delivered::All);
     assert_eq!(deliver(&sink, &events[..1]), Delivered::All);
     assert_eq!(numbers(&folder.path().join("main.ndjson")), [0, 1, 2]);

@@ -55,13 +55,12 @@ fn class_of(status: StatusCode) -> Option<Class> {
 /// Seconds, or a date of HTTP.
 fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = DateTimeParser::new().parse_timestamp(text).ok()?;
-            let at_ns = u64::try_from(at.as_nanosecond()).ok()?;
-            Duration::from_nanos(at_ns.saturating_sub(clock.wall_ns()))
-        }
+    let wait = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let at = DateTimeParser::new().parse_timestamp(text).ok()?;
+        let at_ns = u64::try_from(at.as_nanosecond()).ok()?;
+        Duration::from_nanos(at_ns.saturating_sub(clock.wall_ns()))
     };
     Some(wait.min(RETRY_AFTER_MAX))
 }

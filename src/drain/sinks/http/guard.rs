@@ -5,7 +5,7 @@
 //! nothing. Literal addresses never reach a resolver; [`literal`] is for those.
 //!
 //! Which networks are not public: the registries of special-purpose addresses (RFC 6890, IANA).
-//! Metadata services of clouds live inside them: 169.254.169.254, 100.100.100.200, fd00:ec2::254.
+//! Metadata services of clouds live inside them: 169.254.169.254, 100.100.100.200, `fd00:ec2::254`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

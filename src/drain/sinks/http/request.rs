@@ -76,7 +76,7 @@ impl Requests {
         Ok(request)
     }
 
-    /// CloudEvents in binary mode: the payload is the body, the attributes are headers.
+    /// `CloudEvents` in binary mode: the payload is the body, the attributes are headers.
     fn add_attributes(&self, headers: &mut HeaderMap, event: &Event) {
         if !self.settings.attributes || self.settings.batch != Batch::One {
             return;
