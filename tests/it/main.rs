@@ -27,6 +27,7 @@ mod config;
 mod cursors;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod drain;
 mod handshakes;
 mod kill;
