@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Exactly once for what is drained in its turn: every line begins with its event's position, and
-//! positions grow, so the last whole line says what is there already (see [`lane_file`]). That
+//! positions grow, so the last whole line says what is there already (see `lane_file`). That
 //! holds while the newest file is left in the folder; an event that is replayed or redriven is
 //! written again, to a file of its own.
 //!

@@ -5,7 +5,7 @@
 //! them takes effect once. The name of a batch follows from its events, and a retry may hold fewer
 //! of them: who needs to know every event again takes them one by one.
 //!
-//! Which answers are final stands in [`answer`]; which addresses are reached in [`guard`].
+//! Which answers are final stands in `answer`; which addresses are reached in `guard`.
 //! Redirects are not followed: a redirected POST would carry its signature elsewhere.
 
 mod answer;
