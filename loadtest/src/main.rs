@@ -40,6 +40,8 @@ mod page;
 mod perform;
 mod search;
 mod cost;
+mod foreign;
+mod peers;
 
 use std::process::ExitCode;
 
@@ -77,6 +79,8 @@ enum Command {
     Search(Box<search::SearchArgs>),
     /// CPU of the whole line for one request, against a bare hyper server on the same driver
     Cost(cost::CostArgs),
+    /// CPU, throughput and latency of forebay, nginx and Redis against a bare hyper server
+    Peers(peers::PeersArgs),
     /// A server of this tool's own, started by it in a process of its own.
     #[command(hide = true)]
     Target(target::TargetArgs),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         }
         Command::Search(args) => search::run(&args),
         Command::Cost(args) => cost::run(&args),
+        Command::Peers(args) => peers::run(&args),
         Command::Target(args) => target::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

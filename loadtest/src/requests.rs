@@ -258,6 +258,18 @@ impl Pool {
         Ok(Self { bytes, ends })
     }
 
+    /// The same events in another frame, made of each body.
+    pub(crate) fn reframed(&self, mut frame: impl FnMut(&[u8], &mut Vec<u8>)) -> Self {
+        let mut made = Self { bytes: Vec::new(), ends: Vec::with_capacity(self.len()) };
+        for index in 0..self.len() {
+            let request = self.request(index);
+            let head = request.windows(4).position(|window| window == b"\r\n\r\n");
+            frame(&request[head.map_or(0, |head| head + 4)..], &mut made.bytes);
+            made.ends.push(made.bytes.len());
+        }
+        made
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()

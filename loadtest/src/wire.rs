@@ -131,6 +131,14 @@ impl Connection {
 
     /// The answer, once it is whole.
     pub(crate) fn receive(&mut self) -> io::Result<Option<Answer>> {
+        self.receive_by(answer)
+    }
+
+    /// The same where the answer is not HTTP: `parse` says where it ends.
+    pub(crate) fn receive_by(
+        &mut self,
+        parse: fn(&[u8]) -> Option<(Answer, usize)>,
+    ) -> io::Result<Option<Answer>> {
         let mut buffer = [0; 4096];
         loop {
             match self.stream.read(&mut buffer) {
@@ -139,7 +147,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             }
-            if let Some((answer, bytes)) = answer(&self.answer) {
+            if let Some((answer, bytes)) = parse(&self.answer) {
                 self.answer.drain(..bytes);
                 return Ok(Some(answer));
             }
@@ -154,7 +162,7 @@ impl Connection {
 const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
 /// The answer at the start of `bytes` and its length, if it is whole.
-fn answer(bytes: &[u8]) -> Option<(Answer, usize)> {
+pub(crate) fn answer(bytes: &[u8]) -> Option<(Answer, usize)> {
     let head_bytes = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let status = std::str::from_utf8(bytes.get(9..12)?).ok()?.parse().ok()?;
     let head = &bytes[..head_bytes];
