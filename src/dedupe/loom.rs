@@ -157,6 +157,37 @@ fn files(dir: &std::path::Path) -> BTreeMap<Vec<Words>, Arc<Generation>> {
     made.collect()
 }
 
+/// Puts a file in the place of the oldest sealed block, as `Generations::write_sealed` does.
+fn write_sealed(table: &Table, files: &BTreeMap<Vec<Words>, Arc<Generation>>) {
+    if let Some(block) = table.oldest_sealed()
+        && let Some(settled) = block.settled()
+    {
+        table.publish(vec![Arc::clone(&files[&settled.keys])], Some(&block));
+    }
+}
+
+#[test]
+fn who_looks_while_a_block_becomes_a_file_finds_its_keys() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let files = Arc::new(files(dir.path()));
+    explore(move || {
+        let table = table();
+        assert!(store(&table, key(1, 1), 10));
+        table.prepare(1);
+        table.rotate_by_age(WINDOW_NS);
+        let writer = {
+            let (table, files) = (Arc::clone(&table), Arc::clone(&files));
+            thread::spawn(move || write_sealed(&table, &files))
+        };
+        let other = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || store(&table, key(1, 1), 20))
+        };
+        writer.join().expect("no panic");
+        assert!(!other.join().expect("no panic"), "forgotten on the way into the file");
+    });
+}
+
 #[test]
 fn a_key_is_in_its_block_or_in_the_file_made_of_it_and_never_in_neither() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -170,12 +201,7 @@ fn a_key_is_in_its_block_or_in_the_file_made_of_it_and_never_in_neither() {
             thread::spawn(move || store(&table, key(5, 6), 10))
         };
         table.rotate_by_age(WINDOW_NS);
-        // As `Generations::write_sealed` does.
-        if let Some(block) = table.oldest_sealed()
-            && let Some(settled) = block.settled()
-        {
-            table.publish(vec![Arc::clone(&files[&settled.keys])], Some(&block));
-        }
+        write_sealed(&table, &files);
         assert!(!store(&table, key(1, 1), 20), "forgotten on the way into the file");
         let here = store(&table, key(5, 6), 20);
         let there = other.join().expect("no panic");
