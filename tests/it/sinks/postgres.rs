@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::process::{Process, START_WAIT};
+use super::suite::class_of;
 use super::{Counterpart, TIMEOUT, Who, now};
 use crate::support::eventually;
 
@@ -197,16 +198,6 @@ impl Counterpart for Postgres {
         assert_eq!(now(self.sink(Who::Known).deliver(&first)), Delivered::All);
         self.execute("ALTER TABLE hooks DROP CONSTRAINT hooks_pkey; DELETE FROM hooks");
         Pass::Redrive
-    }
-}
-
-fn class_of(delivered: &Delivered) -> Option<Class> {
-    match delivered {
-        Delivered::All => None,
-        Delivered::None(failure) => Some(failure.class),
-        Delivered::Each(verdicts) => {
-            verdicts.iter().find_map(|verdict| verdict.as_ref().err()).map(|failure| failure.class)
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use forebay::verify::SecretText;
 use redis::streams::{StreamId, StreamRangeReply};
 
 use super::process::{Process, START_WAIT};
+use super::suite::class_of;
 use super::{Counterpart, TIMEOUT, Who, now};
 use crate::support::eventually;
 
@@ -129,16 +130,6 @@ impl Counterpart for Redis {
     /// A replay is added whenever it comes.
     fn forget(&self) -> Pass {
         Pass::Replay
-    }
-}
-
-fn class_of(delivered: &Delivered) -> Option<Class> {
-    match delivered {
-        Delivered::All => None,
-        Delivered::None(failure) => Some(failure.class),
-        Delivered::Each(verdicts) => {
-            verdicts.iter().find_map(|verdict| verdict.as_ref().err()).map(|failure| failure.class)
-        }
     }
 }
 

@@ -265,3 +265,14 @@ pub(super) fn a_stranger_is_told_to_mend_its_credentials<C: Counterpart>() {
     bench.must_deliver(&events);
     assert_eq!(bench.server.stored(), names_of(&events));
 }
+
+/// The class of what failed first.
+pub(super) fn class_of(delivered: &Delivered) -> Option<Class> {
+    match delivered {
+        Delivered::All => None,
+        Delivered::None(failure) => Some(failure.class),
+        Delivered::Each(verdicts) => {
+            verdicts.iter().find_map(|verdict| verdict.as_ref().err()).map(|failure| failure.class)
+        }
+    }
+}
