@@ -1,4 +1,5 @@
-//! A disk that fails: the nth write or flush is refused, for every n there is, once or for good.
+//! A disk that fails: the nth write or flush is refused, for every n there is, once or for good; and
+//! the nth read, see `read_errors`.
 //!
 //! Whatever the file system makes of it, nothing may be acknowledged that the disk does not hold,
 //! nobody may wait for ever, and a failure that lasts must be told. Then the disk is healed, and
@@ -18,6 +19,7 @@ use crate::handle::Handle;
 use crate::ledger::{Fact, Ledger, Sizes};
 use crate::machine::{self, Scratch};
 use crate::mount::FileSystem;
+use crate::read_errors;
 use crate::recorder::{Asked, Fault};
 use crate::report::{Report, Stop};
 use crate::trace::Trace;
@@ -30,6 +32,10 @@ const SLACK: u64 = 4;
 const CONTROL_POINTS: u64 = 6;
 /// Passes over them, at the most.
 const CONTROL_PASSES: usize = 8;
+/// One point in so many more is a read that is refused.
+const READS_SHARE: usize = 3;
+/// What tells the dice of reads from those of writes.
+const READS_PART: u64 = 100;
 
 /// Fails the disk at up to so many points on each of the file systems.
 pub(crate) fn run(
@@ -59,6 +65,8 @@ pub(crate) fn run(
                 one_point(&bench, *fault, Way { written: true, ..way }, &mut report)?;
             }
         }
+        let mut dice = Dice::new(seed).part(READS_PART + number);
+        read_errors::run(&bench, rounds.div_ceil(READS_SHARE), &mut dice, &mut report)?;
         let figure = salvaged_figure(bench.kind.name());
         if every && report.figure(&figure) == 0 {
             report.broken(bench.kind.name(), "no record was ever salvaged");
@@ -85,7 +93,7 @@ fn all_points(asked: Asked) -> Vec<Fault> {
 }
 
 /// So many of the points, spread over all of them.
-fn choose(points: Vec<Fault>, rounds: usize, dice: &mut Dice) -> Vec<Fault> {
+pub(crate) fn choose(points: Vec<Fault>, rounds: usize, dice: &mut Dice) -> Vec<Fault> {
     let count = points.len();
     if count <= rounds {
         return points;

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `selftest` | nothing of ours: shows that the block recorder sees what it should | root, FUSE, loop devices |
 //! | `power` | the power, between any two flushes, and again inside recovery | the same |
-//! | `disk-errors` | the nth write or flush of the disk, for every n | the same |
+//! | `disk-errors` | the nth write, flush or read of the disk, for every n | the same |
 //! | `disk-full` | the room on the disk, or the limit on file sizes | root, loop devices |
 //! | `kill-log` | the writing process, at any moment, and in a build with `--cfg forebay_fault` at every point named in `forebay_log::planted` | nothing |
 //! | `rot` | any bit of a file, its length, its name | nothing |
@@ -38,6 +38,7 @@ mod bench;
 mod selftest;
 mod power;
 mod disk_errors;
+mod read_errors;
 mod disk_full;
 mod kill_log;
 mod rot;
@@ -90,7 +91,7 @@ enum Campaign {
         #[arg(long, value_delimiter = ',', default_values = ["ext4", "xfs"])]
         file_systems: Vec<FileSystem>,
     },
-    /// A disk that fails at the nth write or flush, for every n.
+    /// A disk that fails at the nth write, flush or read, for every n.
     DiskErrors {
         /// Points of failure on each file system; all of them, if there are no more.
         #[arg(long, default_value_t = 60)]

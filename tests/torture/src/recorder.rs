@@ -41,6 +41,10 @@ pub(crate) enum Fault {
     Write { nth: u64, stays: bool },
     /// Refuses the nth flush, and if it stays, every one after it and every write too.
     Flush { nth: u64, stays: bool },
+    /// Refuses the nth read, and if it stays, every one after it; writes what it is told.
+    Read { nth: u64, stays: bool },
+    /// Returns zeros for the nth read and every one after it.
+    ReadZeros { nth: u64 },
     /// Says that it has flushed, and has not.
     Lie,
 }
@@ -59,6 +63,7 @@ pub(crate) struct Habits {
 pub(crate) struct Asked {
     pub(crate) writes: u64,
     pub(crate) flushes: u64,
+    pub(crate) reads: u64,
     pub(crate) refused: u64,
 }
 
@@ -233,9 +238,9 @@ impl State {
                 self.broken |= hit && stays;
                 hit
             }
-            Fault::None | Fault::Flush { .. } | Fault::Lie => false,
+            _ => false,
         };
-        self.count_refused(hit)
+        self.count_refused(hit || self.broken)
     }
 
     /// Whether this flush is refused.
@@ -247,13 +252,28 @@ impl State {
                 self.broken |= hit && stays;
                 hit
             }
-            Fault::None | Fault::Write { .. } | Fault::Lie => false,
+            _ => false,
+        };
+        self.count_refused(hit || self.broken)
+    }
+
+    /// Whether this read is refused.
+    fn refuses_read(&mut self) -> bool {
+        self.asked.reads += 1;
+        let nth_read = self.asked.reads;
+        let hit = match self.fault {
+            Fault::Read { nth, stays } => nth_read == nth || (stays && nth_read > nth),
+            _ => false,
         };
         self.count_refused(hit)
     }
 
-    fn count_refused(&mut self, hit: bool) -> bool {
-        let refused = hit || self.broken;
+    /// Whether this read, just counted, returns zeros.
+    fn reads_zeros(&self) -> bool {
+        matches!(self.fault, Fault::ReadZeros { nth } if self.asked.reads >= nth)
+    }
+
+    fn count_refused(&mut self, refused: bool) -> bool {
         self.asked.refused += u64::from(refused);
         refused
     }
@@ -298,7 +318,14 @@ impl Filesystem for Daemon {
     ) {
         let left = self.shared.bytes.saturating_sub(offset).min(u64::from(size));
         let mut data = vec![0; usize::try_from(left).unwrap_or(0)];
-        self.shared.state.lock().current.read(offset, &mut data);
+        let mut state = self.shared.state.lock();
+        if state.refuses_read() {
+            return reply.error(Errno::EIO);
+        }
+        if !state.reads_zeros() {
+            state.current.read(offset, &mut data);
+        }
+        drop(state);
         reply.data(&data);
     }
 
