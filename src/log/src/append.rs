@@ -45,7 +45,8 @@ pub struct Appended {
 /// Why a record was not appended. Nothing of it is in the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// No space, or no segment yet; passes by itself.
+    /// No space, or no segment yet: none is made while the medium is further behind than 256 MiB or
+    /// two segments. Passes by itself.
     #[error("the lane is full")]
     Full,
     /// The lane has failed.
