@@ -73,6 +73,7 @@ mod inspect;
 mod roll;
 mod purge;
 mod probe;
+mod syncs;
 mod restore;
 mod repair;
 
@@ -101,5 +102,6 @@ pub use recover::Recovery;
 pub use repair::{Cure, Repaired, Step, repair};
 pub use shared::{Acked, LaneState, SUBSCRIBERS_MAX};
 pub use stats::{Durations, LaneStats};
+pub use syncs::{MapSync, SyncTrial};
 pub use tail::{From, ReadError, Reader, Skipped};
 pub use watermark::WatermarksRead;

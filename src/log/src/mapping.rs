@@ -49,6 +49,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
@@ -110,6 +111,16 @@ fn map(file: &File, bytes: u64, writable: bool) -> io::Result<MmapRaw> {
     let mut options = MmapOptions::new();
     options.len(bytes);
     if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }
+}
+
+/// Starts to write a range of a file to its medium, and waits for nothing.
+pub(crate) fn start_writing(file: &File, at: u64, bytes: u64) -> io::Result<()> {
+    let number = |value: u64| i64::try_from(value).map_err(io::Error::other);
+    let (at, bytes) = (number(at)?, number(bytes)?);
+    // SAFETY: The kernel is given an open file and three numbers; it touches no memory of ours.
+    let refused =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), at, bytes, libc::SYNC_FILE_RANGE_WRITE) };
+    if refused == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl WriteMap {

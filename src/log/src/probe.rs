@@ -86,7 +86,8 @@ pub struct VolumeFacts {
 }
 
 /// The folder of a trial, removed with everything in it.
-struct Scratch(PathBuf);
+#[derive(Debug)]
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {

@@ -13,6 +13,7 @@
 //! | `rot` | any bit of a file, its length, its name | nothing |
 //! | `dedupe` | the process that remembers events, and its files | nothing |
 //! | `start` | nothing: shows what a start with a long backlog takes | disk for it |
+//! | `syncs` | nothing: times the ways to bring records to the medium | nothing |
 //!
 //! Choices follow from `--seed`; what a file system and a scheduler make of them does not, so a
 //! state that fails is kept with `--keep` rather than made again.
@@ -46,6 +47,8 @@ mod rot;
 mod remembering;
 #[cfg(feature = "dedupe")]
 mod dedupe;
+#[cfg(feature = "syncs")]
+mod syncs;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -139,6 +142,16 @@ enum Campaign {
         #[command(flatten)]
         size: dedupe::Size,
     },
+    #[cfg(feature = "syncs")]
+    /// What it costs to bring a group of records to the medium, in each way there is.
+    Syncs {
+        /// A folder on the volume to measure.
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// Groups of each size in each way.
+        #[arg(long, default_value_t = 200)]
+        rounds: u64,
+    },
     #[cfg(feature = "dedupe")]
     /// The program under test of `dedupe` and `start`.
     #[command(name = remembering::COMMAND, hide = true)]
@@ -164,6 +177,8 @@ fn main() -> ExitCode {
         Campaign::Dedupe { keys, size } => dedupe::run(keys, &size, seed),
         #[cfg(feature = "dedupe")]
         Campaign::Start { gib, size } => dedupe::start(gib, &size, seed),
+        #[cfg(feature = "syncs")]
+        Campaign::Syncs { dir, rounds } => syncs::run(&dir, rounds, seed),
         #[cfg(feature = "dedupe")]
         Campaign::Remember(task) => return remembering::run(&task),
         Campaign::Agent(orders) => return agent::run(&orders),
