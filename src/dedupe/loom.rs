@@ -42,6 +42,26 @@ fn explore(scenario: impl Fn() + Sync + Send + 'static) {
     builder.check(scenario);
 }
 
+/// Runs both, each on a thread of its own: of what its first thread does loom explores nothing.
+fn beside<A: 'static, B: 'static>(
+    one: impl FnOnce() -> A + 'static,
+    other: impl FnOnce() -> B + 'static,
+) -> (A, B) {
+    let (one, other) = (thread::spawn(one), thread::spawn(other));
+    (one.join().expect("no panic"), other.join().expect("no panic"))
+}
+
+/// Has a key stored while something else is done to the table.
+fn while_stored<A: 'static>(
+    table: &Arc<Table>,
+    stored: Key,
+    end: u64,
+    done: impl FnOnce(&Table) -> A + 'static,
+) -> (A, bool) {
+    let (here, there) = (Arc::clone(table), Arc::clone(table));
+    beside(move || done(&here), move || store(&there, stored, end))
+}
+
 /// Reserves and stores; false if someone else holds or stored the key.
 fn store(table: &Table, key: Key, end: u64) -> bool {
     match table.reserve(key, 1) {
@@ -62,12 +82,8 @@ fn store(table: &Table, key: Key, end: u64) -> bool {
 fn of_two_threads_with_one_key_exactly_one_reserves() {
     explore(|| {
         let table = table();
-        let other = {
-            let table = Arc::clone(&table);
-            thread::spawn(move || store(&table, key(5, 6), 10))
-        };
-        let here = store(&table, key(5, 6), 20);
-        let there = other.join().expect("no panic");
+        let (here, there) =
+            while_stored(&table, key(5, 6), 10, |table| store(table, key(5, 6), 20));
         assert!(here ^ there);
         assert!(matches!(table.reserve(key(5, 6), 1), Outcome::Seen { .. }));
         assert_eq!(table.stats().keys, 1);
@@ -78,12 +94,8 @@ fn of_two_threads_with_one_key_exactly_one_reserves() {
 fn two_keys_with_one_low_word_both_find_a_slot() {
     explore(|| {
         let table = table();
-        let other = {
-            let table = Arc::clone(&table);
-            thread::spawn(move || store(&table, key(5, 6), 10))
-        };
-        assert!(store(&table, key(5, 7), 20));
-        assert!(other.join().expect("no panic"));
+        let stored = while_stored(&table, key(5, 6), 10, |table| store(table, key(5, 7), 20));
+        assert_eq!(stored, (true, true));
         assert!(matches!(table.reserve(key(5, 6), 1), Outcome::Seen { end: 10 }));
         assert!(matches!(table.reserve(key(5, 7), 1), Outcome::Seen { end: 20 }));
     });
@@ -96,13 +108,10 @@ fn a_key_is_not_reserved_on_both_sides_of_a_rotation() {
         // So that the block is as old as the window, and the spare is there.
         assert!(store(&table, key(1, 1), 10));
         table.prepare(1);
-        let other = {
-            let table = Arc::clone(&table);
-            thread::spawn(move || store(&table, key(5, 6), 10))
-        };
-        table.rotate_by_age(WINDOW_NS);
-        let here = store(&table, key(5, 6), 20);
-        let there = other.join().expect("no panic");
+        let (here, there) = while_stored(&table, key(5, 6), 10, |table| {
+            table.rotate_by_age(WINDOW_NS);
+            store(table, key(5, 6), 20)
+        });
         assert!(!(here && there), "stored twice");
         // Both may have met the other's claim before it was withdrawn; then it is still new.
         match table.reserve(key(5, 6), 1) {
@@ -119,13 +128,10 @@ fn a_filter_knows_every_reservation_that_was_not_withdrawn() {
         let table = table();
         assert!(store(&table, key(1, 1), 10));
         table.prepare(1);
-        let other = {
-            let table = Arc::clone(&table);
-            thread::spawn(move || store(&table, key(5, 6), 10))
-        };
-        table.rotate_by_age(WINDOW_NS);
-        table.make_filters();
-        let there = other.join().expect("no panic");
+        let ((), there) = while_stored(&table, key(5, 6), 10, |table| {
+            table.rotate_by_age(WINDOW_NS);
+            table.make_filters();
+        });
         let here = store(&table, key(5, 6), 20);
         assert!(here ^ there, "stored twice or not at all");
     });
@@ -175,36 +181,28 @@ fn who_looks_while_a_block_becomes_a_file_finds_its_keys() {
         assert!(store(&table, key(1, 1), 10));
         table.prepare(1);
         table.rotate_by_age(WINDOW_NS);
-        let writer = {
-            let (table, files) = (Arc::clone(&table), Arc::clone(&files));
-            thread::spawn(move || write_sealed(&table, &files))
-        };
-        let other = {
-            let table = Arc::clone(&table);
-            thread::spawn(move || store(&table, key(1, 1), 20))
-        };
-        writer.join().expect("no panic");
-        assert!(!other.join().expect("no panic"), "forgotten on the way into the file");
+        let files = Arc::clone(&files);
+        let ((), again) =
+            while_stored(&table, key(1, 1), 20, move |table| write_sealed(table, &files));
+        assert!(!again, "forgotten on the way into the file");
     });
 }
 
 #[test]
 fn a_key_is_in_its_block_or_in_the_file_made_of_it_and_never_in_neither() {
     let dir = tempfile::tempdir().expect("a folder");
-    let files = files(dir.path());
+    let files = Arc::new(files(dir.path()));
     explore(move || {
         let table = table();
         assert!(store(&table, key(1, 1), 10));
         table.prepare(1);
-        let other = {
-            let table = Arc::clone(&table);
-            thread::spawn(move || store(&table, key(5, 6), 10))
-        };
-        table.rotate_by_age(WINDOW_NS);
-        write_sealed(&table, &files);
-        assert!(!store(&table, key(1, 1), 20), "forgotten on the way into the file");
-        let here = store(&table, key(5, 6), 20);
-        let there = other.join().expect("no panic");
+        let files = Arc::clone(&files);
+        let (here, there) = while_stored(&table, key(5, 6), 10, move |table| {
+            table.rotate_by_age(WINDOW_NS);
+            write_sealed(table, &files);
+            assert!(!store(table, key(1, 1), 20), "forgotten on the way into the file");
+            store(table, key(5, 6), 20)
+        });
         assert!(!(here && there), "stored twice");
         match table.reserve(key(5, 6), 1) {
             Outcome::Seen { .. } => assert!(here || there),
@@ -220,13 +218,14 @@ fn a_reservation_given_up_on_one_side_of_a_rotation_is_new_on_the_other() {
         let table = table();
         assert!(store(&table, key(1, 1), 10));
         table.prepare(1);
-        let other = {
-            let table = Arc::clone(&table);
-            thread::spawn(move || drop(table.reserve(key(5, 6), 1)))
-        };
-        table.rotate_by_age(WINDOW_NS);
-        let here = store(&table, key(5, 6), 20);
-        other.join().expect("no panic");
+        let (one, other) = (Arc::clone(&table), Arc::clone(&table));
+        let (here, ()) = beside(
+            move || {
+                one.rotate_by_age(WINDOW_NS);
+                store(&one, key(5, 6), 20)
+            },
+            move || drop(other.reserve(key(5, 6), 1)),
+        );
         assert_eq!(here, !store(&table, key(5, 6), 20));
     });
 }
