@@ -8,8 +8,9 @@ use forebay_log::Lane;
 
 use super::generation::Generation;
 use super::generations::{Generations, TAIL_BYTES_MAX, TAILS_MAX};
+use super::outcome::FileStats;
 use super::reopen::OpenError;
-use super::table::{FileStats, Table};
+use super::table::Table;
 
 /// The generations as the table holds them: worked on by one thread at a time.
 pub(super) struct Files {

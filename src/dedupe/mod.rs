@@ -100,13 +100,16 @@ mod generations;
 mod reopen;
 mod files;
 mod steady;
+mod list;
+mod outcome;
 mod table;
 mod unique;
 
 pub use fingerprint::{Fingerprinter, Origin, SecretError};
+pub use outcome::{FileStats, Outcome, Restored, Stats};
 pub use reopen::OpenError;
 pub use steady::Steady;
-pub use table::{FileStats, Options, Outcome, Reservation, Restored, Stats, Table};
+pub use table::{Options, Reservation, Table};
 pub use unique::{Delivery, Duplicate, Unique};
 
 #[cfg(all(test, not(forebay_loom)))]

@@ -15,7 +15,8 @@ use super::generation::Generation;
 use super::generations::{
     FOLDER, Generations, PIECES, TAIL_BYTES_MAX, discard, make_folder, remove_if_there,
 };
-use super::table::{Restored, Table};
+use super::outcome::Restored;
+use super::table::Table;
 use super::write::{self, EXTENSION, FRESH_EXTENSION};
 
 /// Why the memory of a lane cannot be opened.

@@ -12,10 +12,10 @@ use super::atomic::{AtomicBool, AtomicU64, Loaded, Ordering, Published, fence};
 use super::block::{Block, Claim, Held, Shape, Words};
 use super::files::Files;
 use super::generation::{Found, Generation};
+use super::list::{List, SEALED_MAX};
+use super::outcome::{Outcome, Restored, Stats};
 use super::reopen::OpenError;
 
-/// Sealed blocks that stand beside the active one.
-const SEALED_MAX: usize = 7;
 /// The spare is made once the active block is filled to one part in this many.
 const SPARE_SHARE: usize = 4;
 /// At load 0.6 the chance of a probe this long is below 10^-20 in a block of ten million keys.
@@ -30,73 +30,6 @@ pub struct Options {
     pub capacity: usize,
     /// How long a key is remembered at least.
     pub window: Duration,
-}
-
-/// What the table says to a key.
-#[derive(Debug)]
-#[must_use]
-pub enum Outcome {
-    /// New: append it, then say where.
-    Reserved(Reservation),
-    /// Stored by a twin, which is acknowledged once the lane's acked watermark reaches `end`.
-    Seen {
-        /// The offset behind the twin's record.
-        end: u64,
-    },
-    /// A twin is between reserve and append, or room is being made, or the key may be in a file
-    /// that is being mended: ask again in a millisecond.
-    Pending,
-    /// No room to remember another key inside the window, or none until the files have caught up.
-    Full,
-}
-
-/// What became of a key found in the log at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Restored {
-    /// Remembered.
-    Stored,
-    /// Remembered already.
-    Known,
-    /// Received a window ago or longer.
-    Old,
-    /// No room: `dedupe_capacity` is smaller than what the log holds inside the window. The key
-    /// is not remembered, so a table that said this must not serve as exact.
-    Full,
-}
-
-/// A moment of the table, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stats {
-    /// Slots in use; keys whose append failed count until their block retires.
-    pub keys: u64,
-    /// Keys that memory holds at most.
-    pub capacity: u64,
-    /// Blocks that look-ups visit: the active one and the sealed ones.
-    pub blocks: u64,
-    /// The generations on disk.
-    pub files: FileStats,
-    /// Times that `Full` was said.
-    pub refused: u64,
-}
-
-/// A moment of the generations on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileStats {
-    /// Generations that look-ups visit.
-    pub generations: u64,
-    /// Keys in them; one that stands in two counts twice.
-    pub keys: u64,
-    /// Bytes of their filters and indices, which the page cache holds.
-    pub guide_bytes: u64,
-    /// Generations whose records retention has removed from the log: they alone know them.
-    pub unbacked: u64,
-    /// Generations that were missing or damaged and were made again from the log.
-    pub rebuilt: u64,
-    /// Of those, damaged ones of whose records the log no longer held all.
-    pub lost: u64,
-    /// Times that keys could not be written, merged or mended; tried again.
-    pub failures: u64,
 }
 
 /// The memory of one lane.
@@ -116,19 +49,6 @@ pub struct Table {
     started_ns: u64,
     /// The latest arrival among the restored keys; the log's order is not quite that of arrival.
     restored_ns: u64,
-}
-
-/// The blocks at one moment; replaced whole.
-#[derive(Debug)]
-struct List {
-    active: Arc<Block>,
-    /// Newest first.
-    sealed: Vec<Arc<Block>>,
-    /// Newest first: what was sealed and has become a file. Shared by the lists that follow.
-    written: Arc<[Arc<Generation>]>,
-    spare: Option<Arc<Block>>,
-    /// Left the list in a rotation, to be freed by `prepare`, never by a request.
-    retired: Vec<Arc<Block>>,
 }
 
 /// What came of an attempt to make room.
@@ -521,40 +441,6 @@ impl Table {
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-impl List {
-    /// The newest that a sealed block knows of the key.
-    fn find_sealed(&self, words: Words) -> Option<Held> {
-        if self.sealed.is_empty() {
-            return None;
-        }
-        // SeqCst: pairs with the fence in `reserve`, and comes after the load of the list, whose
-        // sealed blocks were sealed before it was published.
-        fence(Ordering::SeqCst);
-        // First one load of each block, none waiting for another: the misses overlap.
-        let mut firsts = [0; SEALED_MAX];
-        for (first, block) in firsts.iter_mut().zip(&self.sealed) {
-            *first = block.first(words);
-        }
-        let maybe = self.sealed.iter().zip(firsts).filter(|(_, first)| *first != 0);
-        maybe.map(|(block, _)| block).find_map(|block| block.find(words))
-    }
-
-    /// Whether a generation holds the key. No fence: they do not change, and the list that shows
-    /// them was published after they were whole.
-    fn find_written(&self, words: Words) -> Found {
-        let mut found = Found::No;
-        for generation in self.written.iter() {
-            match generation.find(words) {
-                Found::No => {}
-                Found::Yes => return Found::Yes,
-                // Another generation may hold it.
-                Found::Unknown => found = Found::Unknown,
-            }
-        }
-        found
     }
 }
 

@@ -1,10 +1,10 @@
 //! Against real servers: one of hyper, and one of Python for TLS.
 
+mod signed;
+mod tls;
+
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -395,85 +395,6 @@ async fn cloudevents_are_a_batch_or_the_headers_of_one() {
     assert_eq!(&*single.body, b"{\"a\":1}");
 }
 
-/// The example of the specification's page: id, time, body and secret give this signature.
-#[tokio::test]
-async fn requests_are_signed_by_each_secret_as_the_specification_says() {
-    let server = Server::start(|_| reply(200)).await;
-    let settings =
-        Settings { secrets: vec![secret(SECRET), secret(SECRET_NEW)], ..server.settings() };
-    let sink = Http::with_clock(&settings, Clock::fixed(RECEIVED_NS)).expect("a sink");
-    assert_eq!(one(&sink, &Written::new().event(1, "{\"test\": 2432232314}")).await, Ok(()));
-    let seen = &server.seen()[0];
-    assert_eq!(header(seen, "webhook-id"), header(seen, "idempotency-key"));
-    assert_eq!(header(seen, "webhook-timestamp"), (RECEIVED_NS / 1_000_000_000).to_string());
-    let signed = format!(
-        "{}.{}.{{\"test\": 2432232314}}",
-        header(seen, "webhook-id"),
-        header(seen, "webhook-timestamp")
-    );
-    // By OpenSSL, which shares no code with the sink.
-    let expected: Vec<String> = [SECRET, SECRET_NEW]
-        .iter()
-        .map(|secret| format!("v1,{}", openssl_mac(secret, &signed)))
-        .collect();
-    assert_eq!(header(seen, "webhook-signature"), expected.join(" "));
-}
-
-fn openssl_mac(secret: &str, text: &str) -> String {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    let key = STANDARD.decode(secret.trim_start_matches("whsec_")).expect("is base64");
-    let hex = key.iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("written");
-        hex
-    });
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("text");
-    std::fs::write(&path, text).expect("written");
-    let output = Command::new("openssl")
-        .args(["dgst", "-sha256", "-mac", "HMAC", "-binary", "-macopt", &format!("hexkey:{hex}")])
-        .arg(path)
-        .output()
-        .expect("openssl is there");
-    STANDARD.encode(output.stdout)
-}
-
-/// The official SDK takes what the sink sends, by either secret, and nothing that was altered.
-#[tokio::test]
-#[ignore = "needs node and its packages: run by tests/run sdk"]
-async fn sdk_of_standard_webhooks_judges_the_sink() {
-    let server = Server::start(|_| reply(200)).await;
-    let settings =
-        Settings { secrets: vec![secret(SECRET), secret(SECRET_NEW)], ..server.settings() };
-    let mut log = Written::new();
-    let bodies =
-        ["{\"type\":\"a\",\"data\":{\"n\":1}}", "{\"text\":\"\u{e9}\u{1f600} \\\" \\n\"}", "[]"];
-    for (number, body) in (0_u8..).zip(bodies) {
-        assert_eq!(one(&sink(&settings), &log.event(number, body)).await, Ok(()));
-    }
-    let batch = Settings { batch: Batch::Json, ..settings };
-    let events = [log.event(8, "{}"), log.event(9, "[1]")];
-    assert_eq!(each(&sink(&batch), &events).await, [None, None]);
-    let requests: Vec<Value> = server
-        .seen()
-        .iter()
-        .map(|seen| {
-            let headers: serde_json::Map<String, Value> =
-                ["webhook-id", "webhook-timestamp", "webhook-signature"]
-                    .iter()
-                    .map(|name| ((*name).to_owned(), header(seen, name).into()))
-                    .collect();
-            json!({ "headers": headers, "body": String::from_utf8_lossy(&seen.body) })
-        })
-        .collect();
-    let input = json!({ "secrets": [SECRET, SECRET_NEW], "requests": requests });
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/judge_sink.mjs");
-    let output = Command::new("node").arg(script).arg(input.to_string()).output().expect("node");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(told.trim(), "4 requests, 8 accepted, 16 altered and refused");
-}
-
 #[tokio::test]
 async fn private_addresses_are_reached_only_where_that_is_allowed() {
     let server = Server::start(|_| reply(200)).await;
@@ -525,94 +446,4 @@ fn settings_show_no_secret() {
     };
     let shown = format!("{settings:?}");
     assert!(!shown.contains("canary") && !shown.contains("Y2Fu"), "{shown}");
-}
-
-/// A server of TLS that answers every POST with 200, and the authority of its certificate.
-struct Tls {
-    folder: tempfile::TempDir,
-    child: Child,
-    port: u16,
-}
-
-impl Tls {
-    fn start() -> Self {
-        use std::io::BufRead as _;
-        let folder = tempfile::tempdir().expect("a folder");
-        let done = Command::new("sh")
-            .args(["-ec", CERTIFICATES])
-            .current_dir(folder.path())
-            .stderr(Stdio::null())
-            .status();
-        assert!(done.expect("sh is there").success(), "openssl is there");
-        let mut child = Command::new("python3")
-            .args(["-c", TLS_SERVER])
-            .current_dir(folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("python3 is there");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        std::io::BufReader::new(stdout).read_line(&mut line).expect("a line");
-        Self { folder, child, port: line.trim().parse().expect("a port") }
-    }
-
-    fn authority(&self) -> RootCertStore {
-        authorities(&self.folder.path().join("ca.pem")).expect("roots")
-    }
-}
-
-impl Drop for Tls {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
-}
-
-const CERTIFICATES: &str = "
-key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
-openssl req -x509 $key -keyout ca.key -out ca.pem -subj /CN=test-authority -days 2
-openssl req $key -keyout leaf.key -out leaf.csr -subj /CN=localhost
-echo 'subjectAltName=DNS:localhost' > extensions
-openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out leaf.pem -days 2 \
-    -extfile extensions
-";
-
-const TLS_SERVER: &str = "
-import http.server, ssl
-class Hook(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.rfile.read(int(self.headers['content-length']))
-        self.send_response(200)
-        self.send_header('content-length', '0')
-        self.end_headers()
-server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hook)
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain('leaf.pem', 'leaf.key')
-server.socket = context.wrap_socket(server.socket, server_side=True)
-print(server.server_port, flush=True)
-server.serve_forever()
-";
-
-#[tokio::test]
-async fn a_certificate_is_trusted_by_the_destination_s_own_file_alone() {
-    let tls = Tls::start();
-    let plain = Server::start(|_| reply(200)).await;
-    let to = |host: &str, authorities| Settings {
-        url: format!("https://{host}:{}/hook", tls.port).parse().expect("a URL"),
-        authorities,
-        ..plain.settings()
-    };
-    let event = Written::new().event(1, "{}");
-    assert_eq!(one(&sink(&to("localhost", Some(tls.authority()))), &event).await, Ok(()));
-    let other = Tls::start();
-    for settings in [
-        to("localhost", Some(other.authority())),
-        to("localhost", Some(RootCertStore::empty())),
-        // The right authority, and a name that the certificate does not have.
-        to("127.0.0.1", Some(tls.authority())),
-    ] {
-        let failure = one(&sink(&settings), &event).await.expect_err("is not trusted");
-        assert_eq!(failure.class, Class::Misconfigured, "{failure}");
-    }
 }
