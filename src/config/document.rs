@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
-use super::schema::KEYS;
+use super::schema;
 
 /// A table with the places of its keys and values.
 pub(super) type Table<'t> = DeTable<'t>;
@@ -221,6 +221,6 @@ fn begins_anew(line: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"[]._-".contains(&byte);
     let header = line.starts_with('[') && line.ends_with(']') && line.bytes().all(plain);
     let key = line.split('=').next().unwrap_or_default().trim();
-    let ours = || KEYS.iter().any(|known| known.path.rsplit('.').next() == Some(key));
+    let ours = || schema::keys().any(|known| known.path.rsplit('.').next() == Some(key));
     header || (line.contains('=') && ours())
 }

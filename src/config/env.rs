@@ -26,7 +26,7 @@ use toml::de::{DeArray, DeValue};
 use super::document::{Table, Value};
 use super::error::{Problem, Problems};
 use super::near::nearest;
-use super::schema::{Form, KEYS};
+use super::schema::{self, Form};
 
 const PREFIX: &str = "FOREBAY_";
 /// Variables with a meaning of their own.
@@ -144,7 +144,7 @@ fn names<'t>(table: &'t Table<'_>, list: &str) -> impl Iterator<Item = (&'t str,
 /// Every variable that this file gives a meaning.
 fn known(file: &Table<'_>) -> Known {
     let mut known = Known::default();
-    for key in KEYS {
+    for key in schema::keys() {
         let parts: Vec<&str> = key.path.split('.').collect();
         match parts.as_slice() {
             // Renaming is not overriding, and a table has keys of its own.

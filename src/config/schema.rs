@@ -4,6 +4,8 @@
 //! from here, and a test compares the table in the README with this one. A key that is not here
 //! does not exist.
 
+mod source;
+
 use std::time::Duration;
 
 use super::units;
@@ -60,7 +62,12 @@ const fn key(path: &'static str, form: Form, default: &'static str, meaning: &'s
 }
 
 /// Every key, in the order of the README.
-pub(super) const KEYS: &[Key] = &[
+pub(super) fn keys() -> impl Iterator<Item = &'static Key> {
+    [BASE, source::KEYS, SINKS].into_iter().flatten()
+}
+
+/// What stands outside of sources and sinks.
+const BASE: &[Key] = &[
     key("data_dir", Form::Text, "", "The folder that holds everything kept. Required."),
     key("receive.listen", Form::Text, "127.0.0.1:8080", "Address and port that senders reach."),
     key("receive.receivers", Form::Count(1, 512), "", "Receiver threads. Default: one a core."),
@@ -217,170 +224,10 @@ pub(super) const KEYS: &[Key] = &[
         "0",
         "Of the lanes that a sink reads, one with a higher number is drained first.",
     ),
-    key("source.name", Form::Text, "", "Name of the source. Required."),
-    key("source.path", Form::Text, "", "Path of the URL, with its leading slash. Required."),
-    key(
-        "source.path_token.value",
-        Form::Text,
-        "",
-        "What stands for `{token}` in the path: at least 22 letters, digits, `-` or `_` that nobody can guess; better `env` or `file`.",
-    ),
-    key(
-        "source.path_token.env",
-        Form::Text,
-        "",
-        "The environment variable that holds the path's token.",
-    ),
-    key("source.path_token.file", Form::Text, "", "The file that holds the path's token."),
-    key(
-        "source.allow_from",
-        Form::Texts,
-        "",
-        "Networks and addresses that the sender is in; others get 403. Default: any.",
-    ),
-    key(
-        "source.client_certificate.header",
-        Form::Text,
-        "",
-        "The header in which a trusted proxy tells of the client certificate that it verified.",
-    ),
-    key(
-        "source.client_certificate.values",
-        Form::Texts,
-        "",
-        "The values of it that are taken, such as a subject or a fingerprint.",
-    ),
-    key(
-        "source.expect",
-        Form::Table,
-        "",
-        "What must stand in every verified request, as `{ \"json:livemode\" = \"true\" }`; others get 403.",
-    ),
-    key("source.preset", Form::Text, "", "A provider that is built in; this or `source.scheme`."),
-    key("source.scheme", Form::Table, "", "How signatures are made, where no preset fits."),
-    key(
-        "source.answers",
-        Form::Table,
-        "",
-        "What the sender is answered, in place of the preset's answers; the keys stand below.",
-    ),
-    key(
-        "source.handshakes",
-        Form::Table,
-        "",
-        "What the sender asks between its events, in place of the preset's list; see below.",
-    ),
-    key(
-        "source.verify_token.value",
-        Form::Text,
-        "",
-        "The token that the sender shows when it asks whether the URL is yours (Meta); better `env` or `file`.",
-    ),
-    key(
-        "source.verify_token.env",
-        Form::Text,
-        "",
-        "The environment variable that holds the token.",
-    ),
-    key("source.verify_token.file", Form::Text, "", "The file that holds the token."),
-    key(
-        "source.topics",
-        Form::Texts,
-        "",
-        "Topics that a subscription is agreed to for (WebSub, SNS).",
-    ),
-    key(
-        "source.confirm",
-        Form::Choice(&["log", "auto"]),
-        "log",
-        "A signed invitation to confirm a subscription to the topic (SNS): `log` keeps it as an event for you to follow, `auto` also follows it.",
-    ),
-    key(
-        "source.origins",
-        Form::Texts,
-        "",
-        "Origins that may ask whether they may send (CloudEvents).",
-    ),
-    key(
-        "source.secrets.name",
-        Form::Text,
-        "",
-        "Name of the secret, kept with every event that it verified. Required.",
-    ),
-    key("source.secrets.value", Form::Text, "", "The secret itself; better `env` or `file`."),
-    key("source.secrets.env", Form::Text, "", "The environment variable that holds the secret."),
-    key(
-        "source.secrets.file",
-        Form::Text,
-        "",
-        "The file that holds the secret; a line end at its end is ignored.",
-    ),
-    key(
-        "source.secrets.key_id",
-        Form::Text,
-        "",
-        "The public name that the sender gives the key, as LiveKit's API key.",
-    ),
-    key(
-        "source.secrets.not_before",
-        Form::Moment,
-        "",
-        "Since when the secret counts, as `\"2026-12-31T00:00:00Z\"`. Default: always.",
-    ),
-    key(
-        "source.secrets.not_after",
-        Form::Moment,
-        "",
-        "Until when the secret counts. Default: always.",
-    ),
-    key("source.lane", Form::Text, "", "The lane that takes the events. Default: the only lane."),
-    key(
-        "source.environment",
-        Form::Text,
-        "production",
-        "Sources of different environments never share a lane.",
-    ),
-    key("source.tenant", Form::Rule, "", "A fixed text, or a rule as `json:account.id`."),
-    key("source.event_id", Form::Rule, "", "Rule for the event's id. Default: the preset's."),
-    key("source.event_type", Form::Rule, "", "Rule for the event's type. Default: the preset's."),
-    key("source.event_time", Form::Rule, "", "Rule for the event's time. Default: the preset's."),
-    key(
-        "source.on_replay",
-        Form::Choice(&["keep", "drop"]),
-        "keep",
-        "Signed bytes that come again under another id, which is not signed: `keep` them, marked, or `drop` them.",
-    ),
-    key("source.content_types", Form::Texts, "", "Media types taken. Default: the preset's."),
-    key(
-        "source.tolerance",
-        Form::Span(Duration::from_secs(1), Duration::from_secs(86_400 * 7)),
-        "",
-        "How far a signed timestamp may be off. Default: the preset's.",
-    ),
-    key(
-        "source.public_url",
-        Form::Text,
-        "",
-        "This receiver's URL as its senders call it, up to the path, where they sign it: `https://hooks.example.com`.",
-    ),
-    key(
-        "source.params",
-        Form::Table,
-        "",
-        "What a scheme needs to know of the account at the sender, by the names in its `param:`.",
-    ),
-    key(
-        "source.unsafe_no_auth",
-        Form::Truth,
-        "false",
-        "Takes whatever arrives, unverified; only with `scheme = { algorithm = \"none\" }`.",
-    ),
-    key(
-        "source.body_max",
-        Form::Size(1, crate::limits::BODY_BYTES_LIMIT),
-        "",
-        "The largest body of this source. Default: `receive.body_max`.",
-    ),
+];
+
+/// What may stand in a `[[sink]]`.
+const SINKS: &[Key] = &[
     key("sink.name", Form::Text, "", "Name of the sink, also of its cursors. Required."),
     key("sink.lanes", Form::Texts, "", "The lanes that the sink takes. Default: all."),
     key(
@@ -654,13 +501,12 @@ pub(super) const KEYS: &[Key] = &[
 
 /// The key of this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+    keys().find(|key| key.path == path)
 }
 
 /// The words that may stand in the table of this path: keys and sections, each once.
 pub(super) fn words_of(prefix: &str) -> Vec<&'static str> {
-    let mut words: Vec<&'static str> = KEYS
-        .iter()
+    let mut words: Vec<&'static str> = keys()
         .filter_map(|key| match prefix {
             "" => Some(key.path),
             _ => key.path.strip_prefix(prefix)?.strip_prefix('.'),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::schema::{Form, KEYS};
+use crate::config::schema::{self, Form};
 
 #[test]
 fn the_least_configuration_has_every_default() {
@@ -193,7 +193,7 @@ fn a_secret_of_a_file_ends_before_its_line_end() {
 
 #[test]
 fn every_default_is_a_value_that_fits() {
-    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+    for key in schema::keys().filter(|key| !key.default.is_empty()) {
         let fits = match key.form {
             Form::Span(min, max) => {
                 parse_duration(key.default).is_ok_and(|span| (min..=max).contains(&span))
@@ -211,8 +211,7 @@ fn every_default_is_a_value_that_fits() {
 
 #[test]
 fn the_readme_lists_every_key() {
-    let expected: Vec<String> = KEYS
-        .iter()
+    let expected: Vec<String> = schema::keys()
         .map(|key| {
             let default = match key.default {
                 "" => String::new(),
