@@ -12,11 +12,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use forebay_log::{Clock, Position};
 
-use super::Settings;
+use super::{Settings, owner};
 use crate::drain::sink::Event;
 use crate::drain::sinks::line;
 
-const END: &str = ".ndjson";
+pub(super) const END: &str = ".ndjson";
 /// The longest line: the largest body as base64, with room for its neighbours.
 const LINE_BYTES_MAX: u64 = 2 * crate::limits::BODY_BYTES_LIMIT + (1 << 20);
 
@@ -24,6 +24,8 @@ const LINE_BYTES_MAX: u64 = 2 * crate::limits::BODY_BYTES_LIMIT + (1 << 20);
 #[derive(Debug)]
 pub(super) struct LaneFile {
     name: String,
+    /// The lane whose lines are told apart by their positions; none: they are not.
+    lane_id: Option<[u8; 16]>,
     file: fs::File,
     /// Its length, as far as all of it is known.
     bytes: u64,
@@ -33,8 +35,13 @@ pub(super) struct LaneFile {
 }
 
 impl LaneFile {
-    /// Opens or makes the file of this name.
-    pub(super) fn open(settings: &Settings, name: &str, clock: &Clock) -> io::Result<Self> {
+    /// Opens or makes the file of this name, for lines of this lane alone.
+    pub(super) fn open(
+        settings: &Settings,
+        name: &str,
+        lane_id: Option<[u8; 16]>,
+        clock: &Clock,
+    ) -> io::Result<Self> {
         let folder = &settings.folder;
         fs::create_dir_all(folder)?;
         let path = path_of(folder, name);
@@ -46,6 +53,11 @@ impl LaneFile {
                 io::Error::new(io::ErrorKind::ResourceBusy, text)
             }
         })?;
+        if let Some(id) = lane_id
+            && owner::claim(folder, name, id)?
+        {
+            return Self::open(settings, name, lane_id, clock);
+        }
         let (bytes, last) = whole_lines(&file, &path)?;
         if bytes < file.metadata()?.len() {
             file.set_len(bytes)?;
@@ -60,21 +72,25 @@ impl LaneFile {
         };
         let now_ns = clock.wall_ns();
         let begun_ns = if bytes == 0 { now_ns } else { begun_ns(&file).unwrap_or(now_ns) };
-        Ok(Self { name: name.to_owned(), file, bytes, begun_ns, last })
+        Ok(Self { name: name.to_owned(), lane_id, file, bytes, begun_ns, last })
     }
 
-    /// Adds the events that are not there yet; `once` tells by their positions.
+    /// Whether it was opened for lines of this lane.
+    pub(super) fn is_of(&self, lane_id: Option<[u8; 16]>) -> bool {
+        self.lane_id == lane_id
+    }
+
+    /// Adds the events that are not there yet, which positions tell within one lane.
     pub(super) fn append(
         &mut self,
         settings: &Settings,
         clock: &Clock,
         batch: &[Event],
-        once: bool,
     ) -> io::Result<()> {
         let mut lines = Vec::new();
         let mut last = self.last;
         for event in batch {
-            if !once || last.is_none_or(|last| event.position() > last) {
+            if self.lane_id.is_none() || last.is_none_or(|last| event.position() > last) {
                 line::write(&mut lines, event);
                 last = Some(event.position());
             }
@@ -113,7 +129,7 @@ impl LaneFile {
             number += 1;
         }
         fs::rename(path_of(folder, &self.name), to)?;
-        let mut next = Self::open(settings, &self.name, clock)?;
+        let mut next = Self::open(settings, &self.name, self.lane_id, clock)?;
         next.last = Some(last);
         *self = next;
         Ok(())
@@ -170,6 +186,6 @@ fn begun_ns(file: &fs::File) -> Option<u64> {
     u64::try_from(since.as_nanos()).ok()
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }

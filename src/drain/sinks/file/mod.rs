@@ -4,17 +4,20 @@
 //! LANE.ndjson                     is written to
 //! LANE.EPOCH-OFFSET.ndjson        is complete; its name is the position of its last line
 //! LANE.replay.ndjson              what an operator asked for once more
+//! LANE.lane                       the id of the lane that these are of
 //! ```
 //!
 //! Exactly once for what is drained in its turn: every line begins with its event's position, and
 //! positions grow, so the last whole line says what is there already (see `lane_file`). That
 //! holds while the newest file is left in the folder; an event that is replayed or redriven is
-//! written again, to a file of its own.
+//! written again, to a file of its own. A lane that begins anew under an old name finds the old
+//! lane's files set aside (see `owner`).
 //!
 //! With `sync = "batch"` a batch is acknowledged once it is on the medium. With `sync = "never"`
 //! it outlives the process, and what the kernel had not written is lost with the power.
 
 mod lane_file;
+mod owner;
 
 #[cfg(test)]
 mod tests;
@@ -94,11 +97,12 @@ impl Shared {
         let name = if live { first.lane.to_string() } else { format!("{}.replay", first.lane) };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out, so that after a failure the file is opened and looked through anew.
-        let mut file = match open.remove(&name) {
+        let lane_id = live.then(|| first.record.get().lane_id());
+        let mut file = match open.remove(&name).filter(|file| file.is_of(lane_id)) {
             Some(file) => file,
-            None => LaneFile::open(&self.settings, &name, &self.clock)?,
+            None => LaneFile::open(&self.settings, &name, lane_id, &self.clock)?,
         };
-        file.append(&self.settings, &self.clock, batch, live)?;
+        file.append(&self.settings, &self.clock, batch)?;
         open.insert(name, file);
         Ok(())
     }

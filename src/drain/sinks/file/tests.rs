@@ -5,7 +5,7 @@ use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use forebay_log::Reader;
+use forebay_log::{Key, Reader};
 use serde_json::Value;
 
 use super::*;
@@ -144,6 +144,30 @@ fn a_replay_is_written_again_beside_the_lane_s_own_lines() {
     assert_eq!(deliver(&sink, &events[..1]), Delivered::All);
     assert_eq!(numbers(&folder.path().join("main.ndjson")), [0, 1, 2]);
     assert_eq!(numbers(&folder.path().join("main.replay.ndjson")), [0, 0]);
+}
+
+#[test]
+fn a_lane_that_begins_anew_finds_the_files_of_the_old_one_set_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let small = Settings { rotate_bytes: 300, ..settings(folder.path()) };
+    let lanes = [events(4), events(3)];
+    assert_eq!(lanes[0][0].position(), lanes[1][0].position());
+    let id = |lane: &[Event]| Key(lane[0].record.get().lane_id()).to_string()[..8].to_owned();
+    // The old lane once more, as from a backup: what it had is kept, and comes again beside it.
+    for lane in [&lanes[0], &lanes[1], &lanes[0], &lanes[1]] {
+        let sink = File::new(&small);
+        for event in lane {
+            assert_eq!(deliver(&sink, std::slice::from_ref(event)), Delivered::All);
+        }
+        let count = u64::try_from(lane.len()).expect("small");
+        assert!(all_numbers(folder.path()).into_iter().eq(0..count));
+    }
+    let aside = |name: String| numbers(&folder.path().join(format!("main.{name}.ndjson")));
+    assert_eq!(aside(id(&lanes[0])), [3]);
+    assert_eq!(aside(format!("{}.1", id(&lanes[0]))), [3]);
+    let first = lanes[0][2].position();
+    assert_eq!(aside(format!("{}.{first}", id(&lanes[0]))), [2]);
+    assert_eq!(aside(format!("{}.1.{first}", id(&lanes[0]))), [2]);
 }
 
 #[test]
