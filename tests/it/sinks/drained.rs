@@ -1,26 +1,158 @@
-//! forebay as a whole before a real server: killed by -9 again and again while senders send and it
-//! drains, and in the end every acknowledged event is at the server, once.
+//! forebay as a whole before a real server: either of them killed by -9 again and again, the
+//! server stopped, slow or not there at all, while senders send and forebay drains; and in the
+//! end every acknowledged event is at the server, once, behind all others of its key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_log::Clock;
 
-use super::Counterpart;
+use super::{Counterpart, Served};
 use crate::support::http::Connection;
 use crate::support::random::Random;
-use crate::support::server::{Server, Setup};
+use crate::support::server::{Server, Setup, forebay};
 use crate::support::{Driver, eventually, setting, sign};
 
 const ROUNDS_DEFAULT: u64 = 2;
+/// Order keys that events share.
+const KEYS: u64 = 7;
 /// The server dies no earlier than this many acknowledgements into a round.
 const ACKNOWLEDGED_MIN: u64 = 60;
 /// How long the last events may take to arrive.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(60);
+pub(super) const DRAIN_WAIT: Duration = Duration::from_secs(60);
 /// How long nothing more must come after all have come.
 const QUIET: Duration = Duration::from_millis(300);
+/// How long a server that is stopped stays so: longer than its sink waits for a batch.
+const STOPPED: Duration = Duration::from_millis(1500);
+
+/// A forebay that drains to this counterpart.
+pub(super) fn serving<C: Counterpart>(sink: &C) -> Server {
+    // Small batches, so that a kill finds some settled, some under way and some not begun.
+    let section = format!(
+        "[[sink]]\nname = \"it\"\nlanes = [\"main\"]\norder = \"key\"\norder_key = \"json:k\"\n\
+         batch = {{ count = 16, linger = \"10ms\" }}\n\
+         retry = {{ first = \"20ms\", max = \"200ms\" }}\ntimeout = \"1s\"\n{}",
+        sink.section()
+    );
+    // Segments and bodies that hold the poison of every counterpart.
+    Server::start(Setup::new(Driver::Epoll).segments("32MiB", "2MiB").more(&section))
+}
+
+/// What was sent so far.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    count: u64,
+    acknowledged: Vec<String>,
+    /// Not answered: they may arrive or not.
+    open: BTreeSet<String>,
+}
+
+/// Ids grow in the order of sending.
+fn id_of(number: u64) -> String {
+    format!("k{}-{number:08}", number % KEYS)
+}
+
+impl Sent {
+    /// So many events, all of which must be acknowledged.
+    pub(super) fn send(&mut self, server: &Server, count: u64) {
+        let mut connection = server.connect();
+        for _ in 0..count {
+            assert!(self.send_one(&mut connection), "forebay does not answer");
+        }
+    }
+
+    /// False if it was not answered.
+    fn send_one(&mut self, connection: &mut Connection) -> bool {
+        let (id, number) = (id_of(self.count), self.count);
+        self.count += 1;
+        let body = format!("{{\"id\": \"{id}\", \"k\": {}}}", number % KEYS);
+        let Ok(response) = connection.send(&sign::standard(&id, body.as_bytes())) else {
+            self.open.insert(id);
+            return false;
+        };
+        assert_eq!(response.status, 200, "{id}: {}", response.text());
+        self.acknowledged.push(id);
+        true
+    }
+
+    fn send_until(&mut self, address: SocketAddr, answered: &AtomicU64, stop: &AtomicBool) {
+        let mut connection = Connection::open(address).unwrap();
+        // Relaxed: one says when there is enough load, the other when it is enough.
+        while !stop.load(Ordering::Relaxed) && self.send_one(&mut connection) {
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a sink that holds this has lost, has twice, has of nobody, and has behind a later
+    /// event of the same key.
+    fn faults(&self, stored: &[String]) -> Vec<String> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut newest: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut faults = Vec::new();
+        for id in stored {
+            *counts.entry(id).or_default() += 1;
+            let key = id.split('-').next().unwrap_or_default();
+            if newest.insert(key, id).is_some_and(|newest| newest > id.as_str()) {
+                faults.push(format!("{id} came late"));
+            }
+        }
+        let known: BTreeSet<&String> = self.acknowledged.iter().chain(&self.open).collect();
+        for (id, count) in &counts {
+            if *count > 1 {
+                faults.push(format!("{id} is there {count} times"));
+            }
+            if !known.contains(&(*id).to_owned()) {
+                faults.push(format!("{id} was never sent"));
+            }
+        }
+        let lost = self.acknowledged.iter().filter(|id| !counts.contains_key(id.as_str()));
+        faults.extend(lost.map(|id| format!("{id} is lost")));
+        faults
+    }
+
+    /// Waits for all of it, and for nothing more.
+    pub(super) fn must_arrive<C: Counterpart>(&self, sink: &C) {
+        eventually("all that was acknowledged is at the sink", DRAIN_WAIT, || {
+            let stored: BTreeSet<String> = sink.event_ids().into_iter().collect();
+            self.acknowledged.iter().all(|id| stored.contains(id))
+        });
+        std::thread::sleep(QUIET);
+        assert_eq!(self.faults(&sink.event_ids()), Vec::<String>::new());
+    }
+}
+
+/// Events that the sink has not taken, at each attempt.
+pub(super) fn failures(server: &Server) -> u64 {
+    sum(server, "forebay_sink_failures_total{")
+}
+
+/// The sum of a metric over its labels.
+fn sum(server: &Server, name: &str) -> u64 {
+    let page = server.admin("/metrics");
+    let values = page.text().lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn the_judge_sees_what_is_lost_twice_unknown_or_late() {
+    let ids: Vec<String> = (0..20).map(id_of).collect();
+    let sent = Sent { count: 20, acknowledged: ids.clone(), open: [id_of(20)].into() };
+    assert_eq!(sent.faults(&ids), Vec::<String>::new());
+    let with = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut stored = ids.clone();
+        change(&mut stored);
+        sent.faults(&stored)
+    };
+    assert_eq!(with(&|stored| stored.push(id_of(20))), Vec::<String>::new(), "unanswered");
+    assert_eq!(with(&|stored| drop(stored.remove(3))), ["k3-00000003 is lost"]);
+    assert_eq!(with(&|stored| stored.push(id_of(19))), ["k5-00000019 is there 2 times"]);
+    assert_eq!(with(&|stored| stored.push(id_of(21))), ["k0-00000021 was never sent"]);
+    assert_eq!(with(&|stored| stored.swap(4, 11)), ["k4-00000004 came late"]);
+    assert_eq!(with(&|stored| stored.swap(4, 12)).len(), 2, "both leave the order of their keys");
+    assert_eq!(with(&|stored| stored.swap(4, 5)), Vec::<String>::new(), "of two keys");
+}
 
 pub(super) fn what_forebay_acknowledged_arrives_once_through_its_kills<C: Counterpart>() {
     let rounds = setting("IT_SINK_ROUNDS", ROUNDS_DEFAULT);
@@ -28,79 +160,113 @@ pub(super) fn what_forebay_acknowledged_arrives_once_through_its_kills<C: Counte
     eprintln!("forebay killed while it drains: {rounds} rounds, IT_SEED={seed}");
     let mut random = Random::new(seed);
     let sink = C::start();
-    // Small batches, so that a kill finds some settled, some under way and some not begun.
-    let section = format!(
-        "[[sink]]\nname = \"it\"\nlanes = [\"main\"]\nbatch = {{ count = 16, linger = \"10ms\" }}\n\
-         retry = {{ first = \"20ms\", max = \"200ms\" }}\ntimeout = \"5s\"\n{}",
-        sink.section()
-    );
-    let mut server = Server::start(Setup::new(Driver::Epoll).more(&section));
-    let (mut acknowledged, mut open, mut underway) = (Vec::new(), Vec::new(), 0);
-    for round in 0..rounds {
-        let (told, unanswered) = round_of(&mut server, &mut random, round);
-        acknowledged.extend(told);
-        open.extend(unanswered);
-        underway += acknowledged.len().saturating_sub(sink.event_ids().len());
+    let mut server = serving(&sink);
+    let (mut sent, mut underway) = (Sent::default(), 0);
+    for _ in 0..rounds {
+        let life = Duration::from_micros(random.between(0, 100_000));
+        while_sending(&mut sent, &server, || {
+            std::thread::sleep(life);
+            server.strike();
+        });
+        server.bury();
+        underway += sent.acknowledged.len().saturating_sub(sink.event_ids().len());
         server.run();
     }
-    let mut stored = BTreeMap::new();
-    eventually("all that was acknowledged is at the sink", ARRIVAL_WAIT, || {
-        stored = counted(&sink.event_ids());
-        acknowledged.iter().all(|id| stored.contains_key(id))
-    });
-    std::thread::sleep(QUIET);
-    stored = counted(&sink.event_ids());
-    for (id, count) in &stored {
-        assert_eq!(*count, 1, "{id} is there {count} times");
-        assert!(acknowledged.contains(id) || open.contains(id), "{id} was never sent");
-    }
+    sent.must_arrive(&sink);
     eprintln!(
-        "{} acknowledged, {} unanswered, {underway} still to drain at the kills; 0 lost, 0 twice",
-        acknowledged.len(),
-        open.len()
+        "{} acknowledged, {} unanswered, {underway} still to drain at the kills; 0 lost, 0 twice, \
+         0 late",
+        sent.acknowledged.len(),
+        sent.open.len()
     );
     assert!(underway > 0, "no kill met the drain at work");
 }
 
-/// Sends until the server is killed. Returns what was acknowledged, and what was not answered.
-fn round_of(server: &mut Server, random: &mut Random, round: u64) -> (Vec<String>, Vec<String>) {
-    let life = Duration::from_micros(random.between(0, 100_000));
+pub(super) fn a_poison_event_becomes_a_dead_letter_and_holds_up_nothing<C: Counterpart>() {
+    let sink = C::start();
+    let (server, mut sent) = (serving(&sink), Sent::default());
+    sent.send(&server, 50);
+    let poison = sign::standard("poison", C::poison().as_bytes());
+    assert_eq!(server.send(&poison).status, 200);
+    sent.send(&server, 50);
+    eventually("the poison is a dead letter", DRAIN_WAIT, || {
+        sum(&server, "forebay_sink_dead_letters_total{") == 1
+    });
+    sent.must_arrive(&sink);
+    let list = ["dead-letters", "list", "--json", "--sink", "it", "--config"];
+    let listed = forebay(&list).arg(server.config()).output().unwrap();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let letters = listed["dead_letters"].as_array().unwrap();
+    assert_eq!(letters.len(), 1, "{listed}");
+    assert_eq!(letters[0]["event_id"], "poison");
+}
+
+pub(super) fn a_server_that_was_not_there_yet_gets_all_of_it<C: Served>() {
+    let mut sink = C::start();
+    sink.process().kill();
+    let (server, mut sent) = (serving(&sink), Sent::default());
+    sent.send(&server, 200);
+    eventually("the sink is left alone", DRAIN_WAIT, || sum(&server, "forebay_sink_circuit{") == 2);
+    sent.send(&server, 200);
+    sink.run();
+    sent.must_arrive(&sink);
+}
+
+pub(super) fn order_holds_while_the_server_dies_hangs_and_is_slow<C: Served>() {
+    // Each kind of harm at least once.
+    let rounds = setting("IT_SINK_ROUNDS", ROUNDS_DEFAULT).max(3);
+    let seed = setting("IT_SEED", Clock::System.wall_ns());
+    eprintln!(
+        "a server killed, stopped and slowed under the drain: {rounds} rounds, IT_SEED={seed}"
+    );
+    let mut random = Random::new(seed);
+    let mut sink = C::start();
+    let (server, mut sent) = (serving(&sink), Sent::default());
+    for round in 0..rounds {
+        let life = Duration::from_micros(random.between(0, 100_000));
+        while_sending(&mut sent, &server, || {
+            std::thread::sleep(life);
+            match round % 3 {
+                0 => {
+                    sink.process().kill();
+                    std::thread::sleep(life);
+                    sink.run();
+                }
+                1 => {
+                    sink.process().pause();
+                    std::thread::sleep(STOPPED);
+                    sink.process().resume();
+                }
+                // A fifth of its speed.
+                _ => (0..20).for_each(|_| {
+                    sink.process().pause();
+                    std::thread::sleep(Duration::from_millis(40));
+                    sink.process().resume();
+                    std::thread::sleep(Duration::from_millis(10));
+                }),
+            }
+        });
+    }
+    sent.must_arrive(&sink);
+    let failures = failures(&server);
+    eprintln!(
+        "{} events, {failures} times one was not taken; 0 lost, 0 twice, 0 late",
+        sent.acknowledged.len()
+    );
+    assert_eq!(sent.open, BTreeSet::new(), "a sink in trouble is no trouble of the senders");
+    assert!(failures > 0, "no harm met a batch on its way");
+}
+
+/// Sends, does something once the load runs, and stops if nobody else has stopped it.
+fn while_sending(sent: &mut Sent, server: &Server, act: impl FnOnce()) {
+    let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let address = server.address();
-    // Relaxed: it only says when there is enough load.
-    let answered = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let sender = scope.spawn(|| send_until_it_dies(address, round, &answered));
+        scope.spawn(|| sent.send_until(address, &answered, &stop));
         eventually("the load runs", Duration::from_secs(30), || {
             answered.load(Ordering::Relaxed) >= ACKNOWLEDGED_MIN
         });
-        std::thread::sleep(life);
-        server.kill();
-        sender.join().unwrap()
-    })
-}
-
-fn send_until_it_dies(
-    address: SocketAddr,
-    round: u64,
-    answered: &AtomicU64,
-) -> (Vec<String>, Vec<String>) {
-    let mut acknowledged = Vec::new();
-    let mut connection = Connection::open(address).unwrap();
-    for index in 0.. {
-        let id = format!("r{round}-{index}");
-        let request = sign::standard(&id, format!("{{\"id\": \"{id}\"}}").as_bytes());
-        let Ok(response) = connection.send(&request) else { return (acknowledged, vec![id]) };
-        assert_eq!(response.status, 200, "{id}: {}", response.text());
-        acknowledged.push(id);
-        answered.fetch_add(1, Ordering::Relaxed);
-    }
-    (acknowledged, Vec::new())
-}
-
-fn counted(ids: &[String]) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for id in ids {
-        *counts.entry(id.clone()).or_insert(0) += 1;
-    }
-    counts
+        act();
+        stop.store(true, Ordering::Relaxed);
+    });
 }

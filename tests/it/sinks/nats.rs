@@ -14,7 +14,7 @@ use forebay::verify::SecretText;
 use futures_util::StreamExt as _;
 
 use super::process::{Process, START_WAIT};
-use super::{Counterpart, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
 
 /// Where `tests/run sinks` puts it.
@@ -59,26 +59,6 @@ impl Counterpart for Nats {
         let mut started = Self(Process::new());
         started.run();
         started
-    }
-
-    fn process(&mut self) -> &mut Process {
-        &mut self.0
-    }
-
-    fn run(&mut self) {
-        let folder = self.0.folder.path();
-        let config = folder.join("nats.conf");
-        let text = format!(
-            "listen: \"127.0.0.1:{}\"\nmax_payload: {MESSAGE_BYTES_MAX}\n\
-             jetstream {{ store_dir: \"{}\", max_file_store: 1GB }}\n\
-             authorization {{ user: {USER}, password: \"{PASSWORD}\" }}\n",
-            self.0.port,
-            folder.join("store").display()
-        );
-        fs::write(&config, text).unwrap();
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
-        self.0.spawn(Command::new(program).arg("-c").arg(config));
-        eventually("nats-server is ready", START_WAIT, || now(self.client()).is_ok());
     }
 
     fn sink(&self, who: Who) -> Arc<dyn Sink> {
@@ -130,6 +110,28 @@ impl Counterpart for Nats {
     /// A replay has no id.
     fn forget(&self) -> Pass {
         Pass::Replay
+    }
+}
+
+impl Served for Nats {
+    fn process(&mut self) -> &mut Process {
+        &mut self.0
+    }
+
+    fn run(&mut self) {
+        let folder = self.0.folder.path();
+        let config = folder.join("nats.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\nmax_payload: {MESSAGE_BYTES_MAX}\n\
+             jetstream {{ store_dir: \"{}\", max_file_store: 1GB }}\n\
+             authorization {{ user: {USER}, password: \"{PASSWORD}\" }}\n",
+            self.0.port,
+            folder.join("store").display()
+        );
+        fs::write(&config, text).unwrap();
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
+        self.0.spawn(Command::new(program).arg("-c").arg(config));
+        eventually("nats-server is ready", START_WAIT, || now(self.client()).is_ok());
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::process::{Process, START_WAIT};
 use super::suite::class_of;
-use super::{Counterpart, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
 
 const USER: &str = "forebay";
@@ -132,29 +132,6 @@ impl Counterpart for Postgres {
         started
     }
 
-    fn process(&mut self) -> &mut Process {
-        &mut self.0
-    }
-
-    fn run(&mut self) {
-        let folder = self.0.folder.path().to_owned();
-        let port = self.0.port.to_string();
-        let mut command = command("postgres");
-        command.current_dir(&folder).arg("-D").arg(folder.join("data")).args(["-p", &port]);
-        for setting in [
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            // A kill of the process is survived without; a loss of power is not at stake.
-            "fsync=off",
-            "max_connections=20",
-            "shared_buffers=16MB",
-        ] {
-            command.args(["-c", setting]);
-        }
-        self.0.spawn(&mut command);
-        eventually("PostgreSQL is ready", START_WAIT, || now(self.client()).is_ok());
-    }
-
     fn sink(&self, who: Who) -> Arc<dyn Sink> {
         let password = if who == Who::Known { PASSWORD } else { "another" };
         Arc::new(sink::Postgres::new(self.settings(password), TIMEOUT))
@@ -173,7 +150,7 @@ impl Counterpart for Postgres {
     }
 
     fn event_ids(&self) -> Vec<String> {
-        let sql = "SELECT event_id FROM hooks";
+        let sql = "SELECT event_id FROM hooks ORDER BY ctid";
         // Before the first event there is no table.
         let rows = now(async { self.client().await.unwrap().query(sql, &[]).await });
         rows.unwrap_or_default().into_iter().map(|row| row.get("event_id")).collect()
@@ -198,6 +175,31 @@ impl Counterpart for Postgres {
         assert_eq!(now(self.sink(Who::Known).deliver(&first)), Delivered::All);
         self.execute("ALTER TABLE hooks DROP CONSTRAINT hooks_pkey; DELETE FROM hooks");
         Pass::Redrive
+    }
+}
+
+impl Served for Postgres {
+    fn process(&mut self) -> &mut Process {
+        &mut self.0
+    }
+
+    fn run(&mut self) {
+        let folder = self.0.folder.path().to_owned();
+        let port = self.0.port.to_string();
+        let mut command = command("postgres");
+        command.current_dir(&folder).arg("-D").arg(folder.join("data")).args(["-p", &port]);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            // A kill of the process is survived without; a loss of power is not at stake.
+            "fsync=off",
+            "max_connections=20",
+            "shared_buffers=16MB",
+        ] {
+            command.args(["-c", setting]);
+        }
+        self.0.spawn(&mut command);
+        eventually("PostgreSQL is ready", START_WAIT, || now(self.client()).is_ok());
     }
 }
 

@@ -10,7 +10,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 
 use super::process::{Process, START_WAIT};
 use super::suite::class_of;
-use super::{Counterpart, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
 
 const PASSWORD: &str = "a-password-of-the-tests";
@@ -64,37 +64,6 @@ impl Counterpart for Redis {
         started
     }
 
-    fn process(&mut self) -> &mut Process {
-        &mut self.0
-    }
-
-    fn run(&mut self) {
-        let mut command = Command::new("redis-server");
-        let port = self.0.port.to_string();
-        let value_bytes_max = VALUE_BYTES_MAX.to_string();
-        command.current_dir(self.0.folder.path()).args([
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            &port,
-            "--requirepass",
-            PASSWORD,
-            "--appendonly",
-            "yes",
-            // With any less it answers before it has written, while an older write is synced, and
-            // a kill takes what it has answered for.
-            "--appendfsync",
-            "always",
-            "--save",
-            "",
-            "--proto-max-bulk-len",
-            &value_bytes_max,
-        ]);
-        self.0.spawn(&mut command);
-        let ping = redis::cmd("PING");
-        eventually("redis-server is ready", START_WAIT, || now(self.ask::<String>(&ping)).is_ok());
-    }
-
     fn sink(&self, who: Who) -> Arc<dyn Sink> {
         let password = if who == Who::Known { PASSWORD } else { "another" };
         Arc::new(sink::Redis::new(self.settings(password), TIMEOUT))
@@ -130,6 +99,39 @@ impl Counterpart for Redis {
     /// A replay is added whenever it comes.
     fn forget(&self) -> Pass {
         Pass::Replay
+    }
+}
+
+impl Served for Redis {
+    fn process(&mut self) -> &mut Process {
+        &mut self.0
+    }
+
+    fn run(&mut self) {
+        let mut command = Command::new("redis-server");
+        let port = self.0.port.to_string();
+        let value_bytes_max = VALUE_BYTES_MAX.to_string();
+        command.current_dir(self.0.folder.path()).args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--requirepass",
+            PASSWORD,
+            "--appendonly",
+            "yes",
+            // With any less it answers before it has written, while an older write is synced, and
+            // a kill takes what it has answered for.
+            "--appendfsync",
+            "always",
+            "--save",
+            "",
+            "--proto-max-bulk-len",
+            &value_bytes_max,
+        ]);
+        self.0.spawn(&mut command);
+        let ping = redis::cmd("PING");
+        eventually("redis-server is ready", START_WAIT, || now(self.ask::<String>(&ping)).is_ok());
     }
 }
 
