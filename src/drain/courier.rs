@@ -402,9 +402,9 @@ impl Courier {
         drop(self.way.letters.send(letter));
     }
 
-    fn buried(&mut self, Buried { lane, ticket, order_key }: Buried) {
+    fn buried(&mut self, Buried { lane, ticket, order_key, class }: Buried) {
         self.dying = self.dying.saturating_sub(1);
-        self.way.counters.died();
+        self.way.counters.died(class);
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.settlement.settled(ticket);
         }

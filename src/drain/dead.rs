@@ -14,14 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use forebay_log::{
     AckLevel, Appender, Clock, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Retention, Tag,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::sink::{Event, Failure};
+use super::sink::{Class, Event, Failure};
+use super::tally::{Tally, Waiting};
+use crate::observe::SinkCounters;
 
 /// How long a dead letter is kept.
 const AGE: Duration = Duration::from_secs(90 * 86_400);
@@ -29,6 +31,8 @@ const AGE: Duration = Duration::from_secs(90 * 86_400);
 const REST: Duration = Duration::from_secs(1);
 /// How often it is looked whether a letter is durable.
 const LOOK: Duration = Duration::from_millis(1);
+/// How often the letters that wait are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Letters that share one sync.
 const TOGETHER_MAX: usize = 256;
 /// The longest reason that is kept.
@@ -58,6 +62,8 @@ pub(super) struct Buried {
     pub(super) lane: usize,
     pub(super) ticket: u64,
     pub(super) order_key: Option<u64>,
+    /// Of the failure that it died of.
+    pub(super) class: Class,
 }
 
 /// What the lane of a sink's dead letters needs.
@@ -68,6 +74,8 @@ pub(super) struct Grave {
     /// Bytes of the largest record that a lane holds.
     pub(super) record_bytes_max: u64,
     pub(super) clock: Clock,
+    /// Told how many letters wait.
+    pub(super) counters: Arc<SinkCounters>,
 }
 
 /// Keeps letters until nobody sends any more. The lane is opened by the first.
@@ -94,7 +102,14 @@ struct Ground {
 
 fn keep(grave: &Grave, letters: &Receiver<Letter>, buried: &UnboundedSender<Buried>) {
     let mut ground = Ground::default();
-    while let Ok(first) = letters.recv() {
+    let mut counting = Counting { tally: Tally::new(&grave.dir), told: false };
+    loop {
+        let pause = if counting.count(grave, &ground) { COUNT_EVERY } else { Duration::ZERO };
+        let first = match letters.recv_timeout(pause) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let mut together = vec![first];
         together.extend(letters.try_iter().take(TOGETHER_MAX - 1));
         (ground.appended, ground.end) = (0, 0);
@@ -114,11 +129,43 @@ fn keep(grave: &Grave, letters: &Receiver<Letter>, buried: &UnboundedSender<Buri
             }
             std::thread::sleep(REST);
         }
-        for Letter { lane, ticket, event, permit, .. } in together {
+        for Letter { lane, ticket, event, failure, permit } in together {
+            let (order_key, class) = (event.order_key, failure.class);
             // A courier that is gone will find the event in its lane again.
-            _ = buried.send(Buried { lane, ticket, order_key: event.order_key });
+            _ = buried.send(Buried { lane, ticket, order_key, class });
             drop(permit);
         }
+    }
+}
+
+/// Counts the letters that wait.
+struct Counting {
+    tally: Tally,
+    /// That they cannot be counted was said.
+    told: bool,
+}
+
+impl Counting {
+    /// Counts a part of them; false if there is more.
+    fn count(&mut self, grave: &Grave, ground: &Ground) -> bool {
+        // Only a lane that is open loses letters by their age.
+        if let Some(Ok(offset)) = ground.lane.as_ref().map(|(lane, _)| lane.first_offset()) {
+            self.tally.begins_at(offset);
+        }
+        match self.tally.look() {
+            Ok(None) => return false,
+            Ok(Some(Waiting { letters, oldest_ns })) => {
+                grave.counters.letters_wait(letters, oldest_ns);
+                self.told = false;
+            }
+            Err(error) => {
+                if !self.told {
+                    tracing::warn!(sink = &*grave.sink, %error, "dead letters cannot be counted");
+                }
+                self.told = true;
+            }
+        }
+        true
     }
 }
 

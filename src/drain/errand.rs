@@ -108,7 +108,8 @@ impl Errand<'_> {
         let refusing = thread::spawn(move || {
             let mut refused = Vec::new();
             while let Ok(Letter { lane, ticket, event, failure, .. }) = refusals.recv() {
-                _ = bury.send(Buried { lane, ticket, order_key: event.order_key });
+                let (order_key, class) = (event.order_key, failure.class);
+                _ = bury.send(Buried { lane, ticket, order_key, class });
                 refused.push((event, failure));
             }
             refused

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -48,16 +48,7 @@ pub struct Letters {
 impl Letters {
     /// Those in `dir`; none if it is not there.
     pub fn open(dir: &Path) -> Result<Self, LettersError> {
-        let path = dir.join(DONE_FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(LettersError::Done { path, error }),
-        };
-        // A line that a crash has cut is no position, and its letter not done.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let positions = whole.lines().filter_map(|line| line.split(' ').next()?.parse().ok());
-        Ok(Self { dir: dir.to_owned(), done: positions.collect() })
+        Ok(Self { dir: dir.to_owned(), done: Done::new(dir).more()?.into_iter().collect() })
     }
 
     /// Calls `take` with every letter that waits, oldest first.
@@ -95,6 +86,37 @@ impl Letters {
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         file.set_len(whole as u64).map_err(failed)?;
         Ok(Doing { path, file })
+    }
+}
+
+/// The file of what was done, as it grows.
+#[derive(Debug)]
+pub(super) struct Done {
+    path: PathBuf,
+    /// Bytes of whole lines that were read.
+    read: u64,
+}
+
+impl Done {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { path: dir.join(DONE_FILE), read: 0 }
+    }
+
+    /// The letters of the lines that were added since the last call.
+    pub(super) fn more(&mut self) -> Result<Vec<Position>, LettersError> {
+        let failed = |error| LettersError::Done { path: self.path.clone(), error };
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut text = String::new();
+        let more = file.seek(io::SeekFrom::Start(self.read));
+        more.and_then(|_| file.read_to_string(&mut text)).map_err(failed)?;
+        // A line that a crash has cut is no position, and its letter not done.
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+        self.read += if whole.is_empty() { 0 } else { whole.len() as u64 + 1 };
+        Ok(whole.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect())
     }
 }
 

@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | `forebay-drain` | one, two from two sinks on | the couriers: each sink stays on one of them |
 //! | `forebay-feed` | one a sink and lane | reads, shapes, waits for memory |
-//! | `forebay-dead` | one a sink | keeps dead letters |
+//! | `forebay-dead` | one a sink | keeps dead letters, and counts those that wait |
 //! | `forebay-cursors` | one | commits cursors |
 
 pub mod order;
@@ -25,6 +25,7 @@ pub mod feed;
 pub mod shape;
 pub mod dead;
 pub mod letters;
+mod tally;
 mod settle;
 mod queue;
 mod limit;

@@ -166,6 +166,7 @@ impl Drain {
             sink: config.name.as_str().into(),
             record_bytes_max: ground.record_bytes_max,
             clock: ground.clock.clone(),
+            counters: Arc::clone(&counters),
         };
         let (letters, thread) = dead::start(grave, bury)?;
         self.others.push(thread);

@@ -1,8 +1,10 @@
 //! What is counted of each sink, and its metrics: names, levels, and how far it is behind.
 //!
-//! All of it is written by the one thread that the sink's courier is on.
+//! All of it is written by the one thread that the sink's courier is on, but what is known of its
+//! dead letters: that is written by the thread that keeps them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Unit;
@@ -33,7 +35,23 @@ const FAILURES: Name = Name(
     None,
 );
 /// `forebay_sink_dead_letters_total`
-const DEAD: Name = Name("forebay_sink_dead_letters", "Events that became dead letters.", None);
+const DEAD: Name = Name(
+    "forebay_sink_dead_letters",
+    "Events that became dead letters, by the class of the last failure.",
+    None,
+);
+/// `forebay_sink_dead_letters_waiting`
+const WAITING: Name = Name(
+    "forebay_sink_dead_letters_waiting",
+    "Dead letters that are neither redriven nor discarded; absent until they are counted.",
+    None,
+);
+/// `forebay_sink_dead_letters_oldest_timestamp_seconds`
+const WAITING_OLDEST: Name = Name(
+    "forebay_sink_dead_letters_oldest_timestamp",
+    "When the event of the oldest dead letter arrived that waits; absent if there is none.",
+    Some(Unit::Seconds),
+);
 /// `forebay_sink_in_flight`
 const IN_FLIGHT: Name = Name("forebay_sink_in_flight", "Batches that are in flight.", None);
 /// `forebay_sink_concurrency_limit`
@@ -80,7 +98,8 @@ pub struct SinkCounters {
     latency: Latency,
     retries: Count,
     failures: [Count; Class::ALL.len()],
-    dead: Count,
+    dead: [Count; Class::ALL.len()],
+    letters: Letters,
     in_flight: Count,
     limit: Count,
     queued: Count,
@@ -93,6 +112,15 @@ pub struct SinkCounters {
 struct LaneOfSink {
     name: String,
     offset: Count,
+    /// 0 if there is none.
+    oldest_ns: Count,
+}
+
+/// The dead letters of a sink that wait.
+#[derive(Debug, Default)]
+struct Letters {
+    /// One more than there are; 0 if nobody has counted them yet.
+    waiting: Count,
     /// 0 if there is none.
     oldest_ns: Count,
 }
@@ -120,7 +148,8 @@ impl SinkCounters {
             latency: Latency::default(),
             retries: Count::default(),
             failures: Default::default(),
-            dead: Count::default(),
+            dead: Default::default(),
+            letters: Letters::default(),
             in_flight: Count::default(),
             limit: Count::default(),
             queued: Count::default(),
@@ -151,8 +180,7 @@ impl SinkCounters {
 
     /// So many events were not taken.
     pub fn failed(&self, class: Class, events: u64) {
-        let at = Class::ALL.iter().position(|known| *known == class);
-        if let Some(count) = at.and_then(|at| self.failures.get(at)) {
+        if let Some(count) = of_class(&self.failures, class) {
             count.add(events);
         }
     }
@@ -162,9 +190,17 @@ impl SinkCounters {
         self.retries.add(events as u64);
     }
 
-    /// An event is a dead letter.
-    pub fn died(&self) {
-        self.dead.add(1);
+    /// An event is a dead letter, for a failure of this class.
+    pub fn died(&self, class: Class) {
+        if let Some(count) = of_class(&self.dead, class) {
+            count.add(1);
+        }
+    }
+
+    /// So many dead letters wait, the oldest of an event that arrived then.
+    pub fn letters_wait(&self, letters: u64, oldest_ns: Option<u64>) {
+        self.letters.oldest_ns.set(oldest_ns.unwrap_or(0));
+        self.letters.waiting.set(letters.saturating_add(1));
     }
 
     /// How far the sink has come in one of its lanes.
@@ -194,7 +230,7 @@ impl SinkCounters {
 
     /// Events that became dead letters.
     pub fn dead_letters(&self) -> u64 {
-        self.dead.read()
+        self.dead.iter().map(Count::read).sum()
     }
 
     fn lag_events(&self, bytes: u64) -> u64 {
@@ -213,7 +249,7 @@ type Labels<'a, const COUNT: usize> = [(&'static str, &'a str); COUNT];
 
 pub(super) fn sinks(
     page: &mut Page<'_>,
-    sinks: &[std::sync::Arc<SinkCounters>],
+    sinks: &[Arc<SinkCounters>],
     lanes: &Lanes<'_>,
 ) -> fmt::Result {
     let own = |of: &SinkCounters| -> [(&'static str, String); 2] {
@@ -226,8 +262,17 @@ pub(super) fn sinks(
     page.counters(&BATCHES, counts(|of| &of.batches))?;
     page.counters(&BATCH_EVENTS, counts(|of| &of.batch_events))?;
     page.counters(&RETRIES, counts(|of| &of.retries))?;
-    page.counters(&DEAD, counts(|of| &of.dead))?;
-    page.counters(&FAILURES, sinks.iter().flat_map(|of| failures(of)))?;
+    page.counters(&DEAD, sinks.iter().flat_map(|of| by_class(of, &of.dead)))?;
+    page.counters(&FAILURES, sinks.iter().flat_map(|of| by_class(of, &of.failures)))?;
+    let waiting = |of: &Arc<SinkCounters>| {
+        Some(([("sink", of.name.clone())], of.letters.waiting.read().checked_sub(1)?))
+    };
+    page.gauges(&WAITING, sinks.iter().filter_map(waiting))?;
+    let oldest = |of: &Arc<SinkCounters>| {
+        let oldest_ns = of.letters.oldest_ns.read();
+        (oldest_ns > 0).then(|| ([("sink", of.name.clone())], seconds_of(oldest_ns)))
+    };
+    page.gauges(&WAITING_OLDEST, sinks.iter().filter_map(oldest))?;
     page.gauges(&IN_FLIGHT, counts(|of| &of.in_flight))?;
     page.gauges(&LIMIT, counts(|of| &of.limit))?;
     page.gauges(&QUEUED, counts(|of| &of.queued))?;
@@ -246,12 +291,19 @@ pub(super) fn sinks(
     )
 }
 
-fn labels<'a>(of: &'a std::sync::Arc<SinkCounters>, lane: &'a LaneOfSink) -> Labels<'a, 2> {
+fn labels<'a>(of: &'a Arc<SinkCounters>, lane: &'a LaneOfSink) -> Labels<'a, 2> {
     [("sink", of.name.as_str()), ("lane", lane.name.as_str())]
 }
 
-fn failures(of: &SinkCounters) -> impl Iterator<Item = (Labels<'_, 2>, u64)> {
-    Class::ALL.iter().zip(&of.failures).map(|(class, count)| {
+fn by_class<'a>(
+    of: &'a SinkCounters,
+    counts: &'a [Count; Class::ALL.len()],
+) -> impl Iterator<Item = (Labels<'a, 2>, u64)> {
+    Class::ALL.iter().zip(counts).map(|(class, count)| {
         ([("sink", of.name.as_str()), ("class", class.label())], count.read())
     })
+}
+
+fn of_class(counts: &[Count; Class::ALL.len()], class: Class) -> Option<&Count> {
+    Class::ALL.iter().zip(counts).find_map(|(known, count)| (*known == class).then_some(count))
 }

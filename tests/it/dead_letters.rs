@@ -2,14 +2,17 @@
 //! would have.
 
 use std::process::Output;
+use std::time::Duration;
 
 use forebay_log::{AckLevel, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Tag};
 use serde_json::Value;
 
-use crate::support::Driver;
 use crate::support::server::{Server, Setup, forebay};
+use crate::support::{Driver, eventually};
 
 const SINK: &str = "\n[[sink]]\nname = \"out\"\n[sink.stdout]\n";
+
+const COUNT_WAIT: Duration = Duration::from_secs(30);
 
 fn body(index: u8) -> String {
     format!("{{\"letter\":{index}}}")
@@ -106,6 +109,33 @@ fn letters_are_redriven_once_and_a_dry_run_does_nothing() {
     assert_eq!(listed(&server, &[]), ["evt_0", "evt_2"]);
     let again = String::from_utf8(run(&server, &["redrive", "--type", "odd"]).stdout).unwrap();
     assert_eq!(again, "redriven 0 events, 0 refused\n");
+}
+
+/// Waits until the metrics say this of the letters that wait.
+fn wait_for_count(server: &Server, count: u64) {
+    let line = format!("forebay_sink_dead_letters_waiting{{sink=\"out\"}} {count}");
+    eventually(&line, COUNT_WAIT, || {
+        server.admin("/metrics").text().lines().any(|shown| shown == line)
+    });
+}
+
+#[test]
+fn letters_that_wait_are_counted_from_the_start_on_and_while_they_become_fewer() {
+    let mut server = letters(4);
+    server.run();
+    wait_for_count(&server, 4);
+    let oldest = "forebay_sink_dead_letters_oldest_timestamp_seconds{sink=\"out\"} 1700000000";
+    assert!(server.admin("/metrics").text().contains(oldest), "of 2023");
+    assert!(run(&server, &["discard", "--event", "evt_1"]).status.success());
+    wait_for_count(&server, 3);
+    assert!(run(&server, &["redrive", "--event", "evt_2"]).status.success());
+    wait_for_count(&server, 2);
+    assert!(server.end().success());
+    server.run();
+    wait_for_count(&server, 2);
+    assert!(run(&server, &["discard", "--all"]).status.success());
+    wait_for_count(&server, 0);
+    assert!(!server.admin("/metrics").text().contains("letters_oldest_timestamp_seconds{"));
 }
 
 #[test]

@@ -180,6 +180,7 @@ fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
         sink: "fake".into(),
         record_bytes_max: 4096,
         clock: Clock::System,
+        counters: Arc::clone(&counters),
     };
     let (letters, thread) = dead::start(grave, bury).expect("a thread");
     let (sender, told) = mpsc::unbounded_channel();
