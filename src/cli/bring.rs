@@ -12,6 +12,7 @@ use super::{EXIT_TEMPORARY, terminal};
 use crate::config::{self, Drained, SinkConfig};
 use crate::drain::errand::{ErrandError, Ran};
 use crate::drain::letters::LettersError;
+use crate::drain::redrive::RedriveError;
 
 /// Why nothing, or not all, was brought.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub(super) enum BringError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Errand(#[from] ErrandError),
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
     #[error(transparent)]
     Letters(#[from] LettersError),
     #[error("cannot write: {0}")]

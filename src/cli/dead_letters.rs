@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Subcommand;
-use forebay_log::{Clock, From, Position, Record, Tag};
+use forebay_log::{Clock, Position, Record, Tag};
 use serde_json::{Value, json};
 
 use super::bring::{self, BringError};
@@ -23,9 +22,8 @@ use super::terminal;
 use super::which::{Chosen, Which, row};
 use crate::config::Drained;
 use crate::drain::dead;
-use crate::drain::errand::Errand;
 use crate::drain::letters::Letters;
-use crate::drain::sink::Pass;
+use crate::drain::redrive;
 
 /// What `dead-letters` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -232,34 +230,13 @@ fn redrive(doing: &Doing, clock: &Clock) -> Result<(), BringError> {
     for (name, records) in found {
         let sink = bring::sink(&drained, &name)?;
         let dir = dead::dir(&drained.kept.data_dir, &name);
-        let mut done = Letters::open(&dir)?.begin()?;
-        // Once more, now that nobody else does anything with them.
-        let letters = Letters::open(&dir)?;
-        let meant: Vec<Position> = records
-            .iter()
-            .filter(|record| letters.waits(record))
-            .map(|record| record.get().position())
-            .collect();
+        let meant: HashSet<Position> =
+            records.iter().map(|record| record.get().position()).collect();
         drop(records);
-        let end = bring::end_of(&dir)?;
-        let wanted: HashSet<Position> = meant.iter().copied().collect();
-        let errand = Errand {
-            sink,
-            lane: Arc::from(name.as_str()),
-            dir,
-            from: meant.first().map_or(From::Latest, |first| From::Position(*first)),
-            end,
-            wanted: Box::new(move |record| wanted.contains(&record.get().position())),
-            pass: Pass::Redrive,
-            settled: Box::new(move |event| {
-                let remembered = done.done(event.position(), "redriven").and_then(|()| done.sync());
-                if let Err(error) = remembered {
-                    // It stays listed; a second redrive brings it once more.
-                    terminal::complain(&error);
-                }
-            }),
-        };
-        ran.push(errand.run(clock)?);
+        let meant = |letter: &Record| meant.contains(&letter.get().position());
+        let redriven = redrive::redrive(sink, &dir, meant, clock, None)?;
+        redriven.unmarked.iter().for_each(|error| terminal::complain(error));
+        ran.push(redriven.ran);
     }
     bring::tell("redriven", &ran, doing.of.json)
 }

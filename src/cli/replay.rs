@@ -88,6 +88,7 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<(), BringError> {
             wanted: Box::new(move |record| chosen.takes(record)),
             pass: Pass::Replay,
             settled: Box::new(|_| {}),
+            until: None,
         };
         ran.push(errand.run(clock)?);
     }

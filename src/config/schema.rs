@@ -287,6 +287,18 @@ const SINKS: &[Key] = &[
         "Payload bytes that are held for the sink at the most, waiting or in flight.",
     ),
     key("sink.timeout", DEADLINE, "30s", "How long one batch may take."),
+    key(
+        "sink.dead_letters.redrive",
+        Form::Text,
+        "",
+        "When dead letters are brought once more, as cron writes it, in UTC: `0 4 * * *`. Default: never.",
+    ),
+    key(
+        "sink.dead_letters.rate",
+        Form::Count(1, 100_000_000),
+        "100",
+        "Events a second at the most that are brought so, and no more than `sink.rate`.",
+    ),
     key("sink.sources", Form::Texts, "", "The sources whose events are taken. Default: all."),
     key(
         "sink.types",

@@ -1,11 +1,11 @@
-//! Events of a time or a kind, once more to one sink: replay and redrive, beside a running server.
+//! Events of a time or a kind, once more to one sink: replay and redrive, beside live traffic.
 //!
 //! It is the drain of one sink without a cursor: it begins and ends where it is told, and what the
 //! destination refuses for good is told back, not kept as a dead letter.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -17,9 +17,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::courier::{Courier, Lane, OnSettled, Way};
 use super::dead::{Buried, Letter};
 use super::feed::{Feed, Shaping, Wanted, permits_of};
+use super::redrive::Until;
 use super::settle::Settlement;
 use super::sink::{Event, Failure, Pass};
-use super::start::DrainError;
+use super::start::{DrainError, LANDING_MAX};
 use crate::config::SinkConfig;
 use crate::observe::SinkCounters;
 
@@ -41,6 +42,8 @@ pub struct Errand<'a> {
     pub pass: Pass,
     /// Told of each event that the sink has taken.
     pub settled: OnSettled,
+    /// What ends it before all is done; none: nothing.
+    pub until: Option<Until>,
 }
 
 impl std::fmt::Debug for Errand<'_> {
@@ -70,7 +73,7 @@ pub struct Ran {
 }
 
 impl Errand<'_> {
-    /// Runs until every event was taken or refused.
+    /// Runs until every event was taken or refused, or it is ended.
     pub fn run(self, clock: &Clock) -> Result<Ran, ErrandError> {
         let config = self.sink;
         let mut reader = Reader::open(&self.dir)?;
@@ -89,6 +92,8 @@ impl Errand<'_> {
         let (sender, told) = mpsc::unbounded_channel();
         let permits_max = permits_of(config.memory_bytes_max);
         let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
+        let (memory, ends) =
+            (Arc::new(Semaphore::new(permits_max)), Arc::new(AtomicBool::new(false)));
         let feed = Feed {
             lane: 0,
             name: self.lane,
@@ -97,11 +102,11 @@ impl Errand<'_> {
             pass: self.pass,
             wanted: Some(self.wanted),
             end: Some(self.end),
-            memory: Arc::new(Semaphore::new(permits_max)),
+            memory: Arc::clone(&memory),
             permits_max,
             sender,
             runtime: runtime.handle().clone(),
-            stop: Arc::new(AtomicBool::new(false)),
+            stop: Arc::clone(&ends),
             told: None,
         };
         let feeding = thread::spawn(move || feed.run(reader));
@@ -123,11 +128,19 @@ impl Errand<'_> {
             clock: clock.clone(),
             settled: Some(self.settled),
             finite: true,
-            landing_max: Duration::ZERO,
+            landing_max: LANDING_MAX,
         };
         let courier = Courier::new(config, vec![lane], &[0], way);
-        let (_stop, stopped) = watch::channel(false);
-        runtime.block_on(courier.run(told, buried, stopped));
+        let (_never, stopped) = watch::channel(false);
+        let Until { stopped, passed } =
+            self.until.unwrap_or(Until { stopped, passed: Duration::MAX });
+        // What is cut is neither taken nor refused.
+        let courier =
+            async { tokio::time::timeout(passed, courier.run(told, buried, stopped)).await };
+        _ = runtime.block_on(courier);
+        // Relaxed: a flag that orders nothing else.
+        ends.store(true, Ordering::Relaxed);
+        memory.close();
         drop(feeding.join());
         let refused = refusing.join().unwrap_or_default();
         Ok(Ran { delivered: counters.events(), refused })

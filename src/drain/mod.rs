@@ -16,6 +16,7 @@
 //! | `forebay-drain` | one, two from two sinks on | the couriers: each sink stays on one of them |
 //! | `forebay-feed` | one a sink and lane | reads, shapes, waits for memory |
 //! | `forebay-dead` | one a sink | keeps dead letters, and counts those that wait |
+//! | `forebay-redrive` | one a sink that redrives by itself | brings dead letters once more |
 //! | `forebay-cursors` | one | commits cursors |
 
 pub mod order;
@@ -36,6 +37,7 @@ mod courier;
 mod cursors;
 mod start;
 pub mod errand;
+pub mod redrive;
 
 pub use feed::{Payload, Raw, Shaping};
 pub use start::{Drain, DrainError, Ground, LaneOf};

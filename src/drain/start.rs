@@ -20,6 +20,7 @@ use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
 use super::dead::{self, Grave};
 use super::feed::{Feed, Shaping, Told, permits_of, reader_at};
+use super::redrive::Redriver;
 use super::settle::Settlement;
 use super::sink::Pass;
 use super::sinks::OpenError;
@@ -33,7 +34,7 @@ const REST: Duration = Duration::from_secs(2);
 /// What the names of the cursors of sinks begin with.
 const CURSOR_PREFIX: &str = "sink-";
 /// How long what is in flight may take after a stop.
-const LANDING_MAX: Duration = Duration::from_secs(5);
+pub(super) const LANDING_MAX: Duration = Duration::from_secs(5);
 /// How long a blocking call of a sink may hold up the end.
 const BLOCKED_MAX: Duration = Duration::from_secs(1);
 
@@ -168,6 +169,10 @@ impl Drain {
             clock: ground.clock.clone(),
             counters: Arc::clone(&counters),
         };
+        if let Some(redriver) = Redriver::new(config, grave.dir.clone(), ground.clock.clone()) {
+            let stopped = wiring.stop.clone();
+            self.others.push(spawn("forebay-redrive", move || redriver.run(&stopped))?);
+        }
         let (letters, thread) = dead::start(grave, bury)?;
         self.others.push(thread);
         let (sender, told) = mpsc::unbounded_channel();

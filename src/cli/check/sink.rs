@@ -31,6 +31,9 @@ pub(super) fn json(config: &Config, sink: &SinkConfig) -> Value {
         "concurrency_max": sink.concurrency_max,
         "memory": size_text(sink.memory_bytes_max),
         "timeout": duration_text(sink.timeout),
+        "dead_letters": sink.redrive.as_ref().map(|redrive| {
+            json!({ "redrive": redrive.times.text(), "rate": redrive.events_per_second })
+        }),
     })
 }
 
@@ -52,4 +55,8 @@ pub(super) fn text(text: &mut Facts, config: &Config, sink: &SinkConfig) {
     let (memory, timeout) = (size_text(sink.memory_bytes_max), duration_text(sink.timeout));
     let bounds = format!("{} batches at once, {memory}, {timeout}", sink.concurrency_max);
     text.fact("bounds", &bounds);
+    if let Some(redrive) = &sink.redrive {
+        let (times, rate) = (redrive.times.text(), redrive.events_per_second);
+        text.fact("redrive", &format!("{times} (UTC), {rate} events a second"));
+    }
 }

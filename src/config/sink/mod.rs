@@ -24,6 +24,7 @@ use super::section::{Reading, Section, refuse_twins};
 use super::source::words;
 use super::units;
 use crate::drain::order::{Order, OrderKey};
+use crate::drain::redrive::Times;
 use crate::drain::shape::Shape;
 use crate::drain::sinks::Settings;
 use crate::limits;
@@ -49,6 +50,8 @@ pub struct SinkConfig {
     pub memory_bytes_max: u64,
     /// How long one batch may take.
     pub timeout: Duration,
+    /// When its dead letters are brought once more by themselves; none: never.
+    pub redrive: Option<RedriveConfig>,
     /// Which events it takes, and what it gets of them.
     pub shape: Arc<Shape>,
     /// What its kind needs.
@@ -75,6 +78,15 @@ pub struct RetryConfig {
     pub max: Duration,
     /// An event that was tried for so long becomes a dead letter.
     pub horizon: Duration,
+}
+
+/// When dead letters are brought once more, and how fast.
+#[derive(Clone, Debug)]
+pub struct RedriveConfig {
+    /// The moments, in UTC.
+    pub times: Times,
+    /// Events a second at the most.
+    pub events_per_second: u64,
 }
 
 /// A kind of sink: its table, and what reads it.
@@ -125,6 +137,7 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
     let concurrency_max = section.count("concurrency_max");
     let memory_bytes_max = section.size("memory");
     let timeout = section.duration("timeout");
+    let redrive = redrive(section);
     let shape = shape::read(section);
     let settings = settings(section);
     let (batch, memory_bytes_max) = (batch?, memory_bytes_max?);
@@ -143,6 +156,7 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
         concurrency_max: usize::try_from(concurrency_max?).unwrap_or(usize::MAX),
         memory_bytes_max,
         timeout: timeout?,
+        redrive: redrive?,
         shape: shape?,
         settings: settings?,
     })
@@ -236,6 +250,31 @@ fn retry(sink: &Section<'_>) -> Option<RetryConfig> {
         section.refuse("max", "is shorter than `sink.retry.first`", cure);
     }
     Some(RetryConfig { first, max, horizon })
+}
+
+/// None: a reported mistake; none within: never.
+#[expect(clippy::option_option, reason = "as the line above says")]
+fn redrive(sink: &Section<'_>) -> Option<Option<RedriveConfig>> {
+    let nothing = super::section::empty();
+    let value = sink.value("dead_letters").unwrap_or(&nothing);
+    let section = Section::open(sink.reading, "sink.dead_letters", value)?;
+    let events_per_second = section.count("rate")?;
+    if !section.has("redrive") {
+        if section.has("rate") {
+            let cure = "say when: redrive = \"0 4 * * *\", or leave `rate` out";
+            section.refuse("rate", "is of a redrive that has no times", cure);
+        }
+        return Some(None);
+    }
+    match Times::parse(section.text("redrive")?) {
+        Ok(times) => Some(Some(RedriveConfig { times, events_per_second })),
+        Err(what) => {
+            let cure = "write minute, hour, day of the month, month and day of the week, in UTC: \
+                        redrive = \"0 4 * * *\"";
+            section.refuse("redrive", &format!("is no time of cron: {what}"), cure);
+            None
+        }
+    }
 }
 
 /// The one table that names the sink's kind.

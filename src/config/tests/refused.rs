@@ -503,6 +503,16 @@ fn a_sink_that_cannot_be_is_refused_with_its_cure() {
         ("lanes = []\n[sink.stdout]", "`sink.lanes` is empty", "leave the key out"),
         ("retry = { first = \"2m\", max = \"1m\" }\n[sink.stdout]", "`sink.retry.max`", "\"2m\""),
         ("memory = \"1MiB\"\n[sink.stdout]", "`sink.memory` is less", "\"4MiB\""),
+        (
+            "[sink.dead_letters]\nredrive = \"daily\"\n[sink.stdout]",
+            "`sink.dead_letters.redrive` is no time of cron",
+            "\"0 4 * * *\"",
+        ),
+        (
+            "[sink.dead_letters]\nrate = 5\n[sink.stdout]",
+            "`sink.dead_letters.rate` is of a redrive that has no times",
+            "say when",
+        ),
     ] {
         let report = sink(text);
         assert!(report.contains(title) && report.contains(cure), "{text}:\n{report}");

@@ -158,6 +158,7 @@ fn config(order: Order) -> SinkConfig {
         concurrency_max: 8,
         memory_bytes_max: 1 << 20,
         timeout: Duration::from_secs(10),
+        redrive: None,
         shape: Arc::default(),
         settings: Settings::Stdout(stdout::Settings {}),
     }
