@@ -13,6 +13,7 @@ use crate::config::{self, Drained, SinkConfig};
 use crate::drain::errand::{ErrandError, Ran};
 use crate::drain::letters::LettersError;
 use crate::drain::redrive::RedriveError;
+use crate::observe::logs;
 
 /// Why nothing, or not all, was brought.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub(super) enum BringError {
     Redrive(#[from] RedriveError),
     #[error(transparent)]
     Letters(#[from] LettersError),
+    /// What lies in a folder cannot be told.
+    #[error("{}: {error}", folder.display())]
+    Folder { folder: PathBuf, error: io::Error },
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
     /// Some events are still where they were.
@@ -56,6 +60,13 @@ impl BringError {
 pub(super) fn drained(flag: Option<&Path>) -> Result<Drained, PlaceError> {
     let path: PathBuf = config::path(flag);
     config::load_sinks(&path, config::environment()).map_err(PlaceError::Config)
+}
+
+/// Lets it be seen on standard error why an errand waits: a destination that is away is asked
+/// again until `sink.retry.horizon`, and nothing is printed before.
+pub(super) fn tell_of_waits() -> Result<(), PlaceError> {
+    logs::start(|name| std::env::var(name).ok())
+        .map_err(|error| PlaceError::Usage(terminal::chain(&error)))
 }
 
 /// The sink of this name.

@@ -110,9 +110,16 @@ fn chosen(of: &Of, clock: &Clock) -> Result<(Drained, BTreeMap<String, Vec<Recor
 fn names(drained: &Drained, of: &Of) -> Result<Vec<String>, BringError> {
     let folder = drained.kept.data_dir.join("dead-letters");
     let mut names: Vec<String> = drained.sinks.iter().map(|sink| sink.name.clone()).collect();
-    if let Ok(entries) = std::fs::read_dir(&folder) {
-        let there = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.extend(there);
+    let failed = |error| BringError::Folder { folder: folder.clone(), error };
+    match std::fs::read_dir(&folder) {
+        Ok(entries) => {
+            for entry in entries {
+                names.extend(entry.map_err(failed)?.file_name().into_string());
+            }
+        }
+        // No sink has given anything up yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
     }
     names.sort();
     names.dedup();
@@ -226,6 +233,7 @@ fn redrive(doing: &Doing, clock: &Clock) -> Result<(), BringError> {
     if doing.dry_run {
         return dry(&found, "redriven", doing.of.json);
     }
+    bring::tell_of_waits()?;
     let mut ran = Vec::new();
     for (name, records) in found {
         let sink = bring::sink(&drained, &name)?;

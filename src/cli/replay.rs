@@ -63,6 +63,9 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<(), BringError> {
         let what = format!("sink {} does not read a lane {lane}", args.sink);
         return Err(PlaceError::Usage(what).into());
     }
+    if !args.dry_run {
+        bring::tell_of_waits()?;
+    }
     let (mut rows, mut ran) = (Vec::new(), Vec::new());
     for name in lanes {
         let dir = drained.kept.data_dir.join("lanes").join(name);

@@ -390,14 +390,17 @@ impl Courier {
 
     fn give_up(&mut self, letter: Letter) {
         self.dying += 1;
-        tracing::warn!(
-            sink = &*self.name,
-            lane = &*letter.event.lane,
-            position = %letter.event.position(),
-            class = letter.failure.class.label(),
-            attempts = letter.event.attempts,
-            "an event becomes a dead letter"
-        );
+        // An errand tells whoever sent it, and keeps no letter.
+        if !self.way.finite {
+            tracing::warn!(
+                sink = &*self.name,
+                lane = &*letter.event.lane,
+                position = %letter.event.position(),
+                class = letter.failure.class.label(),
+                attempts = letter.event.attempts,
+                "an event becomes a dead letter"
+            );
+        }
         // Nobody to take it: it stays unsettled, and comes again after a restart.
         drop(self.way.letters.send(letter));
     }

@@ -1,7 +1,8 @@
 //! `forebay dead-letters` from outside, on letters that the test itself has put where the server
 //! would have.
 
-use std::process::Output;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use forebay_log::{AckLevel, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Tag};
@@ -20,7 +21,11 @@ fn body(index: u8) -> String {
 
 /// A data folder with so many dead letters of the sink, every other one of type `odd`.
 fn letters(count: u8) -> Server {
-    let server = Server::prepare(Setup::new(Driver::Epoll).more(SINK));
+    letters_of(SINK, count)
+}
+
+fn letters_of(sink: &str, count: u8) -> Server {
+    let server = Server::prepare(Setup::new(Driver::Epoll).more(sink));
     let options = LaneOptions {
         segment_bytes: 1 << 20,
         ack: AckLevel::Written,
@@ -150,4 +155,33 @@ fn letters_that_are_discarded_are_listed_no_more() {
     assert_eq!(listed(&server, &[]), ["evt_0", "evt_2"]);
     assert!(run(&server, &["discard", "--all"]).status.success());
     assert!(listed(&server, &[]).is_empty());
+}
+
+#[test]
+fn letters_that_cannot_be_looked_at_are_not_taken_for_none() {
+    let server = Server::prepare(Setup::new(Driver::Epoll).more(SINK));
+    assert!(run(&server, &["list"]).status.success(), "nothing was given up yet");
+    std::fs::create_dir_all(server.data()).unwrap();
+    std::fs::write(server.data().join("dead-letters"), "").unwrap();
+    let output = run(&server, &["list"]);
+    assert_eq!(output.status.code(), Some(75));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("dead-letters"));
+}
+
+#[test]
+fn a_redrive_says_why_it_waits() {
+    // Nobody listens there.
+    let sink = "\n[[sink]]\nname = \"out\"\nretry = { first = \"1ms\", max = \"1ms\", horizon = \"1m\" }\n\
+                [sink.http]\nurl = \"http://127.0.0.1:9/\"\nallow_private = true\n\
+                secrets = [{ name = \"a\", value = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\" }]\n";
+    let server = letters_of(sink, 1);
+    let mut command = forebay(&["dead-letters", "redrive", "--all", "--config"]);
+    let mut child = command.arg(server.config()).stderr(Stdio::piped()).spawn().unwrap();
+    let said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let told = said.take(20).find(|line| line.contains("left alone until a probe"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let told = told.expect("it is told long before the horizon");
+    assert!(told.contains("\"sink\":\"out\"") && told.contains("temporary"), "{told}");
+    assert_eq!(listed(&server, &[]), ["evt_0"]);
 }
