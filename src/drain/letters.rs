@@ -85,6 +85,8 @@ impl Letters {
         let text = std::fs::read(&path).map_err(failed)?;
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         file.set_len(whole as u64).map_err(failed)?;
+        // The name of a new file as well: a loss of power must not take all that stands in it.
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         Ok(Doing { path, file })
     }
 }
