@@ -47,6 +47,12 @@ impl LaneConfig {
         }
     }
 
+    /// What the lane leaves free of a disk of so many bytes.
+    pub fn reserve_bytes(&self, disk_bytes: u64) -> u64 {
+        let default = || (disk_bytes / 20).max(self.segment_bytes.saturating_mul(2));
+        self.disk_reserve_bytes.unwrap_or_else(default)
+    }
+
     /// The ack level as the configuration spells it.
     pub const fn ack_text(&self) -> &'static str {
         match self.ack {

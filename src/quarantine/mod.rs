@@ -170,7 +170,6 @@ impl Quarantine {
 /// stops before them.
 fn reserve_bytes(data_dir: &Path, config: &QuarantineConfig, lanes: &[LaneConfig]) -> u64 {
     let disk_bytes = rustix::fs::statvfs(data_dir).map_or(0, |disk| disk.f_frsize * disk.f_blocks);
-    let default = |lane: &LaneConfig| (2 * lane.segment_bytes).max(disk_bytes / 20);
-    let of_lane = |lane: &LaneConfig| lane.disk_reserve_bytes.unwrap_or_else(|| default(lane));
-    lanes.iter().map(of_lane).fold(0, u64::max).saturating_add(2 * config.bytes)
+    let of_lanes = lanes.iter().map(|lane| lane.reserve_bytes(disk_bytes));
+    of_lanes.fold(0, u64::max).saturating_add(2 * config.bytes)
 }

@@ -12,7 +12,7 @@ use forebay_log::AckLevel;
 use rustix::process::{Resource, getrlimit};
 
 use super::judge::kernel_settings;
-use crate::config::{AdminConfig, Driver, ReceiveConfig, Site};
+use crate::config::{AdminConfig, Driver, LaneConfig, ReceiveConfig, Site};
 use crate::runtime;
 
 /// All that is judged.
@@ -79,6 +79,8 @@ pub(super) struct Volume {
     pub options: Vec<String>,
     pub available_bytes: u64,
     pub all_bytes: u64,
+    /// What the lane that leaves the most free leaves free.
+    pub reserve_bytes: u64,
 }
 
 /// An address to listen on.
@@ -93,9 +95,6 @@ pub(super) struct Port {
 impl Facts {
     /// Looks.
     pub(super) fn gather(site: Option<&Site>) -> Self {
-        let numbers = |(name, _): (&'static str, _)| {
-            Some((name, number(&format!("/proc/sys/{}", name.replace('.', "/")))?))
-        };
         Self {
             kernel: version(&rustix::system::uname().release().to_string_lossy()),
             ring: match runtime::probe_ring() {
@@ -108,7 +107,9 @@ impl Facts {
             open_files: getrlimit(Resource::Nofile).current,
             locked_bytes: getrlimit(Resource::Memlock).current,
             cores: runtime::cores().len(),
-            settings: kernel_settings().map(|row| (row.name, row)).filter_map(numbers).collect(),
+            settings: kernel_settings()
+                .filter_map(|row| Some((row.name, setting(row.name, number)?)))
+                .collect(),
             huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled")
                 .map(|text| chosen(&text)),
             swap_bytes: field("/proc/meminfo", "SwapTotal:").map(|kibibytes| kibibytes * 1024),
@@ -124,6 +125,17 @@ fn text(path: &str) -> Option<String> {
 
 fn number(path: &str) -> Option<u64> {
     text(path)?.parse().ok()
+}
+
+/// The value of a kernel setting. Of a pair as `vm.dirty_ratio` and `vm.dirty_bytes` one holds at a
+/// time; where the bytes do, the ratio reads 0 and says nothing.
+fn setting(name: &str, number: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    let bytes = path.strip_suffix("_ratio").map(|path| format!("{path}_bytes"));
+    if bytes.and_then(|path| number(&path)).is_some_and(|bytes| bytes > 0) {
+        return None;
+    }
+    number(&path)
 }
 
 /// The number behind a name at the start of a line.
@@ -175,7 +187,7 @@ fn site_facts(site: &Site) -> SiteFacts {
         receivers: receive.receivers,
         driver: receive.driver,
         synced: kept.lanes.iter().any(|lane| lane.ack == AckLevel::Synced),
-        volume: volume(&kept.data_dir),
+        volume: volume(&kept.data_dir, &kept.lanes),
         data_dir: kept.data_dir.clone(),
         ports: ports(receive, admin),
     }
@@ -191,18 +203,20 @@ fn ports(receive: &ReceiveConfig, admin: &AdminConfig) -> Vec<Port> {
     wanted.into_iter().map(tried).collect()
 }
 
-fn volume(data_dir: &Path) -> Option<Volume> {
+fn volume(data_dir: &Path, lanes: &[LaneConfig]) -> Option<Volume> {
     let absolute = std::path::absolute(data_dir).ok()?;
     let folder = absolute.ancestors().find(|folder| folder.is_dir())?;
     let whole = fs::canonicalize(folder).ok()?;
     let (file_system, options) = mount(&text("/proc/self/mountinfo")?, &whole)?;
     let sizes = rustix::fs::statvfs(&whole).ok()?;
+    let all_bytes = sizes.f_blocks.saturating_mul(sizes.f_frsize);
     Some(Volume {
         exists: folder == absolute,
         file_system,
         options,
         available_bytes: sizes.f_bavail.saturating_mul(sizes.f_frsize),
-        all_bytes: sizes.f_blocks.saturating_mul(sizes.f_frsize),
+        all_bytes,
+        reserve_bytes: lanes.iter().map(|lane| lane.reserve_bytes(all_bytes)).max().unwrap_or(0),
     })
 }
 
@@ -240,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn a_ratio_says_nothing_where_bytes_hold_in_its_place() {
+        let kernel = |path: &str| match path {
+            "/proc/sys/vm/dirty_bytes" => Some(1 << 30),
+            "/proc/sys/vm/dirty_ratio" | "/proc/sys/vm/dirty_background_bytes" => Some(0),
+            "/proc/sys/vm/dirty_background_ratio" => Some(10),
+            _ => None,
+        };
+        assert_eq!(setting("vm.dirty_ratio", kernel), None);
+        assert_eq!(setting("vm.dirty_background_ratio", kernel), Some(10));
+        assert_eq!(setting("vm.swappiness", kernel), None);
+    }
+
+    #[test]
     fn a_folder_is_on_the_innermost_mount_that_holds_it() {
         let mounts = "21 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
                       22 21 0:5 / /srv/my\\040data rw - tmpfs none rw,size=1k\n\
@@ -259,7 +286,7 @@ mod tests {
         let facts = Facts::gather(None);
         assert!(facts.kernel.is_some() && facts.cores > 0 && facts.site.is_none());
         assert!(facts.settings.contains_key("vm.swappiness"));
-        let here = volume(Path::new("/tmp/not/there/yet")).expect("it would be somewhere");
+        let here = volume(Path::new("/tmp/not/there/yet"), &[]).expect("it would be somewhere");
         assert!(!here.exists && here.all_bytes >= here.available_bytes);
     }
 }

@@ -27,8 +27,6 @@ const FILES_MIN: u64 = 256;
 const FILES_WANTED: u64 = 65_536;
 /// What the ring of one receiver locks before Linux 5.12: 4,096 entries and 8,192 completions.
 const RING_BYTES: u64 = 512 * 1024;
-/// A lane leaves this part of its disk free unless it is told otherwise.
-const RESERVE_PERCENT: u64 = 5;
 
 /// How bad it is; in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -377,12 +375,12 @@ fn room(volume: &Volume) -> Finding {
     const CHECK: &str = "room";
     let (free, all) = (volume.available_bytes, volume.all_bytes);
     let found = format!("{} of {} are free", ByteSize(free), ByteSize(all));
-    let reserve = all / 100 * RESERVE_PERCENT;
+    let reserve = volume.reserve_bytes;
     if free < reserve {
-        let found = format!("{found}, less than the {RESERVE_PERCENT} % that a lane leaves free");
+        let found = format!("{found}, less than the {} that a lane leaves free", ByteSize(reserve));
         return bad(Grade::Fault, CHECK, found, "make room, or set lane.disk_reserve");
     }
-    if free < 2 * reserve {
+    if free < reserve.saturating_mul(2) {
         let cure = "make room, or lower retention.size";
         return bad(Grade::Warning, CHECK, format!("{found}: little for a burst"), cure);
     }

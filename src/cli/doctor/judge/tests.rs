@@ -37,6 +37,7 @@ fn sound() -> Facts {
                 options: vec!["rw".to_owned(), "noatime".to_owned()],
                 available_bytes: 1 << 39,
                 all_bytes: 1 << 40,
+                reserve_bytes: (1 << 40) / 20,
             }),
             ports: vec![port("receive.listen", 8080), port("admin.listen", 9464)],
         }),
@@ -186,6 +187,15 @@ fn a_lane_that_promises_less_asks_less_of_its_disk() {
     volume(&mut facts).file_system = "tmpfs".to_owned();
     volume(&mut facts).options.push("nobarrier".to_owned());
     assert!(told(&facts).is_empty());
+}
+
+#[test]
+fn what_must_stay_free_is_what_the_lanes_are_told() {
+    let mut facts = sound();
+    volume(&mut facts).available_bytes = 1 << 33;
+    assert_eq!(told(&facts)[0].grade, Grade::Fault);
+    volume(&mut facts).reserve_bytes = 1 << 30;
+    assert!(told(&facts).is_empty(), "{:?}", told(&facts));
 }
 
 #[test]
