@@ -17,22 +17,39 @@ use crate::reject::Reject;
 pub(crate) const CREDENTIAL_HEADERS: [header::HeaderName; 3] =
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
 
-/// An event in the log, not yet acknowledged.
+/// An event in the log, not yet acknowledged; or several of one request.
 #[derive(Debug)]
 pub struct Appended {
+    first: u64,
     end: u64,
 }
 
 impl Appended {
+    /// An event that ends here.
+    pub(crate) fn at(end: u64) -> Self {
+        Self { first: end, end }
+    }
+
     /// The offset that the lane's `acked` must reach.
     pub fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Where the first of several events ends; of one alone it is [`Appended::end`].
+    pub fn first(&self) -> u64 {
+        self.first
     }
 
     /// Of two events of one request the one that is safe last.
     #[must_use]
     pub fn or_later(self, other: Self) -> Self {
         if other.end > self.end { other } else { self }
+    }
+
+    /// Both events, and what lies between them.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Self {
+        Self { first: self.first.min(other.first), end: self.end.max(other.end) }
     }
 }
 
@@ -56,7 +73,7 @@ impl Writer {
         let body = unique.identified().body();
         let end = self.record(Kind::Event, unique.key(), unique.identified(), body)?;
         unique.appended(end);
-        Ok(Appended { end })
+        Ok(Appended::at(end))
     }
 
     /// Leaves a small record of one more delivery, so that attempts can be counted. The sender
@@ -65,13 +82,13 @@ impl Writer {
         let end = duplicate.end;
         // A request out of quarantine is no attempt of the sender.
         if duplicate.identified.verified().admitted().received().released.is_some() {
-            return Appended { end };
+            return Appended::at(end);
         }
         let noted = self.record(Kind::Delivery, duplicate.key, &duplicate.identified, &[]);
         if let Err(error) = noted {
             tracing::debug!(%error, "a repeated delivery was not noted");
         }
-        Appended { end }
+        Appended::at(end)
     }
 
     fn record(

@@ -19,6 +19,7 @@ pub mod handshake;
 pub mod identify;
 pub mod dedupe;
 pub mod append;
+pub mod replica;
 pub mod ack;
 pub mod quarantine;
 pub mod line;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,7 @@ use crate::receive::{
     Received, Route, Routes, accepted, refused,
 };
 use crate::reject::Reject;
+use crate::replica::Replica;
 use crate::runtime;
 use crate::verify::{Answers, Verified};
 
@@ -47,6 +48,8 @@ pub struct Lane {
     pub table: Table,
     /// How long it remembers them at least.
     pub dedupe_window: Duration,
+    /// How far it is replicated, where a drain runs that does so and acknowledgements wait for it.
+    pub replica: OnceLock<Arc<Replica>>,
 }
 
 /// What a receiver needs of one lane.
@@ -61,7 +64,7 @@ impl Seat {
     /// A receiver's seat at `lane`.
     pub fn new(lane: Arc<Lane>, fingerprinter: Fingerprinter) -> Self {
         let writer = Writer::new(lane.log.appender(), fingerprinter);
-        let waits = Waits::new(Arc::clone(&lane.log));
+        let waits = Waits::new(Arc::clone(&lane.log), lane.replica.get().cloned());
         Self { lane, writer, waits }
     }
 
@@ -179,9 +182,10 @@ impl Line {
         };
         admitted.within_budget()?;
         admitted.source().expected.check(&verified)?;
+        let waits = &self.seats[route.source.lane].waits;
         for identified in Identified::identify(verified).skip(batch.kept) {
             match self.keep_event(identified, route)? {
-                Kept::Done(appended, outcome) => batch.add(appended, outcome),
+                Kept::Done(appended, outcome) => batch.add(appended, outcome, waits),
                 later => return Ok(later),
             }
         }
@@ -351,12 +355,12 @@ struct Batch {
 
 impl Batch {
     /// One more is kept; a request with anything new in it counts as new.
-    fn add(&mut self, appended: Appended, outcome: Outcome) {
+    fn add(&mut self, appended: Appended, outcome: Outcome, waits: &Waits) {
         self.kept += 1;
         self.last = Some(match self.last.take() {
             None => (appended, outcome),
-            Some((before, Outcome::Accepted)) => (before.or_later(appended), Outcome::Accepted),
-            Some((before, _)) => (before.or_later(appended), outcome),
+            Some((before, Outcome::Accepted)) => (waits.both(before, appended), Outcome::Accepted),
+            Some((before, _)) => (waits.both(before, appended), outcome),
         });
     }
 }

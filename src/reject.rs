@@ -72,6 +72,9 @@ pub enum Reject {
     LogFailed,
     /// The record did not reach the lane's ack level in time.
     AckTimeout,
+    /// The sink that the lane replicates to does not have the event: it is away or late, or has
+    /// given the event up.
+    NotReplicated,
     /// The process is shutting down.
     Draining,
     /// A bug: the request panicked. It alone failed.
@@ -79,7 +82,7 @@ pub enum Reject {
 }
 
 /// Every reason in the order of the line: its status, its label in metrics, its sentence.
-const TOLD: [(Reject, StatusCode, &str, &str); 30] = {
+const TOLD: [(Reject, StatusCode, &str, &str); 31] = {
     use Reject as R;
     use StatusCode as S;
     [
@@ -186,6 +189,12 @@ const TOLD: [(Reject, StatusCode, &str, &str); 30] = {
             "ack_timeout",
             "the event is not yet safely stored",
         ),
+        (
+            R::NotReplicated,
+            S::SERVICE_UNAVAILABLE,
+            "not_replicated",
+            "the event is stored here and not yet replicated",
+        ),
         (R::Draining, S::SERVICE_UNAVAILABLE, "draining", "this receiver is shutting down"),
         (R::Panicked, S::INTERNAL_SERVER_ERROR, "panicked", "this request failed"),
     ]
@@ -287,6 +296,7 @@ impl Reject {
                 | Self::LogFull
                 | Self::LogFailed
                 | Self::AckTimeout
+                | Self::NotReplicated
         )
     }
 

@@ -8,8 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
 use crate::quarantine::{self, Quarantine, Releaser};
 use crate::receive::{Around, Budget, Deadlines, Failures, Receiver, Routes};
+use crate::replica::Replica;
 use crate::runtime::{self, Driver, Listener};
 use crate::verify::Answers;
 
@@ -183,6 +184,19 @@ impl Opened {
         }
     }
 
+    /// From now on lines wait for the replicas of these lanes, which the drain will move.
+    fn replicate(&self, ground: &Ground) {
+        let mut watched = Vec::new();
+        for (lane, of) in self.lanes.iter().zip(&ground.lanes) {
+            if let Some(replica) = &of.replica {
+                // The first one stands, and there is no other.
+                drop(lane.replica.set(Arc::clone(replica)));
+                watched.push((lane.name.clone(), Arc::clone(replica)));
+            }
+        }
+        self.metrics.watch_replicas(watched);
+    }
+
     fn counters(&self, receiver: usize) -> Arc<ReceiverCounters> {
         let counters = self.metrics.receiver(receiver).unwrap_or_default();
         counters.runs_on(self.driver.name());
@@ -238,6 +252,7 @@ impl Server {
         let admin_listen = config.admin.listen;
         let (ground, sinks) = (ground(&config, clock), config.sinks.clone());
         let opened = Opened::open(config, clock)?;
+        opened.replicate(&ground);
         let listeners = bind_all(opened.receive.listen, opened.receive.receivers)?;
         let address = listeners
             .first()
@@ -323,6 +338,7 @@ fn ground(config: &Config, clock: &Clock) -> Ground {
         name: lane.name.as_str().into(),
         dir: config.lane_dir(lane),
         priority: lane.priority,
+        replica: lane.replicate_to.as_deref().map(|sink| Arc::new(Replica::new(sink))),
     };
     let bodies = config.sources.iter().map(|source| source.body_bytes_max);
     Ground {
@@ -360,7 +376,8 @@ fn open_lane(data_dir: &Path, config: &LaneConfig, clock: &Clock) -> Result<Lane
     let elapsed = clock.monotonic().saturating_duration_since(started);
     let dedupe = table.stats();
     tracing::info!(lane = config.name, ?recovery, ?dedupe, ?elapsed, "lane opened");
-    Ok(Lane { name: config.name.clone(), log, table, dedupe_window: config.dedupe_window })
+    let (name, dedupe_window) = (config.name.clone(), config.dedupe_window);
+    Ok(Lane { name, log, table, dedupe_window, replica: OnceLock::new() })
 }
 
 fn bind_all(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {

@@ -7,6 +7,10 @@ use serde::Serialize;
 
 use super::State;
 
+/// What keeps an open lane from its ack level.
+const NOT_REPLICATED: &str =
+    "the sink that it replicates to does not answer; the logs and `forebay_sink_circuit` tell more";
+
 /// The body of `/readyz`.
 #[derive(Debug, Serialize)]
 pub(super) struct Readiness {
@@ -31,8 +35,11 @@ impl Readiness {
             .lanes()
             .iter()
             .map(|lane| {
-                let (state, why) = told(lane.read().state);
-                LaneReadiness { lane: lane.name().to_owned(), state, why }
+                let (label, why) = told(lane.read().state);
+                let mut replicas = state.metrics.replicas().iter();
+                let replica = replicas.find(|(name, _)| name == lane.name());
+                let why = why.or(replica.filter(|(_, of)| of.away()).map(|_| NOT_REPLICATED));
+                LaneReadiness { lane: lane.name().to_owned(), state: label, why }
             })
             .collect();
         // Relaxed: a lone flag.

@@ -118,6 +118,7 @@ fn lane_json(lane: &LaneConfig) -> Value {
     json!({
         "name": lane.name,
         "ack": lane.ack_text(),
+        "replicate_to": lane.replicate_to,
         "segment_size": size_text(lane.segment_bytes),
         "retention": {
             "age": duration_text(lane.retention_age),
@@ -252,6 +253,9 @@ impl Facts {
 fn lane_text(text: &mut Facts, config: &Config, lane: &LaneConfig) {
     text.heading("lane", &lane.name);
     text.fact("ack", lane.ack_text());
+    if let Some(sink) = &lane.replicate_to {
+        text.fact("replicate_to", sink);
+    }
     text.fact("folder", &config.lane_dir(lane).display().to_string());
     text.fact("segment_size", &size_text(lane.segment_bytes));
     let size = lane

@@ -16,8 +16,10 @@ const PAGE_BYTES: u64 = 4096;
 pub struct LaneConfig {
     /// The lane's name, also that of its folder.
     pub name: String,
-    /// What a 2xx promises.
+    /// What the log itself promises before anything else: at `replicated` that is `synced`.
     pub ack: AckLevel,
+    /// At `replicated`: the sink whose answer a 2xx waits for.
+    pub replicate_to: Option<String>,
     /// Size of one file of the log.
     pub segment_bytes: u64,
     /// Segments older than this go.
@@ -55,9 +57,10 @@ impl LaneConfig {
 
     /// The ack level as the configuration spells it.
     pub const fn ack_text(&self) -> &'static str {
-        match self.ack {
-            AckLevel::Written => "written",
-            AckLevel::Synced => "synced",
+        match (&self.replicate_to, self.ack) {
+            (Some(_), _) => "replicated",
+            (None, AckLevel::Written) => "written",
+            (None, AckLevel::Synced) => "synced",
         }
     }
 }
@@ -90,6 +93,7 @@ pub(super) fn read_all<'t>(reading: &'t Reading<'t>, root: &Section<'t>) -> Vec<
 fn read(section: Section<'_>) -> Option<ReadLane<'_>> {
     let name = section.name();
     let ack = section.choice("ack");
+    let replicate_to = replicate_to(&section, ack);
     let segment_bytes = section.size("segment_size");
     let dedupe_window = section.duration("dedupe_window");
     let dedupe_keys_max = section.count("dedupe_capacity");
@@ -102,6 +106,7 @@ fn read(section: Section<'_>) -> Option<ReadLane<'_>> {
     let config = LaneConfig {
         name: name?.to_owned(),
         ack: if ack? == "written" { AckLevel::Written } else { AckLevel::Synced },
+        replicate_to: replicate_to?,
         segment_bytes: segment_bytes?,
         retention_age,
         retention_bytes,
@@ -111,6 +116,26 @@ fn read(section: Section<'_>) -> Option<ReadLane<'_>> {
         priority: u8::try_from(section.count("priority")?).unwrap_or(u8::MAX),
     };
     Some(ReadLane { section, config })
+}
+
+/// The sink that acknowledgements wait for, at the one level that has one.
+#[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such level")]
+fn replicate_to(section: &Section<'_>, ack: Option<&str>) -> Option<Option<String>> {
+    let replicated = ack? == "replicated";
+    match section.has("replicate_to") {
+        true if replicated => section.text("replicate_to").map(|sink| Some(sink.to_owned())),
+        false if replicated => {
+            let cure = "say which sink's answer a 2xx waits for: replicate_to = \"NAME\"";
+            section.missing("replicate_to", cure);
+            None
+        }
+        true => {
+            let cure = "write ack = \"replicated\", or leave it out";
+            section.refuse("replicate_to", "is not asked for by `lane.ack`", cure);
+            None
+        }
+        false => Some(None),
+    }
 }
 
 /// `retention = { age = "168h", size = "200GiB" }`; both may be left out.

@@ -26,6 +26,7 @@ mod lane;
 mod secret;
 mod recipe;
 mod source;
+mod replicate;
 mod sink;
 mod error;
 

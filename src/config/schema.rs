@@ -178,9 +178,15 @@ const BASE: &[Key] = &[
     key("lane.name", Form::Text, "", "Name of the lane. Required."),
     key(
         "lane.ack",
-        Form::Choice(&["written", "synced"]),
+        Form::Choice(&["written", "synced", "replicated"]),
         "synced",
-        "What a 2xx promises: `written` survives the process, `synced` the loss of power.",
+        "What a 2xx promises: `written` survives the process, `synced` the loss of power, `replicated` that of the machine.",
+    ),
+    key(
+        "lane.replicate_to",
+        Form::Text,
+        "",
+        "With `ack = \"replicated\"`: the sink, of kind `nats`, that must have an event before its 2xx.",
     ),
     key(
         "lane.segment_size",
@@ -369,6 +375,7 @@ const SINKS: &[Key] = &[
     key("sink.nats.create_stream", Form::Truth, "false", "Makes the stream where it is missing."),
     key("sink.nats.stream", Form::Text, "forebay", "The name of that stream."),
     key("sink.nats.duplicate_window", AGE, "2m", "How long that stream knows an event again."),
+    key("sink.nats.replicas", Form::Count(1, 5), "1", "How many servers keep that stream."),
     key(
         "sink.postgres.url",
         Form::Text,

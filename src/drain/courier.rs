@@ -26,6 +26,7 @@ use super::settle::Settlement;
 use super::sink::{Class, Delivered, Event, Failure, Sink};
 use crate::config::{RetryConfig, SinkConfig};
 use crate::observe::SinkCounters;
+use crate::replica::Replica;
 
 /// How long a probe may take.
 const PROBE_MAX: Duration = Duration::from_secs(10);
@@ -38,6 +39,8 @@ pub(super) struct Lane {
     pub(super) place: watch::Sender<Option<Place>>,
     pub(super) ended: bool,
     pub(super) next_ticket: u64,
+    /// Who is told how far it has come, where acknowledgements wait for that.
+    pub(super) replica: Option<Arc<Replica>>,
 }
 
 /// What is under way: the event, and its part of the sink's memory.
@@ -78,6 +81,8 @@ pub(super) struct Courier {
     queue: Queue<Item>,
     limit: Limit,
     circuit: Circuit,
+    /// Whether replicas were told that the sink is left alone.
+    away: bool,
     rate: Option<Rate>,
     /// The destination has asked not to be asked before.
     hold: Option<Instant>,
@@ -106,6 +111,7 @@ impl Courier {
             queue: Queue::new(bounds, priorities),
             limit: Limit::new(config.concurrency_max),
             circuit: Circuit::new(),
+            away: false,
             rate: config.events_per_second.map(|rate| Rate::new(rate, now)),
             hold: None,
             jitter: Jitter::seeded(),
@@ -383,6 +389,11 @@ impl Courier {
             settled(&entry.item.event);
         }
         if let Some(lane) = self.lanes.get_mut(index) {
+            if let Some(replica) = &lane.replica {
+                let waited = self.way.clock.wall_ns();
+                let waited = waited.saturating_sub(entry.item.event.received_ns());
+                replica.took(Duration::from_nanos(waited));
+            }
             lane.settlement.settled(entry.ticket);
         }
         self.queue.settled(index, entry.key);
@@ -400,6 +411,11 @@ impl Courier {
                 attempts = letter.event.attempts,
                 "an event becomes a dead letter"
             );
+        }
+        let replica = self.lanes.get(letter.lane).and_then(|lane| lane.replica.as_ref());
+        if let Some(replica) = replica {
+            // Before it settles, which lets the watermark pass.
+            replica.give_up(letter.event.record.get().end().offset());
         }
         // Nobody to take it: it stays unsettled, and comes again after a restart.
         drop(self.way.letters.send(letter));
@@ -419,14 +435,23 @@ impl Courier {
         let Some(lane) = self.lanes.get(index) else { return };
         let place = lane.settlement.place();
         lane.place.send_if_modified(|told| told.replace(place) != Some(place));
+        if let Some(replica) = &lane.replica {
+            replica.reach(place.position().offset());
+        }
         let oldest_ns = lane.settlement.oldest_ns();
         self.way.counters.stands(index, place.position().offset(), oldest_ns);
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let counters = &self.way.counters;
         counters.levels(self.batches, self.limit.now(), self.queue.len());
         counters.circuit(self.circuit.state().label());
+        let away = matches!(self.circuit.state(), State::Open(_) | State::Probing);
+        if std::mem::replace(&mut self.away, away) != away {
+            for replica in self.lanes.iter().filter_map(|lane| lane.replica.as_ref()) {
+                replica.leave(away);
+            }
+        }
     }
 }
 

@@ -40,6 +40,10 @@ const REASON_BYTES_MAX: usize = 2048;
 /// Segments are mapped whole.
 const PAGE_BYTES: u64 = 4096;
 
+/// What a letter says beside what the record said.
+pub(super) const FIELDS: [Tag; 4] =
+    [Tag::DeadReason, Tag::DeadAttempts, Tag::DeadLane, Tag::DeadPosition];
+
 /// The folder of the dead letters of a sink.
 pub fn dir(data_dir: &Path, sink: &str) -> PathBuf {
     data_dir.join("dead-letters").join(sink)
@@ -235,9 +239,8 @@ fn write(meta: &mut MetaWriter, letter: &Letter) -> Result<(), forebay_log::Fiel
     meta.field(Tag::DeadAttempts, event.attempts.to_string().as_bytes())?;
     meta.field(Tag::DeadLane, lane.as_bytes())?;
     meta.field(Tag::DeadPosition, position.as_bytes())?;
-    let ours = [Tag::DeadReason, Tag::DeadAttempts, Tag::DeadLane, Tag::DeadPosition];
     for (number, value) in record.meta().fields() {
-        if !ours.iter().any(|tag| *tag as u16 == number) {
+        if !FIELDS.iter().any(|tag| *tag as u16 == number) {
             meta.copy(number, value)?;
         }
     }

@@ -120,7 +120,9 @@ impl Errand<'_> {
             refused
         });
         let (settlement, ended, next_ticket) = (Settlement::default(), false, 0);
-        let lane = Lane { settlement, place: watch::channel(None).0, ended, next_ticket };
+        // An event that an operator asks for once more moves no watermark.
+        let (place, replica) = (watch::channel(None).0, None);
+        let lane = Lane { settlement, place, ended, next_ticket, replica };
         let way = Way {
             sink,
             letters,

@@ -65,6 +65,11 @@ impl Letters {
         Ok(())
     }
 
+    /// Bytes of what is remembered as done: it only grows.
+    pub fn done_bytes(dir: &Path) -> u64 {
+        std::fs::metadata(dir.join(DONE_FILE)).map_or(0, |file| file.len())
+    }
+
     /// Whether nothing was done with a letter.
     pub fn waits(&self, record: &Record) -> bool {
         !self.done.contains(&record.get().position())

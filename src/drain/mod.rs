@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The drain reads the log as any other process could and runs on threads of its own: receivers
-//! know nothing of it. Each sink has a cursor in every lane that it reads, so that a slow or dead
+//! know nothing of it, but that those of a lane which replicates wait for its [`crate::replica`]. Each sink has a cursor in every lane that it reads, so that a slow or dead
 //! sink delays nobody, and retention keeps what it has not taken.
 //!
 //! | thread | how many | what it does |
@@ -18,6 +18,7 @@
 //! | `forebay-dead` | one a sink | keeps dead letters, and counts those that wait |
 //! | `forebay-redrive` | one a sink that redrives by itself | brings dead letters once more |
 //! | `forebay-cursors` | one | commits cursors |
+//! | `forebay-letters` | one a lane that replicates | takes back what was redriven or discarded |
 
 pub mod order;
 pub mod sink;
@@ -35,6 +36,7 @@ mod circuit;
 mod rate;
 mod courier;
 mod cursors;
+mod given_up;
 mod start;
 pub mod errand;
 pub mod redrive;

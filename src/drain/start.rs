@@ -20,12 +20,15 @@ use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
 use super::dead::{self, Grave};
 use super::feed::{Feed, Shaping, Told, permits_of, reader_at};
+use super::given_up::GivenUp;
+use super::letters::LettersError;
 use super::redrive::Redriver;
 use super::settle::Settlement;
 use super::sink::Pass;
 use super::sinks::OpenError;
 use crate::config::SinkConfig;
 use crate::observe::SinkCounters;
+use crate::replica::Replica;
 
 /// Threads that couriers share.
 const THREADS_MAX: usize = 2;
@@ -49,6 +52,14 @@ pub enum DrainError {
         /// Why.
         source: OpenError,
     },
+    /// Which events a replica lacks cannot be told.
+    #[error("cannot read the dead letters of sink `{name}`, which a lane replicates to: {source}")]
+    Letters {
+        /// The sink.
+        name: String,
+        /// Why.
+        source: LettersError,
+    },
     /// A thread or its runtime cannot be started.
     #[error("cannot start a thread of the drain: {0}")]
     Thread(#[from] std::io::Error),
@@ -63,6 +74,15 @@ pub struct LaneOf {
     pub dir: PathBuf,
     /// A higher number goes first.
     pub priority: u8,
+    /// Whom to tell how far it is replicated; it names the sink.
+    pub replica: Option<Arc<Replica>>,
+}
+
+impl LaneOf {
+    /// Its replica, if it replicates to this sink.
+    fn replica_at(&self, sink: &str) -> Option<Arc<Replica>> {
+        self.replica.clone().filter(|replica| replica.sink() == sink)
+    }
 }
 
 /// What the drain stands on.
@@ -175,6 +195,7 @@ impl Drain {
         }
         let (letters, thread) = dead::start(grave, bury)?;
         self.others.push(thread);
+        self.know_given_up(config, &lanes, wiring)?;
         let (sender, told) = mpsc::unbounded_channel();
         let courier_lanes = self.feeds(config, (&lanes, sender), wiring, runtime.handle())?;
         let priorities: Vec<u8> = lanes.iter().map(|lane| lane.priority).collect();
@@ -190,6 +211,25 @@ impl Drain {
         };
         let courier = Courier::new(config, courier_lanes, &priorities, way);
         Ok(courier.run(told, buried, wiring.stop.clone()).boxed())
+    }
+
+    /// What a lane's replica lacks is known before anybody is told how far it has come.
+    fn know_given_up(
+        &mut self,
+        config: &SinkConfig,
+        lanes: &[&LaneOf],
+        wiring: &Wiring<'_>,
+    ) -> Result<(), DrainError> {
+        for lane in lanes {
+            let Some(replica) = lane.replica_at(&config.name) else { continue };
+            let dir = dead::dir(&wiring.ground.data_dir, &config.name);
+            let given_up = GivenUp { dir, lane: Arc::clone(&lane.name), replica };
+            let failed = |source| DrainError::Letters { name: config.name.clone(), source };
+            given_up.begin().map_err(failed)?;
+            let stop = Arc::clone(&wiring.feeding);
+            self.others.push(spawn("forebay-letters", move || given_up.follow(&stop))?);
+        }
+        Ok(())
     }
 
     /// A feed for each lane of a sink, and what its courier must know of them.
@@ -212,6 +252,7 @@ impl Drain {
                 place,
                 ended: false,
                 next_ticket: 0,
+                replica: lane.replica_at(&config.name),
             });
             let feed = Feed {
                 lane: index,

@@ -9,18 +9,21 @@
 //! | every [`Count`] and bucket | the one receiver that owns it | the scrape | Relaxed | nothing else: a lone number |
 //! | the list of sources, the list of secrets | configuration loads, by compare-and-swap | the scrape | `ArcSwap` | entries whole |
 //!
-//! `render.rs` holds every metric name, but those of sinks, which `sink.rs` does. Logs never hold a body, a header value or a secret: no
+//! `render.rs` holds every metric name, but those of sinks and replicas, which `sink.rs` and
+//! `replica.rs` do. Logs never hold a body, a header value or a secret: no
 //! function here takes one.
 
 mod counters;
 mod render;
 mod sink;
+mod replica;
 pub mod logs;
 
 pub use counters::{
     Count, Latency, Outcome, ReceiverCounters, ReplayFate, SecretCounters, SourceCounters,
 };
 pub use render::CONTENT_TYPE;
+pub use replica::ReplicaOf;
 pub use sink::SinkCounters;
 
 use std::fmt;
@@ -119,6 +122,7 @@ pub struct Metrics {
     lanes: Vec<Watched>,
     quarantine: OnceLock<Arc<Quarantine>>,
     sinks: OnceLock<Vec<Arc<SinkCounters>>>,
+    replicas: OnceLock<Vec<ReplicaOf>>,
     reloads_ok: Count,
     reloads_failed: Count,
 }
@@ -134,6 +138,7 @@ impl Metrics {
             lanes,
             quarantine: OnceLock::new(),
             sinks: OnceLock::new(),
+            replicas: OnceLock::new(),
             reloads_ok: Count::default(),
             reloads_failed: Count::default(),
         }
@@ -196,6 +201,16 @@ impl Metrics {
     /// Tells of these sinks too; the first ones stand.
     pub fn watch_sinks(&self, sinks: Vec<Arc<SinkCounters>>) {
         drop(self.sinks.set(sinks));
+    }
+
+    /// Tells of these replicas too; the first ones stand.
+    pub fn watch_replicas(&self, replicas: Vec<ReplicaOf>) {
+        drop(self.replicas.set(replicas));
+    }
+
+    /// The replicas, each with the name of its lane.
+    pub fn replicas(&self) -> &[ReplicaOf] {
+        self.replicas.get().map_or(&[], Vec::as_slice)
     }
 
     /// A reload of the configuration was taken, or refused. The control thread alone calls this.

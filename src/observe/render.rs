@@ -17,7 +17,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{
-    LaneReading, Latency, LoadedSecret, Metrics, Outcome, ReplayFate, SourceCounters, Watched, sink,
+    LaneReading, Latency, LoadedSecret, Metrics, Outcome, ReplayFate, SourceCounters, Watched,
+    replica, sink,
 };
 use crate::quarantine::Fate;
 use crate::reject::{Fault, Reject};
@@ -249,6 +250,9 @@ impl Collector for Scrape {
         lane_levels(&mut page, &lanes)?;
         lane_counts(&mut page, &lanes)?;
         dedupe(&mut page, &lanes)?;
+        if !self.0.replicas().is_empty() {
+            replica::replicas(&mut page, self.0.replicas())?;
+        }
         match self.0.sinks.get() {
             Some(sinks) => sink::sinks(&mut page, sinks, &lanes),
             None => Ok(()),

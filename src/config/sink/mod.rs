@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::lane::ReadLane;
 use super::near::nearest;
 use super::recipe::rule_text;
+use super::replicate;
 use super::section::{Reading, Section, refuse_twins};
 use super::source::words;
 use super::units;
@@ -125,14 +126,16 @@ pub(super) fn read_all<'t>(
         .filter_map(|value| Section::open(reading, "sink", value))
         .collect();
     refuse_twins(&sections, "name", "rename one of the two");
+    replicate::check_names(&sections, lanes);
     sections.iter().filter_map(|section| read(section, lanes)).collect()
 }
 
 fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
     let name = name(section);
+    let read_lanes = lanes;
     let lanes = lanes_of(section, lanes);
     let order = order(section);
-    let batch = batch(section);
+    let batch = batch(section, name.is_some_and(|name| replicate::is_replica(name, read_lanes)));
     let retry = retry(section);
     let concurrency_max = section.count("concurrency_max");
     let memory_bytes_max = section.size("memory");
@@ -146,7 +149,7 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
         let cure = format!("raise it to at least \"{least}\", or lower batch.bytes");
         section.refuse("memory", "is less than one batch", cure);
     }
-    Some(SinkConfig {
+    let config = SinkConfig {
         name: name?.to_owned(),
         lanes: lanes?,
         order: order?,
@@ -159,7 +162,9 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
         redrive: redrive?,
         shape: shape?,
         settings: settings?,
-    })
+    };
+    replicate::check(section, &config, read_lanes);
+    Some(config)
 }
 
 /// A name that leaves room for the word in front of it in the names of its cursors.
@@ -226,12 +231,14 @@ fn order(section: &Section<'_>) -> Option<Order> {
     }
 }
 
-fn batch(sink: &Section<'_>) -> Option<BatchConfig> {
+/// Where acknowledgements wait for the sink, no event waits for others unless told to.
+fn batch(sink: &Section<'_>, replica: bool) -> Option<BatchConfig> {
     let nothing = super::section::empty();
     let value = sink.value("batch").unwrap_or(&nothing);
     let section = Section::open(sink.reading, "sink.batch", value)?;
     let (count, bytes) = (section.count("count"), section.size("bytes"));
-    let linger = section.duration("linger");
+    let at_once = replica && !section.has("linger");
+    let linger = if at_once { Some(Duration::ZERO) } else { section.duration("linger") };
     Some(BatchConfig {
         events_max: usize::try_from(count?).unwrap_or(usize::MAX),
         bytes_max: usize::try_from(bytes?).unwrap_or(usize::MAX),

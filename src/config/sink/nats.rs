@@ -93,8 +93,11 @@ fn credentials(section: &Section<'_>) -> Option<Option<Credentials>> {
 fn stream(section: &Section<'_>) -> Option<Option<NewStream>> {
     let name = section.text_or_default("stream");
     let duplicate_window = section.duration("duplicate_window");
+    let replicas = section.count("replicas");
     if !section.truth("create_stream")? {
-        for key in ["stream", "duplicate_window"].into_iter().filter(|key| section.has(key)) {
+        for key in
+            ["stream", "duplicate_window", "replicas"].into_iter().filter(|key| section.has(key))
+        {
             let cure = "write create_stream = true, or leave it out";
             section.refuse(key, "is of a stream that forebay is not asked to make", cure);
         }
@@ -106,7 +109,8 @@ fn stream(section: &Section<'_>) -> Option<Option<NewStream>> {
         let cure = "use letters, digits, `-` and `_`";
         section.refuse("stream", "is no name of a stream", cure);
     }
-    Some(Some(NewStream { name: name.to_owned(), duplicate_window: duplicate_window? }))
+    let replicas = usize::try_from(replicas?).unwrap_or(1);
+    Some(Some(NewStream { name: name.to_owned(), duplicate_window: duplicate_window?, replicas }))
 }
 
 fn template(section: &Section<'_>, key: &str) -> Option<Template> {

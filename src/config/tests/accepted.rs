@@ -321,3 +321,16 @@ fn a_sink_of_files_has_its_folder_beside_the_configuration() {
     assert_eq!(file.folder, Path::new("etc/events"));
     assert!(file.sync);
 }
+
+#[test]
+fn a_lane_that_replicates_syncs_first_and_its_sink_does_not_linger() {
+    const SINK: &str = "[sink.nats]\nservers = [\"nats://127.0.0.1:4222\"]\n";
+    let lane = "name = \"main\"\nack = \"replicated\"\nreplicate_to = \"stream\"";
+    let least = LEAST.replace("name = \"main\"", lane);
+    let text = format!("{least}[[sink]]\nname = \"stream\"\n{SINK}[[sink]]\nname = \"b\"\n{SINK}");
+    let config = good(&text, &[]);
+    assert_eq!((config.lanes[0].ack, config.lanes[0].ack_text()), (AckLevel::Synced, "replicated"));
+    assert_eq!(config.lanes[0].replicate_to.as_deref(), Some("stream"));
+    let lingers = [0, 1].map(|sink: usize| config.sinks[sink].batch.linger.is_zero());
+    assert_eq!(lingers, [true, false]);
+}

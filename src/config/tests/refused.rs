@@ -524,6 +524,51 @@ fn a_sink_that_cannot_be_is_refused_with_its_cure() {
     assert!(bad(&long, &[]).contains("too long"));
 }
 
+#[test]
+fn a_replica_that_cannot_carry_acknowledgements_is_refused_with_its_cure() {
+    const NATS: &str = "[sink.nats]\nservers = [\"nats://127.0.0.1:4222\"]";
+    let report = |lane: &str, sink: &str| {
+        let least = LEAST.replace("name = \"main\"", &format!("name = \"main\"\n{lane}"));
+        bad(&format!("{least}[[sink]]\nname = \"stream\"\n{sink}\n"), &[])
+    };
+    for (lane, title, cure) in [
+        ("ack = \"replicated\"", "`lane.replicate_to` is missing", "replicate_to = \"NAME\""),
+        ("replicate_to = \"stream\"", "is not asked for by `lane.ack`", "ack = \"replicated\""),
+        (
+            "ack = \"replicated\"\nreplicate_to = \"steam\"",
+            "`lane.replicate_to` names no sink by \"steam\"",
+            "did you mean \"stream\"?",
+        ),
+    ] {
+        let report = report(lane, NATS);
+        assert!(report.contains(title) && report.contains(cure), "{lane}:\n{report}");
+    }
+    let replicates = "ack = \"replicated\"\nreplicate_to = \"stream\"";
+    for (sink, title) in [
+        ("[sink.stdout]", "`lane.replicate_to` names a sink of kind `stdout`"),
+        (
+            "rate = 5\n[sink.nats]",
+            "`sink.rate` would hold back the acknowledgements of lane `main`",
+        ),
+        ("order = \"tenant\"\n[sink.nats]", "`sink.order` would make each acknowledgement"),
+        ("batch = { linger = \"5ms\" }\n[sink.nats]", "`sink.batch` has a linger"),
+        ("sources = [\"hub-eu\"]\n[sink.nats]", "`sink.sources` may keep events from the replica"),
+        ("types = [\"a\"]\n[sink.nats]", "`sink.types` may keep"),
+        ("tenants = [\"a\"]\n[sink.nats]", "`sink.tenants` may keep"),
+        ("environments = [\"a\"]\n[sink.nats]", "`sink.environments` may keep"),
+        ("filter = \".a\"\n[sink.nats]", "`sink.filter` may keep"),
+        ("transform = \".a\"\n[sink.nats]", "`sink.transform` may keep"),
+        ("redact = [\"json:a\"]\n[sink.nats]", "`sink.redact` may keep"),
+    ] {
+        let sink = sink.replace("[sink.nats]", NATS);
+        let report = report(replicates, &sink);
+        assert!(report.contains(title), "{sink}:\n{report}");
+    }
+    let other = "[[lane]]\nname = \"other\"";
+    let report = report(replicates, &format!("lanes = [\"other\"]\n{NATS}\n{other}"));
+    assert!(report.contains("leave out \"main\", which replicates to it"), "{report}");
+}
+
 fn bad_sink(lines: &str) -> String {
     bad(&format!("{LEAST}[[sink]]\nname = \"out\"\n{lines}\n"), &[])
 }

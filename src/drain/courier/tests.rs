@@ -214,7 +214,7 @@ fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
         landing_max: Duration::from_secs(5),
     };
     let settlement = Settlement::default();
-    let lane = Lane { settlement, place, ended: false, next_ticket: 0 };
+    let lane = Lane { settlement, place, ended: false, next_ticket: 0, replica: None };
     let courier = Courier::new(config, vec![lane], &[0], way);
     let (_stop, stopped) = watch::channel(false);
     runtime.block_on(async {

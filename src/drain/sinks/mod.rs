@@ -68,6 +68,20 @@ impl Settings {
         }
     }
 
+    /// Whether its answer means that an event is kept elsewhere, so that a lane may replicate to it.
+    pub const fn replicates(&self) -> bool {
+        match self {
+            #[cfg(feature = "sink-nats")]
+            Self::Nats(_) => true,
+            // PostgreSQL and Redis may have replicas; their answer does not say so.
+            #[cfg(feature = "sink-postgres")]
+            Self::Postgres(_) => false,
+            #[cfg(feature = "sink-redis")]
+            Self::Redis(_) => false,
+            Self::Stdout(_) | Self::File(_) | Self::Http(_) => false,
+        }
+    }
+
     /// Makes the sink of this name, whose batches may take so long. Called inside the drain's runtime; must not wait for the
     /// destination, which may be away when forebay starts.
     pub fn open(&self, name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {

@@ -82,6 +82,8 @@ pub struct NewStream {
     pub name: String,
     /// How long it remembers ids.
     pub duplicate_window: Duration,
+    /// How many servers keep it: a message is acknowledged once more than half of them have it.
+    pub replicas: usize,
 }
 
 /// The sink.
@@ -135,6 +137,7 @@ impl Nats {
                 name: new.name.clone(),
                 subjects: vec![self.settings.subject.pattern("*")],
                 duplicate_window: new.duplicate_window,
+                num_replicas: new.replicas,
                 ..stream::Config::default()
             };
             context.get_or_create_stream(config).await.map_err(|error| of_stream(&error))?;

@@ -33,6 +33,13 @@ pub struct NewRecord<'a> {
     pub body: &'a [u8],
 }
 
+impl NewRecord<'_> {
+    /// Bytes that it takes in a lane, header and alignment included; none: more than any lane holds.
+    pub fn bytes(&self) -> Option<u32> {
+        record_bytes(self.meta.len(), self.body.len())
+    }
+}
+
 /// Where a record was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
@@ -155,7 +162,8 @@ impl Appender {
             LaneState::Closed => return Err(AppendError::Closed),
         }
         let bytes = record.meta.len().saturating_add(record.body.len()) as u64;
-        record_bytes(record.meta.len(), record.body.len())
+        record
+            .bytes()
             .filter(|whole| u64::from(*whole) <= bytes_max)
             .ok_or(AppendError::TooLarge { bytes, bytes_max })
     }

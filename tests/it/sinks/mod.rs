@@ -15,6 +15,7 @@ mod redis;
 mod postgres;
 mod http;
 mod file;
+mod replicated;
 
 use std::sync::Arc;
 use std::time::Duration;

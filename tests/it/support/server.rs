@@ -81,6 +81,12 @@ impl Setup {
         self
     }
 
+    /// Adds a line to the lane.
+    pub(crate) fn lane(mut self, line: &str) -> Self {
+        writeln!(self.lane, "{line}").unwrap();
+        self
+    }
+
     /// The secrets of the source `/std`, each with its name.
     pub(crate) fn secrets(mut self, secrets: &[(&'static str, &'static str)]) -> Self {
         self.secrets = secrets.to_vec();
