@@ -59,6 +59,9 @@ pub(crate) struct Place {
     /// What happens to the own server meanwhile: `kill9@10s` kills it and starts it again
     #[arg(long, value_name = "WHAT@WHEN", value_parser = chaos::blow, conflicts_with = "target")]
     pub(crate) chaos: Vec<Blow>,
+    /// Sinks of the own server, as its configuration writes them.
+    #[arg(skip)]
+    pub(crate) sinks: String,
 }
 
 /// The senders.

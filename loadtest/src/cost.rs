@@ -158,6 +158,7 @@ fn measure(
         // Requests are signed before the first round, so the last may be old.
         tolerance: Some("1h"),
         idle: "15s",
+        sinks: String::new(),
     };
     let target = Target::start(wanted, folder)?;
     let remote = Remote { address: target.address, tls: None };

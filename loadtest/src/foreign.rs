@@ -5,12 +5,14 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use forebay_log::Clock;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::processor::{self, Cores};
@@ -29,7 +31,17 @@ pub(crate) enum Foreign {
     NginxLog,
     /// Redis adds the body to a stream, its append-only file synced every second.
     Redis,
+    /// NATS with a `JetStream` on disk.
+    Nats,
+    /// PostgreSQL as it is set up by default.
+    Postgres,
 }
+
+/// Who PostgreSQL lets in, without a password.
+pub(crate) const POSTGRES_USER: &str = "forebay";
+
+/// Where `tests/run sinks` puts a nats-server that is newer than Debian's.
+const NATS_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/sinks/.venv/bin");
 
 impl Foreign {
     /// The program, if this machine has it.
@@ -37,17 +49,24 @@ impl Foreign {
         let name = match self {
             Self::NginxReturn | Self::NginxLog => "nginx",
             Self::Redis => "redis-server",
+            Self::Nats => "nats-server",
+            Self::Postgres => "postgres",
         };
+        // Debian has one folder for each version.
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let newest = versions.map(|version| version.path().join("bin")).max();
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+        let others = [PathBuf::from("/usr/sbin"), PathBuf::from(NATS_FOLDER)];
+        let folders = newest.into_iter().chain(std::env::split_paths(&path)).chain(others);
         folders.map(|folder| folder.join(name)).find(|program| program.is_file())
     }
 
     /// Where the answer at the start of `bytes` ends.
     pub(crate) fn answer(self) -> fn(&[u8]) -> Option<(Answer, usize)> {
         match self {
-            Self::NginxReturn | Self::NginxLog => crate::wire::answer,
             Self::Redis => resp,
+            // The last two have clients of their own.
+            Self::NginxReturn | Self::NginxLog | Self::Nats | Self::Postgres => crate::wire::answer,
         }
     }
 
@@ -59,6 +78,18 @@ impl Foreign {
                  --appendfsync everysec --auto-aof-rewrite-percentage 0 --loglevel warning"
             );
             return Ok(line.split(' ').map(|word| word.trim_matches('"').to_owned()).collect());
+        }
+        if self == Self::Nats {
+            let line =
+                format!("--addr 127.0.0.1 --port {port} --jetstream --store_dir {here}/store");
+            return Ok(line.split(' ').map(str::to_owned).collect());
+        }
+        if self == Self::Postgres {
+            let line = format!(
+                "-D {here}/data -p {port} -c listen_addresses=127.0.0.1 \
+                 -c unix_socket_directories="
+            );
+            return Ok(line.split(' ').map(str::to_owned).collect());
         }
         let config = folder.join("nginx.conf");
         fs::write(&config, nginx(self == Self::NginxLog, folder, port))?;
@@ -121,6 +152,7 @@ pub(crate) fn xadd(body: &[u8], into: &mut Vec<u8>) {
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     child: Child,
+    which: Foreign,
     /// Goes last.
     _folder: TempDir,
 }
@@ -128,21 +160,36 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it on the server's core and waits until it listens.
     pub(crate) fn start(which: Foreign, cores: Cores, under: &Path) -> io::Result<Self> {
+        // Freed before the server binds it; nobody else asks for ports in between.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        Self::start_at(which, address, cores, under)
+    }
+
+    /// The same on this address.
+    pub(crate) fn start_at(
+        which: Foreign,
+        address: SocketAddr,
+        cores: Cores,
+        under: &Path,
+    ) -> io::Result<Self> {
         let program = which.program().ok_or(io::ErrorKind::NotFound)?;
         let folder = tempfile::tempdir_in(under)?;
         // The worker of an nginx that root starts is somebody else.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        // Freed before the server binds it; nobody else asks for ports in between.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(&program);
         command.args(which.arguments(folder.path(), address.port())?);
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        if which == Foreign::Postgres {
+            prepare_postgres(&program, &mut command, folder.path())?;
+        } else if which == Foreign::Nats {
+            command.stderr(Stdio::null());
+        }
         // A child stays on the cores of the thread that starts it.
         processor::stay_on(&[cores.server])?;
         let child = command.spawn();
         processor::stay_on(&[cores.generator])?;
         let child = child?;
-        let mut running = Self { address, child, _folder: folder };
+        let mut running = Self { address, child, which, _folder: folder };
         running.listening().map_err(|error| {
             io::Error::other(format!("{} did not start: {error}", program.display()))
         })?;
@@ -155,6 +202,16 @@ impl Running {
         let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"))?;
         let children = children.split_ascii_whitespace().filter_map(|digits| digits.parse().ok());
         Ok(std::iter::once(process).chain(children).collect())
+    }
+
+    /// Sends a signal to it and to what it has started.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        for process in self.processes()? {
+            if let Some(process) = Pid::from_raw(process.cast_signed()) {
+                kill_process(process, signal)?;
+            }
+        }
+        Ok(())
     }
 
     fn listening(&mut self) -> io::Result<()> {
@@ -173,11 +230,47 @@ impl Running {
     }
 }
 
+/// Makes a cluster, and has it run as somebody who is not root, which PostgreSQL refuses to be.
+fn prepare_postgres(program: &Path, command: &mut Command, folder: &Path) -> io::Result<()> {
+    let mut initdb = Command::new(program.with_file_name("initdb"));
+    initdb.args([
+        "--no-sync",
+        "--auth",
+        "trust",
+        "--username",
+        POSTGRES_USER,
+        "--encoding",
+        "UTF8",
+    ]);
+    initdb.args(["--locale", "C", "--pgdata"]).arg(folder.join("data")).current_dir(folder);
+    command.current_dir(folder).stderr(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        let users = fs::read_to_string("/etc/passwd")?;
+        let line = users.lines().find_map(|line| line.strip_prefix("postgres:"));
+        let mut fields = line.into_iter().flat_map(|line| line.split(':').skip(1));
+        let mut next = || fields.next().and_then(|field| field.parse::<u32>().ok());
+        let (Some(user), Some(group)) = (next(), next()) else {
+            return Err(io::Error::other("there is no user postgres to run it as"));
+        };
+        std::os::unix::fs::chown(folder, Some(user), Some(group))?;
+        initdb.uid(user).gid(group);
+        command.uid(user).gid(group);
+    }
+    let made = initdb.output()?;
+    if made.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("initdb: {}", String::from_utf8_lossy(&made.stderr))))
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        // nginx ends its worker at SIGTERM and not at SIGKILL. One that is gone needs neither.
-        if let Some(process) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
-            let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+        // A server that was stopped takes no other signal. One that is gone needs none.
+        let _ = self.signal(Signal::CONT);
+        // nginx ends its worker at SIGTERM and not at SIGKILL; PostgreSQL would wait for its clients.
+        let how = if self.which == Foreign::Postgres { Signal::INT } else { Signal::TERM };
+        if let Some(process) = Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = kill_process(process, how);
         }
         let _ = self.child.wait();
     }

@@ -42,6 +42,7 @@ mod search;
 mod cost;
 mod foreign;
 mod peers;
+mod drain;
 
 use std::process::ExitCode;
 
@@ -81,6 +82,9 @@ enum Command {
     Cost(cost::CostArgs),
     /// CPU, throughput and latency of forebay, nginx and Redis against a bare hyper server
     Peers(peers::PeersArgs),
+    /// What the drain does: throughput, a dead sink, memory, the adapting limit
+    #[command(subcommand)]
+    Drain(drain::Measure),
     /// A server of this tool's own, started by it in a process of its own.
     #[command(hide = true)]
     Target(target::TargetArgs),
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Peers(args) => peers::run(&args),
+        Command::Drain(measure) => drain::run(&measure),
         Command::Target(args) => target::run(&args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -72,9 +72,12 @@ impl Peer {
         match self {
             Self::Own(Kind::Bare) => "bare hyper",
             Self::Own(Kind::Line) => "forebay, written",
+            Self::Own(Kind::Drain) => "forebay's drain",
             Self::Foreign(Foreign::NginxReturn) => "nginx, return 200",
             Self::Foreign(Foreign::NginxLog) => "nginx, body in its log",
             Self::Foreign(Foreign::Redis) => "redis, XADD",
+            Self::Foreign(Foreign::Nats) => "nats",
+            Self::Foreign(Foreign::Postgres) => "postgres",
         }
     }
 
@@ -208,6 +211,7 @@ impl<'b> Bench<'b> {
                     // Requests are signed before the first round, so the last may be old.
                     tolerance: Some("1h"),
                     idle: "15s",
+                    sinks: String::new(),
                 };
                 let target = Target::start(wanted, self.folder)?;
                 let remote = Remote { address: target.address, tls: None };

@@ -77,6 +77,7 @@ impl Session {
             cores: server.to_vec(),
             tolerance: None,
             idle: if load.idle > 0 { "1h" } else { "15s" },
+            sinks: place.sinks.clone(),
         };
         let own = Target::start(wanted, &place.folder.clone().unwrap_or_else(std::env::temp_dir))?;
         if let Some(core) = generator {

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Line,
     /// hyper alone: the body is read and 200 answered.
     Bare,
+    /// The second half alone: what another process appends is brought to the sinks.
+    Drain,
 }
 
 /// How the server waits for its sockets.
@@ -101,6 +103,7 @@ pub(crate) fn run(args: &TargetArgs) -> io::Result<()> {
     match args.kind {
         Kind::Line => line(args),
         Kind::Bare => bare(args),
+        Kind::Drain => drain(args),
     }
 }
 
@@ -112,6 +115,15 @@ fn line(args: &TargetArgs) -> io::Result<()> {
     figures::say(&server.address().to_string());
     wait_for_parent();
     server.stop();
+    Ok(())
+}
+
+fn drain(args: &TargetArgs) -> io::Result<()> {
+    let drain = crate::drain::drain_of(&args.config)?;
+    // It listens nowhere; the line says that it has begun.
+    figures::say(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).to_string());
+    wait_for_parent();
+    drain.stop();
     Ok(())
 }
 
@@ -180,6 +192,8 @@ pub(crate) struct Wanted {
     pub(crate) tolerance: Option<&'static str>,
     /// How long a connection may wait between requests.
     pub(crate) idle: &'static str,
+    /// Where it drains to, as the configuration writes it.
+    pub(crate) sinks: String,
 }
 
 impl Target {
@@ -285,6 +299,7 @@ fn configuration(wanted: &Wanted, listen: SocketAddr, folder: &Path) -> io::Resu
              {tolerance}secrets = [{{ name = \"only\", value = \"{secret}\"{key_id} }}]\n"
         );
     }
+    text.push_str(&wanted.sinks);
     Ok(text)
 }
 

@@ -228,6 +228,11 @@ impl SinkCounters {
         self.events.read()
     }
 
+    /// Batches that may be in flight.
+    pub fn limit(&self) -> u64 {
+        self.limit.read()
+    }
+
     /// Events that became dead letters.
     pub fn dead_letters(&self) -> u64 {
         self.dead.iter().map(Count::read).sum()
