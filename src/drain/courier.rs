@@ -323,7 +323,7 @@ impl Courier {
         let now = self.now();
         match whole {
             None => {
-                self.limit.answered(took, in_flight);
+                self.limit.answered(took, in_flight, now);
                 if self.circuit.answered() {
                     tracing::info!(sink = &*self.name, "the destination is back");
                 }
