@@ -1,8 +1,9 @@
 //! PostgreSQL: each event a row of a table.
 //!
 //! **Effect: once.** The key of a row is where the event lies: lane id, epoch and offset. A batch
-//! is one statement, so one transaction, that inserts the rows behind the lane's cursor, passes
-//! over keys that are there, and moves the cursor, a row of a second table (`TABLE_cursor`). So a
+//! is one statement, so one transaction, that inserts the rows behind the lane's cursor, and moves
+//! the cursor, a row of a second table (`TABLE_cursor`); where one of its keys is there already, a
+//! second statement does the same and passes over it. So a
 //! batch that came twice, in part or in whole, changes nothing, also where its rows have been
 //! taken out of the table since. A replayed or redriven event is inserted if its row is not there.
 //! A lane is known by its random id, not by its name: one that begins anew begins anew here.

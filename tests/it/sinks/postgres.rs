@@ -222,6 +222,20 @@ fn rows_that_were_taken_out_do_not_come_back() {
 
 #[test]
 #[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn rows_that_were_replayed_before_their_turn_are_passed_over() {
+    let server = Postgres::start();
+    let sink = server.sink(Who::Known);
+    let batch = super::events::Events::of_lane("main").next(10);
+    assert_eq!(now(sink.deliver(&batch[..2])), Delivered::All);
+    let early = super::events::with_pass(&batch[5..7], Pass::Replay);
+    assert_eq!(now(sink.deliver(&early)), Delivered::All);
+    assert_eq!(now(sink.deliver(&batch)), Delivered::All);
+    let order = [&batch[..2], &batch[5..7], &batch[2..5], &batch[7..]].concat();
+    assert_eq!(server.stored(), super::events::names_of(&order));
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
 fn what_postgres_refuses_has_its_class() {
     let server = Postgres::start();
     let mut lane = super::events::Events::of_lane("main");

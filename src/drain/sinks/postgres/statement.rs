@@ -67,6 +67,9 @@ impl fmt::Display for Table {
 #[derive(Debug)]
 pub(super) struct Statements {
     create: String,
+    /// For rows that nobody has brought yet, which is nearly always so.
+    append: String,
+    /// The same, and passes over rows that are there; a fourth dearer.
     insert: String,
     payload: Payload,
 }
@@ -80,7 +83,8 @@ impl Statements {
         };
         Self {
             create: create(&rows, &cursors, column),
-            insert: insert(&rows, &cursors, given),
+            append: insert(&rows, &cursors, given, ""),
+            insert: insert(&rows, &cursors, given, "ON CONFLICT DO NOTHING"),
             payload,
         }
     }
@@ -128,14 +132,32 @@ impl Statements {
             (&rows.fields[5], Type::TEXT_ARRAY),
             (payload, payload_type),
         ];
-        let mut inserted = client.query_typed(&self.insert, &parameters).await;
+        let mut inserted = self.put(client, live, &parameters).await;
         // Made only where they are missing: who may insert need not be one who may create.
         let missing = |error: &Error| error.code() == Some(&SqlState::UNDEFINED_TABLE);
         if inserted.as_ref().err().is_some_and(missing) {
             client.batch_execute(&self.create).await.map_err(|error| of_error(&error))?;
-            inserted = client.query_typed(&self.insert, &parameters).await;
+            inserted = self.put(client, live, &parameters).await;
         }
-        inserted.map(drop).map_err(|error| of_error(&error))
+        inserted.map_err(|error| of_error(&error))
+    }
+
+    /// A row of a live batch that is behind the cursor and there all the same was replayed before
+    /// its turn, or brought by a statement that still ran: then nothing of the first is done.
+    async fn put(
+        &self,
+        client: &Client,
+        live: bool,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<(), Error> {
+        if live {
+            let appended = client.query_typed(&self.append, parameters).await;
+            let twice = |error: &Error| error.code() == Some(&SqlState::UNIQUE_VIOLATION);
+            if !appended.as_ref().err().is_some_and(twice) {
+                return appended.map(drop);
+            }
+        }
+        client.query_typed(&self.insert, parameters).await.map(drop)
     }
 }
 
@@ -201,7 +223,7 @@ fn create(rows: &str, cursors: &str, payload: &str) -> String {
 /// One statement is one transaction. The cursor's row is locked first, so that a statement that
 /// was given up on and still runs is waited for. The last part reads from `put`, because parts
 /// that nothing reads from run last, and then the cursor would have moved.
-fn insert(rows: &str, cursors: &str, payload: &str) -> String {
+fn insert(rows: &str, cursors: &str, payload: &str, on_conflict: &str) -> String {
     format!(
         "WITH taken AS (\
            SELECT epoch, position FROM {cursors} WHERE lane_id = $1::uuid FOR UPDATE\
@@ -216,9 +238,9 @@ fn insert(rows: &str, cursors: &str, payload: &str) -> String {
              to_timestamp(0) + given.received_us * interval '1 microsecond', \
              given.key, given.content_type, given.source, given.environment, given.tenant, \
              given.event_id, given.event_type, given.event_time, {payload} \
-           FROM given WHERE NOT $3 OR NOT EXISTS (\
-             SELECT 1 FROM taken WHERE (taken.epoch, taken.position) >= (given.epoch, given.position)) \
-           ON CONFLICT DO NOTHING RETURNING 1\
+           FROM given LEFT JOIN taken ON true WHERE NOT $3 OR taken.epoch IS NULL \
+             OR (given.epoch, given.position) > (taken.epoch, taken.position) \
+           {on_conflict} RETURNING 1\
          ) \
          INSERT INTO {cursors} AS cursors (lane_id, lane, epoch, position) \
          SELECT $1::uuid, $2, $4, $5 FROM (SELECT count(*) FROM put) AS done WHERE $3 \
