@@ -8,6 +8,7 @@
 //!   `reduce`, `foreach`, native filters), more if that output is a long text or list;
 //! - one for each value within what is built or computed (`[..]`, `{..}`, `+`, `|=`), so that
 //!   neither the size of values nor their depth can grow beyond the fuel;
+//! - one for each 64 words of work in a product of long integers, which jaq keeps exact;
 //! - a thousand for each regular expression, which is compiled each time.
 //!
 //! When nothing is left, the stack of the interpreter is unwound. That is no error of the language,
@@ -25,7 +26,7 @@ use jaq_core::native::Fun;
 use jaq_core::ops::Math;
 use jaq_core::path::{Part, Path};
 use jaq_core::{Native, native};
-use jaq_json::Val;
+use jaq_json::{Num, Val};
 
 use super::{Data, NATIVES_DEAR};
 
@@ -37,6 +38,8 @@ const STACK_BYTES_MAX: usize = 512 * 1024;
 const DEAR: u64 = 1_000;
 /// The longest text that a multiplication makes.
 const TEXT_BYTES_MAX: f64 = 8.0 * 1024.0 * 1024.0;
+/// The longest integer that a multiplication makes; squared again and again it would double.
+const INTEGER_BITS_MAX: u64 = 16 * 1024;
 
 const TICK: &str = "forebay_tick";
 const WEIGH: &str = "forebay_weigh";
@@ -91,12 +94,13 @@ fn spend(cost: u64) {
 /// One, and something for what is long.
 fn spend_for(value: &Val) {
     let length = match value {
-        Val::TStr(text) | Val::BStr(text) => text.len(),
-        Val::Arr(list) => list.len(),
-        Val::Obj(object) => object.len(),
+        Val::TStr(text) | Val::BStr(text) => text.len() as u64,
+        Val::Arr(list) => list.len() as u64,
+        Val::Obj(object) => object.len() as u64,
+        Val::Num(Num::BigInt(number)) => number.bits() / 8,
         _ => 0,
     };
-    spend(1 + length as u64 / 64);
+    spend(1 + length / 64);
 }
 
 /// One for each value in it; a value that stands there twice counts twice, as it would when
@@ -151,7 +155,17 @@ pub(super) fn funs() -> [Fun<Data>; 4] {
     ]
 }
 
-/// `left * right`; of a text and a number the one operation whose result no input bounds.
+/// The bits of an integer; of anything else none.
+fn bits(value: &Val) -> u64 {
+    match value {
+        Val::Num(Num::Int(_)) => u64::from(isize::BITS),
+        Val::Num(Num::BigInt(number)) => number.bits(),
+        _ => 0,
+    }
+}
+
+/// `left * right`; of a text and a number the one operation whose result no input bounds, and of
+/// two integers the one whose work is the product of their lengths.
 fn times(left: Val, right: Val) -> jaq_json::ValR {
     use jaq_std::ValT as _;
     let repeated = |text: &Val, count: &Val| {
@@ -164,6 +178,11 @@ fn times(left: Val, right: Val) -> jaq_json::ValR {
     if bytes.is_some_and(|bytes| bytes > TEXT_BYTES_MAX) {
         return Err(jaq_json::Error::str("a text was repeated too often"));
     }
+    let (left_bits, right_bits) = (bits(&left), bits(&right));
+    if left_bits + right_bits > INTEGER_BITS_MAX {
+        return Err(jaq_json::Error::str("an integer became too long"));
+    }
+    spend(left_bits / 64 * (right_bits / 64) / 64);
     left * right
 }
 
@@ -179,17 +198,38 @@ fn pipe<'s>(left: Code<'s>, right: Code<'s>) -> Code<'s> {
 
 /// Rewrites expressions; knows the names of the native filters.
 pub(super) struct Meter<'n> {
-    pub(super) natives: &'n [&'static str],
+    natives: &'n [&'static str],
+    /// How deep the term is that is being rewritten, and how deep any was.
+    depth: Cell<usize>,
+    deepest: Cell<usize>,
 }
 
-impl Meter<'_> {
+impl<'n> Meter<'n> {
+    pub(super) fn new(natives: &'n [&'static str]) -> Self {
+        Self { natives, depth: Cell::new(0), deepest: Cell::new(0) }
+    }
+
+    /// How deeply terms were nested in what was rewritten so far.
+    pub(super) fn deepest(&self) -> usize {
+        self.deepest.get()
+    }
+
     /// A definition that pays for each of its calls.
     pub(super) fn def<'s>(&self, def: Def<&'s str>) -> Def<&'s str> {
         Def { body: pipe(call(TICK), self.term(def.body)), ..def }
     }
 
-    /// What stands last stays last: a call there takes no stack.
     fn term<'s>(&self, term: Code<'s>) -> Code<'s> {
+        let depth = self.depth.get() + 1;
+        self.depth.set(depth);
+        self.deepest.set(self.deepest.get().max(depth));
+        let rewritten = self.rewritten(term);
+        self.depth.set(depth - 1);
+        rewritten
+    }
+
+    /// What stands last stays last: a call there takes no stack.
+    fn rewritten<'s>(&self, term: Code<'s>) -> Code<'s> {
         match term {
             Term::Recurse => pipe(Term::Recurse, call(TICK)),
             Term::Str(format, parts) => self.text(format, parts),

@@ -2,14 +2,14 @@
 //!
 //! The language is jq's as jaq speaks it. Left out is what an expression over an event has no
 //! business with, or what would give another result for the same event another time: `env`,
-//! `$ENV`, `input`, `inputs`, `import`, `now`, `halt`, `debug`, `stderr`.
+//! `$ENV`, `input`, `inputs`, `import`, `now`, `localtime`, `halt`, `debug`, `stderr`.
 
 mod meter;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, thread};
 
 use jaq_core::data::JustLut;
 use jaq_core::load::{self, Arena, File, Loader, parse};
@@ -23,13 +23,22 @@ type Data = JustLut<Val>;
 
 /// The longest expression.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// The deepest nesting of an expression, and of JSON that is read for one.
+/// The deepest nesting of an expression; what runs it goes as deep between two looks at the stack.
+const TERMS_DEEP_MAX: usize = 256;
+/// Enough for whatever can be written in so many bytes.
+const COMPILE_STACK_BYTES: usize = 128 << 20;
+/// The deepest nesting of JSON that is read for an expression.
 pub(super) const DEPTH_MAX: usize = 128;
+/// The longest number in it: the time to read one grows with the square of its digits.
+const DIGITS_MAX: usize = 4096;
 
 /// Left out of the library.
-const OMITTED: [&str; 9] = [
+const OMITTED: [&str; 11] = [
     "env",
     "now",
+    // They ask the machine for its time zone.
+    "localtime",
+    "strflocaltime",
     "halt",
     "halt_error",
     "debug",
@@ -59,20 +68,34 @@ impl fmt::Debug for Program {
 impl Program {
     /// Compiles an expression; the error says what is wrong with it and where.
     pub(super) fn compile(text: &str) -> Result<Self, String> {
-        if text.len() > TEXT_BYTES_MAX || !nested_at_most(text.as_bytes(), DEPTH_MAX) {
-            return Err(format!(
-                "is longer than {TEXT_BYTES_MAX} bytes, or nested deeper than {DEPTH_MAX}"
-            ));
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(format!("is longer than {TEXT_BYTES_MAX} bytes"));
         }
+        // The parser goes deeper with each operator and bracket, and knows no end to that.
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
+            let compiled = thread.spawn_scoped(scope, || Self::compile_deep(text));
+            let compiled = compiled.map_err(|error| format!("cannot be compiled: {error}"))?;
+            compiled.join().unwrap_or_else(|_| Err("breaks the compiler".to_owned()))
+        })
+    }
+
+    /// The same where there is stack for it.
+    fn compile_deep(text: &str) -> Result<Self, String> {
         // As written first: the messages then speak of the text that the operator knows.
         link(text, library(), text)?;
         let term = parse(text, |parser| parser.term())
             .ok_or("holds directives, of which there are none here")?;
         let natives: Vec<&'static str> = funs().map(|(name, ..)| name).collect();
-        let meter = Meter { natives: &natives };
+        let meter = Meter::new(&natives);
         let main = parse::Def { name: MAIN, args: Vec::new(), body: term };
-        let defs = library().chain([main]).map(|def| meter.def(def));
-        Ok(Self { filter: link(MAIN, defs, text)?, text: text.into() })
+        let defs: Vec<_> = library().chain([main]).map(|def| meter.def(def)).collect();
+        if meter.deepest() > TERMS_DEEP_MAX {
+            return Err(format!(
+                "is nested deeper than {TERMS_DEEP_MAX}, where each operator in a row counts"
+            ));
+        }
+        Ok(Self { filter: link(MAIN, defs.into_iter(), text)?, text: text.into() })
     }
 
     /// What it yields for an input, up to `count` values.
@@ -112,30 +135,36 @@ impl From<Stopped> for RunError {
 
 /// Reads one value of JSON.
 pub(super) fn value_of(json: &[u8]) -> Result<Val, &'static str> {
-    if !nested_at_most(json, DEPTH_MAX) {
-        return Err("is nested too deeply to be read");
+    let (mut depth, mut digits) = (0_usize, 0_usize);
+    for byte in outside_strings(json) {
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err("is nested too deeply to be read");
+        }
+        if digits > DIGITS_MAX {
+            return Err("holds a number that is too long to be read");
+        }
     }
     read::parse_single(json).map_err(|_| "is not JSON")
 }
 
-/// Whether brackets are nested at most so deep. Those inside of strings do not count.
-fn nested_at_most(text: &[u8], depth_max: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text {
+/// The bytes of JSON that do not stand in its texts.
+fn outside_strings(json: &[u8]) -> impl Iterator<Item = u8> {
+    let (mut in_string, mut escaped) = (false, false);
+    json.iter().copied().filter(move |byte| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'[' | b'{' | b'(' => depth += 1,
-            b']' | b'}' | b')' => depth = depth.saturating_sub(1),
-            _ => {}
+            _ => return !in_string,
         }
-        if depth > depth_max {
-            return false;
-        }
-    }
-    true
+        false
+    })
 }
 
 /// The definitions of the language, without what is omitted.

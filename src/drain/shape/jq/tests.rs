@@ -97,6 +97,10 @@ fn what_grows_without_bound_is_stopped() {
         "reduce range(20) as $i (\"ab\"; . * 1000)",
         "reduce range(100) as $i (\"a\"; gsub(\"a\"; \"aa\"))",
         "reduce range(100) as $i (\"a\"; . as $x | \"\\($x)\\($x)\")",
+        "reduce range(40) as $i (12345678901234567890; . * .)",
+        "reduce range(40) as $i (12345678901234567890; . *= .)",
+        "reduce range(1e6) as $i (3; . * 3)",
+        "(\"9\" * 100000 | tonumber)",
     ] {
         run(text, "[1]").expect_err(text);
     }
@@ -116,6 +120,8 @@ fn what_looks_outside_of_the_event_does_not_compile() {
         "input",
         "[inputs]",
         "now",
+        "localtime",
+        "strflocaltime(\"%H\")",
         "halt",
         "debug",
         "import \"a\" as a; .",
@@ -136,7 +142,37 @@ fn a_mistake_is_told_with_its_place() {
     assert_eq!(told(".a | | .b"), "needs term at `|` (character 6)");
     assert_eq!(told("[.a"), "needs a closing bracket at the end (character 4)");
     assert_eq!(told(""), "needs term at the end (character 1)");
-    assert!(told(&"[".repeat(200)).contains("nested deeper"), "{}", told(&"[".repeat(200)));
+}
+
+#[test]
+fn what_is_nested_too_deeply_is_told_as_such() {
+    // Each at a depth that it may have, and at one that has overflowed the stack of the parser.
+    let texts: [fn(usize) -> String; 14] = [
+        |deep| format!("1{}", "|1".repeat(deep)),
+        |deep| format!("{}1", "-".repeat(2 * deep)),
+        |deep| format!("1{}", "+1".repeat(deep)),
+        |deep| format!("1{}", ",1".repeat(deep)),
+        |deep| format!("1{}", "=1".repeat(deep)),
+        |deep| format!("1{}", " and 1".repeat(deep / 3)),
+        |deep| format!("1{}", "//1".repeat(deep / 2)),
+        |deep| format!("{}1{}", "[".repeat(deep), "]".repeat(deep)),
+        |deep| format!("{}1", "try ".repeat(deep / 2)),
+        |deep| format!("{}1", "if 1 then ".repeat(deep / 6)),
+        |deep| format!("{}1", "def f: ".repeat(deep / 4)),
+        |deep| format!("{}1", "label $x|".repeat(deep / 5)),
+        |deep| format!("1{}", " as $x|1".repeat(deep / 4)),
+        |deep| format!("{}1{}", "\"\\(".repeat(deep / 3), ")\"".repeat(deep / 3)),
+    ];
+    for text in texts {
+        // Some of them are no jq without what would end them; none may end the process.
+        if let Ok(program) = Program::compile(&text(100)) {
+            _ = program.run(Val::Null, 1000);
+        }
+        Program::compile(&text(8_000)).expect_err(&text(3));
+    }
+    yields(&format!("[1{}] | length", ",1".repeat(20)), "null", &["21"]);
+    yields(&format!("0{}", " + 1".repeat(20)), "null", &["20"]);
+    yields(&format!("0{}", " | . + 1".repeat(20)), "null", &["20"]);
 }
 
 #[test]
@@ -148,4 +184,13 @@ fn json_that_is_nested_too_deeply_is_not_read() {
     let text = format!("\"\\\"{}\"", "[".repeat(1000));
     assert!(value_of(text.as_bytes()).is_ok());
     run("fromjson", &format!("\"{}\"", nested(100_000))).expect_err("too deep");
+}
+
+#[test]
+fn a_number_that_is_too_long_is_not_read() {
+    let digits = |count: usize| "7".repeat(count);
+    yields(".[0]", &format!("[{}]", digits(DIGITS_MAX)), &[&digits(DIGITS_MAX)]);
+    assert!(value_of(format!("[{}]", digits(DIGITS_MAX + 1)).as_bytes()).is_err());
+    assert!(value_of(format!("\"{}\"", digits(100_000)).as_bytes()).is_ok(), "a text is none");
+    yields(". * . | tostring | length", "123456789012345678901234567890", &["59"]);
 }
