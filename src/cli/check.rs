@@ -381,7 +381,16 @@ name = "out"
 order = "key"
 order_key = "json:room.id"
 rate = 50
-[sink.stdout]
+types = ["room.*", "call"]
+redact = ["json:user.email"]
+filter = """
+.body.amount
+  > 100"""
+dead_letters = { redrive = "0 4 * * *" }
+[sink.http]
+url = "https://hooks.example/canary-canary-canary"
+secrets = [{ name = "a", value = "canarycanarycanarycanarycanarycanary" }]
+headers = [{ name = "authorization", value = "canary" }]
 "#;
 
     fn load(text: &str) -> Result<Config, ConfigError> {
@@ -412,6 +421,11 @@ rate = 50
             "  lanes         main",
             "  order         key json:room.id",
             "  rate          50 events a second",
+            "  format        raw",
+            "  types         room.*, call",
+            "  redact        json:user.email",
+            "  filter        .body.amount > 100 (compiles)",
+            "  redrive       0 4 * * * (UTC), 100 events a second",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line:?} in\n{text}");
         }
@@ -428,12 +442,26 @@ rate = 50
         assert_eq!(json["sources"][0]["secrets"][1]["from"], "ROOMS_B");
         assert_eq!(json["sources"][0]["secrets"][1]["not_after"], "2027-01-01T00:00:00Z");
         assert_eq!(json["sources"][1]["tolerance"], "5m");
-        assert_eq!(json["sinks"][0]["kind"], "stdout");
+        assert_eq!(json["sinks"][0]["kind"], "http");
+        assert_eq!(json["sinks"][0]["shape"]["filter"], ".body.amount\n  > 100");
+        assert_eq!(json["sinks"][0]["shape"]["redact"][0], "json:user.email");
+        assert_eq!(json["sinks"][0]["shape"]["transform"], Value::Null);
         assert_eq!(json["sinks"][0]["retry"]["horizon"], "72h");
         let error = load(&TEXT.replace("/livekit", "livekit")).expect_err("bad");
         let json = bad_json(Path::new("forebay.toml"), &error);
         assert_eq!(json["valid"], false);
         assert_eq!(json["problems"][0]["line"], 8);
         assert!(!json.to_string().contains("canary"), "{json}");
+    }
+
+    #[test]
+    fn an_expression_that_does_not_compile_is_shown_with_its_place() {
+        let error = load(&TEXT.replace("> 100", "> > 100")).expect_err("bad");
+        let json = bad_json(Path::new("forebay.toml"), &error);
+        let problem = &json["problems"][0];
+        assert!(problem["problem"].as_str().expect("text").contains("`sink.filter`"), "{problem}");
+        let line = TEXT.lines().position(|line| line.starts_with("filter")).expect("it is there");
+        assert_eq!(problem["line"], line + 1, "{problem}");
+        assert!(!error.render(false).contains("canary"));
     }
 }

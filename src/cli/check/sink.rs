@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Facts;
 use crate::config::{Config, SinkConfig, duration_text, size_text};
+use crate::drain::shape::Settings;
 
 fn lanes<'c>(config: &'c Config, sink: &SinkConfig) -> Vec<&'c str> {
     let named = |lane: &usize| config.lanes.get(*lane).map(|lane| lane.name.as_str());
@@ -31,10 +32,50 @@ pub(super) fn json(config: &Config, sink: &SinkConfig) -> Value {
         "concurrency_max": sink.concurrency_max,
         "memory": size_text(sink.memory_bytes_max),
         "timeout": duration_text(sink.timeout),
+        "shape": shape_json(sink.shape.settings()),
         "dead_letters": sink.redrive.as_ref().map(|redrive| {
             json!({ "redrive": redrive.times.text(), "rate": redrive.events_per_second })
         }),
     })
+}
+
+fn shape_json(shape: &Settings) -> Value {
+    let Settings { format, select, filter, transform, redact } = shape;
+    json!({
+        "format": format.word(),
+        "sources": select.sources,
+        "types": select.types,
+        "tenants": select.tenants,
+        "environments": select.environments,
+        "filter": filter,
+        "transform": transform,
+        "redact": redact,
+    })
+}
+
+/// The keys that are set, each with what it says; an expression that does not compile never comes
+/// here.
+fn shape_text(text: &mut Facts, shape: &Settings) {
+    let Settings { format, select, filter, transform, redact } = shape;
+    text.fact("format", format.word());
+    for (key, list) in [
+        ("sources", &select.sources),
+        ("types", &select.types),
+        ("tenants", &select.tenants),
+        ("environments", &select.environments),
+        ("redact", redact),
+    ] {
+        if !list.is_empty() {
+            text.fact(key, &list.join(", "));
+        }
+    }
+    for (key, expression) in [("filter", filter), ("transform", transform)] {
+        if let Some(expression) = expression {
+            // On one line, however it was written.
+            let words: Vec<&str> = expression.split_whitespace().collect();
+            text.fact(key, &format!("{} (compiles)", words.join(" ")));
+        }
+    }
 }
 
 pub(super) fn text(text: &mut Facts, config: &Config, sink: &SinkConfig) {
@@ -55,6 +96,7 @@ pub(super) fn text(text: &mut Facts, config: &Config, sink: &SinkConfig) {
     let (memory, timeout) = (size_text(sink.memory_bytes_max), duration_text(sink.timeout));
     let bounds = format!("{} batches at once, {memory}, {timeout}", sink.concurrency_max);
     text.fact("bounds", &bounds);
+    shape_text(text, sink.shape.settings());
     if let Some(redrive) = &sink.redrive {
         let (times, rate) = (redrive.times.text(), redrive.events_per_second);
         text.fact("redrive", &format!("{times} (UTC), {rate} events a second"));

@@ -48,6 +48,17 @@ pub enum Format {
     Normalised,
 }
 
+impl Format {
+    /// The word of the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::CloudEvents => "cloudevents",
+            Self::Normalised => "normalised",
+        }
+    }
+}
+
 /// The keys of a sink that have to do with its shape.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -77,8 +88,7 @@ pub struct ShapeError {
 /// A compiled shape.
 #[derive(Debug, Default)]
 pub struct Shape {
-    format: Format,
-    select: Select,
+    settings: Settings,
     redact: Redact,
     filter: Option<Program>,
     transform: Option<Program>,
@@ -104,14 +114,18 @@ impl Shape {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let (format, select) = (settings.format, settings.select.clone());
-        Ok(Self { format, select, redact, filter, transform })
+        Ok(Self { settings: settings.clone(), redact, filter, transform })
+    }
+
+    /// What it was compiled of, for people.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// What is delivered of a record of this lane; none: nothing is.
     pub fn apply(&self, record: &Record, lane: &str) -> Result<Option<Payload>, Failure> {
         let read = record.get();
-        if !self.select.takes(&read) {
+        if !self.settings.select.takes(&read) {
             return Ok(None);
         }
         let body = self.redact.body(read.body()).map_err(|what| {
@@ -126,7 +140,7 @@ impl Shape {
             (Some(text), _) => (text.as_bytes(), Cow::Borrowed(JSON)),
             (None, body) => (&**body, content_type_of(record)),
         };
-        Ok(Some(match self.format {
+        Ok(Some(match self.settings.format {
             Format::Raw => match (made, body) {
                 (Some(text), _) => (text.into(), content_type),
                 (None, Cow::Owned(body)) => (body.into(), content_type),
