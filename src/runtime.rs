@@ -48,7 +48,7 @@ impl Driver {
     }
 }
 
-/// The flags with which `io_uring` costs no more than epoll (README, "Speed"): without
+/// The flags with which `io_uring` costs no more than epoll (`benches/README.md`): without
 /// cooperative task running the kernel interrupts the receiver for each completion.
 /// Kernels before 6.0 know neither flag and get a plain ring.
 fn ring_flags() -> io_uring::Builder {

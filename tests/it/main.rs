@@ -28,6 +28,7 @@ mod cursors;
 mod dead_letters;
 mod demo;
 mod doctor;
+mod documents;
 mod drain;
 mod handshakes;
 mod kill;

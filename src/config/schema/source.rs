@@ -50,13 +50,13 @@ pub(super) const KEYS: &[Key] = &[
         "source.answers",
         Form::Table,
         "",
-        "What the sender is answered, in place of the preset's answers; the keys stand below.",
+        "What the sender is answered, in place of the preset's answers.",
     ),
     key(
         "source.handshakes",
         Form::Table,
         "",
-        "What the sender asks between its events, in place of the preset's list; see below.",
+        "What the sender asks between its events, in place of the preset's list.",
     ),
     key(
         "source.verify_token.value",
