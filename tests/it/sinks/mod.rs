@@ -16,6 +16,7 @@ mod postgres;
 mod http;
 mod file;
 mod replicated;
+mod three_nodes;
 
 use std::sync::Arc;
 use std::time::Duration;

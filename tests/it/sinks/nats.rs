@@ -20,15 +20,15 @@ use crate::support::eventually;
 /// Where `tests/run sinks` puts it.
 const PROGRAM: &str = "tests/sinks/.venv/bin/nats-server";
 const USER: &str = "forebay";
-const PASSWORD: &str = "a-password-of-the-tests";
-const STREAM: &str = "events";
+pub(super) const PASSWORD: &str = "a-password-of-the-tests";
+pub(super) const STREAM: &str = "events";
 /// The largest message that it takes.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 pub(super) struct Nats(Process);
 
 impl Nats {
-    fn server(&self) -> String {
+    pub(super) fn server(&self) -> String {
         format!("nats://127.0.0.1:{}", self.0.port)
     }
 

@@ -232,6 +232,10 @@ impl Server {
         SocketAddr::new(self.address, RECEIVE_PORT)
     }
 
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, ADMIN_PORT)
+    }
+
     pub(crate) fn connect(&self) -> Connection {
         Connection::open(self.address()).unwrap()
     }
@@ -247,11 +251,11 @@ impl Server {
     }
 
     pub(crate) fn connect_admin(&self) -> Connection {
-        Connection::open(SocketAddr::new(self.address, ADMIN_PORT)).unwrap()
+        Connection::open(self.admin_address()).unwrap()
     }
 
     fn try_admin(&self, path: &str) -> std::io::Result<Response> {
-        let mut connection = Connection::open(SocketAddr::new(self.address, ADMIN_PORT))?;
+        let mut connection = Connection::open(self.admin_address())?;
         connection.send(&Request::get(path).header("connection", "close"))
     }
 
@@ -323,8 +327,12 @@ impl Server {
 
     /// `forebay tail` of this server's log, not yet started.
     pub(crate) fn tail_command(&self, arguments: &[&str]) -> Command {
+        self.tail_of("main", arguments)
+    }
+
+    fn tail_of(&self, lane: &str, arguments: &[&str]) -> Command {
         let mut command = forebay(&["tail", "--dir"]);
-        command.arg(self.data()).args(["--lane", "main"]).args(arguments);
+        command.arg(self.data()).args(["--lane", lane]).args(arguments);
         command
     }
 
@@ -352,7 +360,12 @@ impl Server {
 
     /// The events of the log, without later deliveries.
     pub(crate) fn events(&self) -> Vec<Row> {
-        log::rows(&self.tail(&["--json", "--from", "earliest"]))
+        self.events_of("main")
+    }
+
+    /// Those of another lane.
+    pub(crate) fn events_of(&self, lane: &str) -> Vec<Row> {
+        log::rows(&self.tail_of(lane, &["--json", "--from", "earliest"]).output().unwrap())
     }
 }
 
