@@ -31,6 +31,9 @@ pub(super) enum BringError {
     /// What lies in a folder cannot be told.
     #[error("{}: {error}", folder.display())]
     Folder { folder: PathBuf, error: io::Error },
+    /// The target of a replay has no address now.
+    #[error("cannot resolve {host}: {error}")]
+    Unresolved { host: String, error: io::Error },
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
     /// Some events are still where they were.

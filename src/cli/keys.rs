@@ -11,6 +11,13 @@ pub(super) struct SecretArgs {
     // A private key in PEM begins with hyphens, and what is no argument would be shown.
     #[arg(long, value_name = "TEXT", value_parser = secret_text, allow_hyphen_values = true)]
     secret: Vec<SecretText>,
+    #[command(flatten)]
+    hidden: HiddenSecretArgs,
+}
+
+/// Where secrets are that no list of processes shows.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct HiddenSecretArgs {
     /// The environment variable that holds a secret
     #[arg(long, value_name = "VARIABLE")]
     secret_env: Vec<String>,
@@ -31,6 +38,38 @@ fn secret_text(text: &str) -> Result<SecretText, std::convert::Infallible> {
 }
 
 impl SecretArgs {
+    /// As [`HiddenSecretArgs::settings`].
+    pub(super) fn settings(&self, public_url: Option<String>) -> Result<Settings, String> {
+        self.hidden.settings(public_url)
+    }
+
+    /// The secrets, in the order of the flags' kinds; the error is a lower-case fragment.
+    pub(super) fn read(&self) -> Result<Vec<NamedSecret>, String> {
+        let named = |(index, text): (usize, &SecretText)| {
+            let name = if self.secret.len() == 1 {
+                "secret".to_owned()
+            } else {
+                format!("secret {}", index + 1)
+            };
+            NamedSecret { name, value: text.clone(), key_id: self.hidden.key_id.clone() }
+        };
+        let mut secrets: Vec<NamedSecret> = self.secret.iter().enumerate().map(named).collect();
+        secrets.extend(self.hidden.found()?);
+        if secrets.is_empty() {
+            return Err("no secret: give --secret-env, --secret-file or --secret".to_owned());
+        }
+        Ok(secrets)
+    }
+}
+
+impl HiddenSecretArgs {
+    /// Whether any of it was given.
+    pub(super) fn given(&self) -> bool {
+        let Self { secret_env, secret_file, key_id, params } = self;
+        let lists = !(secret_env.is_empty() && secret_file.is_empty() && params.is_empty());
+        lists || key_id.is_some()
+    }
+
     /// What a source with these secrets would say of itself.
     pub(super) fn settings(&self, public_url: Option<String>) -> Result<Settings, String> {
         let pair = |text: &String| {
@@ -41,16 +80,16 @@ impl SecretArgs {
         Ok(Settings { public_url, params, ..Settings::default() })
     }
 
-    /// The secrets, in the order of the flags' kinds; the error is a lower-case fragment.
+    /// The secrets; the error is a lower-case fragment.
     pub(super) fn read(&self) -> Result<Vec<NamedSecret>, String> {
-        let given = self.secret.iter().enumerate().map(|(index, text)| {
-            let name = if self.secret.len() == 1 {
-                "secret".to_owned()
-            } else {
-                format!("secret {}", index + 1)
-            };
-            Ok((name, text.clone()))
-        });
+        let secrets = self.found()?;
+        if secrets.is_empty() {
+            return Err("no secret: give --secret-env or --secret-file".to_owned());
+        }
+        Ok(secrets)
+    }
+
+    fn found(&self) -> Result<Vec<NamedSecret>, String> {
         let of_env = self.secret_env.iter().map(|variable| {
             let text = std::env::var(variable);
             let text = text.map_err(|error| format!("the variable {variable}: {error}"))?;
@@ -64,14 +103,8 @@ impl SecretArgs {
             let line = line.strip_suffix('\r').unwrap_or(line);
             Ok((path.to_string(), SecretText::new(line)))
         });
-        let secrets = given.chain(of_env).chain(of_files);
         let named = |(name, value)| NamedSecret { name, value, key_id: self.key_id.clone() };
-        let secrets: Vec<NamedSecret> =
-            secrets.map(|found: Result<_, String>| found.map(named)).collect::<Result<_, _>>()?;
-        if secrets.is_empty() {
-            return Err("no secret: give --secret-env, --secret-file or --secret".to_owned());
-        }
-        Ok(secrets)
+        of_env.chain(of_files).map(|found: Result<_, String>| found.map(named)).collect()
     }
 }
 

@@ -1,9 +1,12 @@
-//! `forebay replay`: events of the log once more to a sink, beside live traffic.
+//! `forebay replay`: events of the log once more to a sink, or to a URL, beside live traffic.
 //!
 //! It reads the log as any other process does and moves no cursor. Sinks that mark what they are
 //! handed say that it is a replay. What the sink refuses is told, and stays in the log. Exit codes:
 //! 0 all was taken, 1 some was refused, 2 wrong usage, 75 it cannot be run now, 78 a bad
 //! configuration.
+
+mod guard;
+mod staging;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,14 +27,16 @@ pub(super) struct ReplayArgs {
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The sink that gets them
-    #[arg(long, value_name = "NAME")]
-    sink: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "to_url")]
+    sink: Option<String>,
+    #[command(flatten)]
+    staging: staging::StagingArgs,
     /// Only of this lane; else of every lane that the sink reads
     #[arg(long, value_name = "NAME")]
     lane: Option<String>,
     #[command(flatten)]
     which: Which,
-    /// Events a second at the most; else the sink's own rate
+    /// Events a second at the most; else the sink's own rate, and 50 to a URL
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// Tell which events it would be, and send nothing
@@ -51,8 +56,19 @@ pub(super) fn run(args: &ReplayArgs) -> ExitCode {
 }
 
 fn replay(args: &ReplayArgs, clock: &Clock) -> Result<(), BringError> {
+    match (&args.staging.to_url, &args.sink) {
+        (Some(url), _) => staging::replay(args, url, clock),
+        (None, sink) => to_sink(args, sink.as_deref().unwrap_or_default(), clock),
+    }
+}
+
+fn to_sink(args: &ReplayArgs, name: &str, clock: &Clock) -> Result<(), BringError> {
+    if args.staging.secrets.given() {
+        let what = "a sink signs with secrets of its own; those flags go with --to-url".to_owned();
+        return Err(PlaceError::Usage(what).into());
+    }
     let drained = bring::drained(args.config.as_deref())?;
-    let mut sink = bring::sink(&drained, &args.sink)?.clone();
+    let mut sink = bring::sink(&drained, name)?.clone();
     sink.events_per_second = args.rate.or(sink.events_per_second);
     let chosen = args.which.chosen(clock);
     let all = sink.lanes.iter().filter_map(|lane| drained.kept.lanes.get(*lane));
@@ -60,7 +76,7 @@ fn replay(args: &ReplayArgs, clock: &Clock) -> Result<(), BringError> {
     let lanes: Vec<&str> = all.map(|lane| lane.name.as_str()).filter(|name| wanted(name)).collect();
     if lanes.is_empty() {
         let lane = args.lane.as_deref().unwrap_or_default();
-        let what = format!("sink {} does not read a lane {lane}", args.sink);
+        let what = format!("sink {name} does not read a lane {lane}");
         return Err(PlaceError::Usage(what).into());
     }
     if !args.dry_run {

@@ -74,6 +74,15 @@ impl Progress {
 
     /// So many bytes of so many are done.
     pub(super) fn tell(&mut self, done: u64, all: u64) {
+        self.show(done, all, |bytes| ByteSize(bytes).to_string());
+    }
+
+    /// So many of so many are done.
+    pub(super) fn count(&mut self, done: u64, all: u64) {
+        self.show(done, all, |count| count.to_string());
+    }
+
+    fn show(&mut self, done: u64, all: u64, text: fn(u64) -> String) {
         let Some(told) = self.told else { return };
         let now = self.clock.monotonic();
         if now.saturating_duration_since(told) < Self::PACE {
@@ -82,12 +91,18 @@ impl Progress {
         self.told = Some(now);
         self.shown = true;
         let percent = done.saturating_mul(100) / all.max(1);
-        let (done, all) = (ByteSize(done), ByteSize(all));
+        let (done, all) = (text(done), text(all));
         drop(write!(io::stderr().lock(), "\r{}: {done} of {all}, {percent} % \x1b[K", self.what));
     }
 
     /// Takes the line away.
     pub(super) fn end(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
         if self.shown {
             drop(write!(io::stderr().lock(), "\r\x1b[K"));
         }

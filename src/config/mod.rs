@@ -28,6 +28,7 @@ mod recipe;
 mod source;
 mod replicate;
 mod sink;
+mod staging;
 mod error;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
 pub use self::sink::{BatchConfig, RedriveConfig, RetryConfig, SinkConfig};
 pub use self::source::{Source, SourceKeys};
+pub use self::staging::{Sender, SinkHost, Staging, plain_host};
 pub use self::units::{duration_text, parse_duration, size_text};
 
 use self::document::{Shown, Texts};
@@ -174,6 +176,15 @@ pub fn load_keys(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Vec<SourceKeys>, ConfigError> {
     from_file(path, environment, source::read_keys)
+}
+
+/// Reads of a configuration only what a replay to another receiver has to know. Secrets are not
+/// asked for.
+pub fn load_staging(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Staging, ConfigError> {
+    from_file(path, environment, staging::read)
 }
 
 /// Reads the parts of a configuration that a caller wants.

@@ -22,7 +22,7 @@ use super::template::{Part, Template, TimeFrom};
 use super::time::TimeUnit;
 use super::token::{Place, Token};
 use super::{Head, query};
-use crate::identify::RuleText;
+use crate::identify::{IdentitySpec, RuleText};
 use crate::reject::Reject;
 
 /// How long a token is good for, as `LiveKit` makes them.
@@ -109,20 +109,46 @@ impl Signer {
         secret: NamedSecret,
         settings: &Settings,
     ) -> Result<Self, SpecError> {
-        let spec = &profile.scheme;
+        let Profile { scheme, identity, content_types, .. } = profile;
+        Self::for_sender((scheme, identity), content_types, secret, settings)
+    }
+
+    /// As [`Signer::for_source`], for a sender that no preset describes.
+    pub fn for_sender(
+        (spec, identity): (&SchemeSpec, &IdentitySpec),
+        content_types: &[String],
+        secret: NamedSecret,
+        settings: &Settings,
+    ) -> Result<Self, SpecError> {
         let key_id = secret.key_id.clone();
         let (key, key_pair) = signing_key(spec, secret)?;
         let unsafe_no_auth = spec.algorithm == Algorithm::None;
         let settings = Settings { unsafe_no_auth, ..settings.clone() };
-        let identity = &profile.identity;
         Ok(Self {
             scheme: Scheme::new(spec, key_pair, &settings)?,
             key,
             key_id,
             id_headers: headers_of(identity.event_id.as_ref()),
             type_headers: headers_of(identity.event_type.as_ref()),
-            content_type: profile.content_types.first().and_then(|text| text.parse().ok()),
+            content_type: content_types.first().and_then(|text| text.parse().ok()),
         })
+    }
+
+    /// The same for bodies of this media type.
+    #[must_use]
+    pub fn with_content_type(mut self, content_type: HeaderValue) -> Self {
+        self.content_type = Some(content_type);
+        self
+    }
+
+    /// The header that the sender puts the event's id into, if it does.
+    pub fn id_header(&self) -> Option<&HeaderName> {
+        self.id_headers.first()
+    }
+
+    /// The header that the sender puts the event's type into, if it does.
+    pub fn type_header(&self) -> Option<&HeaderName> {
+        self.type_headers.first()
     }
 
     /// The headers of one request, content type included. Fails for a sender that also changes

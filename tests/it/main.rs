@@ -43,6 +43,7 @@ mod replay;
 mod sdk;
 mod secrets;
 mod shutdown;
+mod staging;
 #[cfg(all(feature = "sink-nats", feature = "sink-postgres", feature = "sink-redis"))]
 mod sinks;
 mod subscriptions;

@@ -45,6 +45,8 @@ pub enum Settings {
     File(file::Settings),
     /// Requests to a URL.
     Http(Box<http::Settings>),
+    /// The same as their senders make them; no table of the configuration says so.
+    Resend(Box<http::resend::Settings>),
 }
 
 /// Why a sink cannot be made. A destination that cannot be reached is no such reason.
@@ -65,6 +67,7 @@ impl Settings {
             Self::Stdout(_) => "stdout",
             Self::File(_) => "file",
             Self::Http(_) => "http",
+            Self::Resend(_) => "resend",
         }
     }
 
@@ -78,7 +81,7 @@ impl Settings {
             Self::Postgres(_) => false,
             #[cfg(feature = "sink-redis")]
             Self::Redis(_) => false,
-            Self::Stdout(_) | Self::File(_) | Self::Http(_) => false,
+            Self::Stdout(_) | Self::File(_) | Self::Http(_) | Self::Resend(_) => false,
         }
     }
 
@@ -98,6 +101,7 @@ impl Settings {
             Self::Stdout(settings) => Ok(Arc::new(stdout::Stdout::new(settings))),
             Self::File(settings) => Ok(Arc::new(file::File::new(settings))),
             Self::Http(settings) => Ok(Arc::new(http::Http::new(settings)?)),
+            Self::Resend(settings) => Ok(Arc::new(http::resend::Resend::new(settings)?)),
         }
     }
 }

@@ -12,6 +12,7 @@ mod answer;
 mod client;
 pub mod guard;
 mod request;
+pub mod resend;
 
 #[cfg(test)]
 mod tests;

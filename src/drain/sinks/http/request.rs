@@ -16,10 +16,11 @@ use crate::drain::sinks::OpenError;
 use crate::drain::sinks::line::is_json;
 use crate::verify::{NamedSecret, SignInput, Signer, preset};
 
-const AGENT: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const PASS: HeaderName = HeaderName::from_static("forebay-pass");
+/// Says why an event comes once more.
+pub(super) const PASS: HeaderName = HeaderName::from_static("forebay-pass");
 
 /// Makes the requests of one sink.
 #[derive(Debug)]
@@ -60,12 +61,7 @@ impl Requests {
         if let [event] = events {
             self.add_attributes(headers, event);
         }
-        let word = events.first().and_then(|event| match event.pass {
-            Pass::Live => None,
-            Pass::Replay => Some("replay"),
-            Pass::Redrive => Some("redrive"),
-        });
-        if let Some(word) = word {
+        if let Some(word) = events.first().and_then(|event| pass_word(event.pass)) {
             headers.insert(PASS, HeaderValue::from_static(word));
         }
         // Last, so that nothing of forebay's own stands in the way of what an operator wrote.
@@ -112,6 +108,15 @@ impl Requests {
             headers.insert(SIGNATURE, value);
         }
         Ok(())
+    }
+}
+
+/// The value of the header that says why.
+pub(super) const fn pass_word(pass: Pass) -> Option<&'static str> {
+    match pass {
+        Pass::Live => None,
+        Pass::Replay => Some("replay"),
+        Pass::Redrive => Some("redrive"),
     }
 }
 
