@@ -163,7 +163,12 @@ pub(super) fn read_token(
 
 /// A secret that a destination has given, of whatever length: a password, a token. None within if
 /// the key is not there.
-#[cfg(any(feature = "sink-nats", feature = "sink-postgres", feature = "sink-redis"))]
+#[cfg(any(
+    feature = "sink-nats",
+    feature = "sink-object",
+    feature = "sink-postgres",
+    feature = "sink-redis"
+))]
 #[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
 pub(super) fn read_credential(
     section: &Section<'_>,

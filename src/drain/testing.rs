@@ -19,6 +19,8 @@ pub(crate) struct Written {
     _lane: Lane,
     appender: Appender,
     reader: Reader,
+    /// When the next records arrive.
+    pub(crate) received_ns: u64,
 }
 
 /// What one record says.
@@ -36,7 +38,7 @@ impl Written {
         let (lane, _) = Lane::open(&folder, options()).expect("a lane");
         let appender = lane.appender();
         let reader = Reader::open(&folder).expect("a reader");
-        Self { _data: data, _lane: lane, appender, reader }
+        Self { _data: data, _lane: lane, appender, reader, received_ns: RECEIVED_NS }
     }
 
     /// Appends a record, whose key is filled with its number, and reads it back.
@@ -51,7 +53,7 @@ impl Written {
         let record = NewRecord {
             kind: Kind::Event,
             key: Key([number; 16]),
-            received_ns: RECEIVED_NS,
+            received_ns: self.received_ns,
             meta: meta.as_bytes(),
             body: said.body,
         };

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "sink-nats")]
 mod nats;
+#[cfg(feature = "sink-object")]
+mod object;
 #[cfg(feature = "sink-postgres")]
 mod postgres;
 #[cfg(feature = "sink-redis")]
@@ -104,11 +106,32 @@ const KINDS: &[Kind] = &[
     Kind { word: "http", path: "sink.http", read: http::read },
     #[cfg(feature = "sink-nats")]
     Kind { word: "nats", path: "sink.nats", read: nats::read },
+    #[cfg(feature = "sink-object")]
+    Kind { word: "object", path: "sink.object", read: object::read },
     #[cfg(feature = "sink-postgres")]
     Kind { word: "postgres", path: "sink.postgres", read: postgres::read },
     #[cfg(feature = "sink-redis")]
     Kind { word: "redis", path: "sink.redis", read: redis::read },
 ];
+
+/// Kinds that this build is without, and the feature that each needs.
+const UNBUILT: &[(&str, &str)] = &[
+    #[cfg(not(feature = "sink-nats"))]
+    ("nats", "sink-nats"),
+    #[cfg(not(feature = "sink-object"))]
+    ("object", "sink-object"),
+    #[cfg(not(feature = "sink-postgres"))]
+    ("postgres", "sink-postgres"),
+    #[cfg(not(feature = "sink-redis"))]
+    ("redis", "sink-redis"),
+];
+
+/// What is gathered for an object, where nothing else is said: a store counts and keeps objects,
+/// not events.
+const OF_OBJECTS: BatchConfig =
+    BatchConfig { events_max: 10_000, bytes_max: 16 << 20, linger: Duration::from_secs(60) };
+/// What an event takes of a sink's memory beside its payload, at the most.
+const EVENT_BYTES: usize = 1 << 10;
 
 /// Reads every `[[sink]]`; there may be none. Sinks with a mistake are reported and left out.
 pub(super) fn read_all<'t>(
@@ -143,9 +166,13 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
     let redrive = redrive(section);
     let shape = shape::read(section);
     let settings = settings(section);
-    let (batch, memory_bytes_max) = (batch?, memory_bytes_max?);
-    if memory_bytes_max < batch.bytes_max as u64 {
-        let least = units::size_text(batch.bytes_max as u64);
+    let batch = batch?;
+    let least = memory_min(section, batch, lanes.as_ref().map_or(1, Vec::len));
+    // A default gives way to what is needed.
+    let least_of_default = if section.has("memory") { 0 } else { least };
+    let memory_bytes_max = memory_bytes_max?.max(least_of_default);
+    if memory_bytes_max < least {
+        let least = units::size_text(least);
         let cure = format!("raise it to at least \"{least}\", or lower batch.bytes");
         section.refuse("memory", "is less than one batch", cure);
     }
@@ -239,11 +266,27 @@ fn batch(sink: &Section<'_>, replica: bool) -> Option<BatchConfig> {
     let (count, bytes) = (section.count("count"), section.size("bytes"));
     let at_once = replica && !section.has("linger");
     let linger = if at_once { Some(Duration::ZERO) } else { section.duration("linger") };
-    Some(BatchConfig {
+    let said = BatchConfig {
         events_max: usize::try_from(count?).unwrap_or(usize::MAX),
         bytes_max: usize::try_from(bytes?).unwrap_or(usize::MAX),
         linger: linger?,
+    };
+    let or = |key| section.has(key) || !sink.has("object");
+    Some(BatchConfig {
+        events_max: if or("count") { said.events_max } else { OF_OBJECTS.events_max },
+        bytes_max: if or("bytes") { said.bytes_max } else { OF_OBJECTS.bytes_max },
+        linger: if or("linger") { said.linger } else { OF_OBJECTS.linger },
     })
+}
+
+/// What the sink must be able to hold. One whose batches wait long needs room for a whole batch of
+/// each of its lanes, or a full memory would have to wait with them.
+fn memory_min(sink: &Section<'_>, batch: BatchConfig, lanes: usize) -> u64 {
+    if !sink.has("object") {
+        return batch.bytes_max as u64;
+    }
+    let batch = batch.bytes_max.saturating_add(batch.events_max.saturating_mul(EVENT_BYTES));
+    batch.saturating_mul(lanes.max(1)) as u64
 }
 
 fn retry(sink: &Section<'_>) -> Option<RetryConfig> {
@@ -286,6 +329,11 @@ fn redrive(sink: &Section<'_>) -> Option<Option<RedriveConfig>> {
 
 /// The one table that names the sink's kind.
 fn settings(section: &Section<'_>) -> Option<Settings> {
+    if let Some((word, feature)) = UNBUILT.iter().find(|(word, _)| section.has(word)) {
+        let cure = format!("build it with `cargo build --release --features {feature}`");
+        section.refuse(word, "is a kind of sink that this forebay was built without", cure);
+        return None;
+    }
     let written: Vec<&Kind> = KINDS.iter().filter(|kind| section.has(kind.word)).collect();
     let all = || KINDS.iter().map(|kind| format!("[{}]", kind.path)).collect::<Vec<_>>().join(", ");
     match written.as_slice() {

@@ -275,6 +275,27 @@ fn a_sink_has_its_defaults_and_takes_every_lane() {
     assert!(good(LEAST, &[]).sinks.is_empty(), "there may be none");
 }
 
+#[cfg(feature = "sink-object")]
+#[test]
+fn a_sink_of_objects_gathers_more_unless_it_is_told() {
+    let sink = |lines: &str| {
+        let text = format!(
+            "{LEAST}\n[[sink]]\nname = \"out\"\n{lines}\n[sink.object]\n\
+             url = \"s3://bucket/folder\"\nendpoint = \"https://store.example.com\"\n\
+             region = \"eu-1\"\naccess_key = \"id\"\nsecret_key = {{ value = \"word\" }}\n"
+        );
+        good(&text, &[]).sinks.remove(0)
+    };
+    let gathers = sink("").batch;
+    assert_eq!((gathers.events_max, gathers.bytes_max), (10_000, 16 << 20));
+    assert_eq!(gathers.linger, Duration::from_secs(60));
+    let told = sink("batch = { count = 50000, linger = \"1s\" }");
+    assert_eq!((told.batch.events_max, told.batch.bytes_max), (50_000, 16 << 20));
+    assert_eq!(told.batch.linger, Duration::from_secs(1));
+    assert_eq!(told.memory_bytes_max, (16 << 20) + 50_000 * 1024, "a batch fits");
+    assert_eq!(told.settings.kind(), "object");
+}
+
 #[test]
 fn a_sink_is_overridden_by_its_name() {
     let text = format!(

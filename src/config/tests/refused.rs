@@ -569,6 +569,54 @@ fn a_replica_that_cannot_carry_acknowledgements_is_refused_with_its_cure() {
     assert!(report.contains("leave out \"main\", which replicates to it"), "{report}");
 }
 
+#[cfg(not(feature = "sink-object"))]
+#[test]
+fn a_sink_that_is_not_built_in_is_named_with_the_feature_that_it_needs() {
+    let report = bad_sink("[sink.object]\nurl = \"s3://bucket\"");
+    assert!(report.contains("`sink.object` is a kind of sink that this forebay"), "{report}");
+    assert!(report.contains("--features sink-object"), "{report}");
+}
+
+#[cfg(feature = "sink-object")]
+#[test]
+fn a_store_that_cannot_be_is_refused_with_its_cure() {
+    const S3: &str = "url = \"s3://bucket/folder\"";
+    for (lines, title, cure) in [
+        (String::new(), "`sink.object.url` is missing", "s3://BUCKET"),
+        ("url = \"bucket\"".into(), "`sink.object.url` is no URL", "s3://BUCKET"),
+        ("url = \"ftp://bucket\"".into(), "no store that forebay knows", "gs://"),
+        ("url = \"s3:///folder\"".into(), "names no bucket", "s3://BUCKET"),
+        ("url = \"s3://key:word@bucket\"".into(), "names no bucket", "s3://BUCKET"),
+        ("url = \"file://folder\"".into(), "by its whole path", "file:///"),
+        (format!("{S3}\nprefix = \"{{type}}/\""), "knows no place {type}", "{lane}/"),
+        (format!("{S3}\naccess_key = \"a\""), "`sink.object.secret_key` is missing", "env"),
+        (
+            format!("{S3}\nsecret_key = {{ value = \"a\" }}"),
+            "`sink.object.access_key` is missing",
+            "whose secret",
+        ),
+        (
+            "url = \"file:///tmp\"\naccess_key = \"a\"".into(),
+            "`sink.object.access_key` is nothing that this store",
+            "leave it out",
+        ),
+        (
+            format!("{S3}\nendpoint = \"http://127.0.0.1:9000\""),
+            "`sink.object.endpoint` is without TLS",
+            "allow_http = true",
+        ),
+        (format!("{S3}\nendpoint = \"127.0.0.1\""), "is no address of a store", "https://"),
+        (format!("{S3}\nca_file = \"/nowhere\""), "cannot be read", "PEM"),
+        (format!("{S3}\ncompression = 40"), "`sink.object.compression`", "19"),
+    ] {
+        let report = bad_sink(&format!("[sink.object]\n{lines}"));
+        assert!(report.contains(title) && report.contains(cure), "{lines}:\n{report}");
+    }
+    // A batch of each lane has to fit beside what its events take themselves.
+    let report = bad_sink(&format!("memory = \"20MiB\"\n[sink.object]\n{S3}"));
+    assert!(report.contains("`sink.memory` is less than one batch"), "{report}");
+}
+
 fn bad_sink(lines: &str) -> String {
     bad(&format!("{LEAST}[[sink]]\nname = \"out\"\n{lines}\n"), &[])
 }

@@ -64,7 +64,9 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The error and its causes, also those that an `io::Error` wraps and does not own up to.
-fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+pub(super) fn chain<'e>(
+    error: &'e (dyn Error + 'static),
+) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| cause(*error))
 }
 

@@ -15,6 +15,8 @@ use serde_json::value::RawValue;
 use crate::drain::shape::put_on_one_line;
 use crate::drain::sink::Event;
 
+/// The longest line: the largest body as base64, with room for its neighbours.
+pub(super) const LINE_BYTES_MAX: u64 = 2 * crate::limits::BODY_BYTES_LIMIT + (1 << 20);
 /// Every line begins so.
 const BEGIN: &[u8] = b"{\"position\":\"";
 

@@ -3,7 +3,12 @@
 //! A kind is its `Settings`, checked by `src/config/sink/KIND.rs`, a variant of [`Settings`] here,
 //! and a [`Sink`] that is made of them when the drain starts.
 
-#[cfg(any(feature = "sink-nats", feature = "sink-postgres", feature = "sink-redis"))]
+#[cfg(any(
+    feature = "sink-nats",
+    feature = "sink-object",
+    feature = "sink-postgres",
+    feature = "sink-redis"
+))]
 mod answer;
 #[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
 mod template;
@@ -11,6 +16,8 @@ mod template;
 mod trust;
 #[cfg(feature = "sink-nats")]
 pub mod nats;
+#[cfg(feature = "sink-object")]
+pub mod object;
 #[cfg(feature = "sink-postgres")]
 pub mod postgres;
 #[cfg(feature = "sink-redis")]
@@ -33,6 +40,9 @@ pub enum Settings {
     /// Messages of a NATS stream.
     #[cfg(feature = "sink-nats")]
     Nats(nats::Settings),
+    /// Objects of a bucket or a folder.
+    #[cfg(feature = "sink-object")]
+    Object(Box<object::Settings>),
     /// Rows of a PostgreSQL table.
     #[cfg(feature = "sink-postgres")]
     Postgres(postgres::Settings),
@@ -60,6 +70,8 @@ impl Settings {
         match self {
             #[cfg(feature = "sink-nats")]
             Self::Nats(_) => "nats",
+            #[cfg(feature = "sink-object")]
+            Self::Object(_) => "object",
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(_) => "postgres",
             #[cfg(feature = "sink-redis")]
@@ -76,6 +88,9 @@ impl Settings {
         match self {
             #[cfg(feature = "sink-nats")]
             Self::Nats(_) => true,
+            // A batch of objects is too long a wait for a sender.
+            #[cfg(feature = "sink-object")]
+            Self::Object(_) => false,
             // PostgreSQL and Redis may have replicas; their answer does not say so.
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(_) => false,
@@ -92,6 +107,8 @@ impl Settings {
         match self {
             #[cfg(feature = "sink-nats")]
             Self::Nats(settings) => Ok(Arc::new(nats::Nats::new(settings.clone(), timeout))),
+            #[cfg(feature = "sink-object")]
+            Self::Object(settings) => Ok(Arc::new(object::Object::new(settings, name, timeout)?)),
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(settings) => {
                 Ok(Arc::new(postgres::Postgres::new(settings.clone(), timeout)))

@@ -14,11 +14,9 @@ use forebay_log::{Clock, Position};
 
 use super::{Settings, owner};
 use crate::drain::sink::Event;
-use crate::drain::sinks::line;
+use crate::drain::sinks::line::{self, LINE_BYTES_MAX};
 
 pub(super) const END: &str = ".ndjson";
-/// The longest line: the largest body as base64, with room for its neighbours.
-const LINE_BYTES_MAX: u64 = 2 * crate::limits::BODY_BYTES_LIMIT + (1 << 20);
 
 /// A file that is written to.
 #[derive(Debug)]
