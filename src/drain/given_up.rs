@@ -45,7 +45,8 @@ impl GivenUp {
 
     /// Takes back what is done with, until told to stop.
     pub(super) fn follow(&self, stop: &AtomicBool) {
-        let mut seen = Letters::done_bytes(&self.dir);
+        // What was done while this began is seen at the first look.
+        let mut seen = 0;
         loop {
             for _ in 0..EVERY.as_millis() / LOOK.as_millis() {
                 // Relaxed: a flag that orders nothing else.
