@@ -50,12 +50,16 @@ pub(super) fn last(object: &Bytes) -> Result<Option<Position>, ParquetError> {
 fn rows(events: &[Event]) -> Result<RecordBatch, ArrowError> {
     let texts = |of: &dyn Fn(&Event) -> String| -> ArrayRef {
         let mut column = StringBuilder::new();
-        events.iter().for_each(|event| column.append_value(of(event)));
+        for event in events {
+            column.append_value(of(event));
+        }
         Arc::new(column.finish())
     };
     let fields = |tag: Tag| -> ArrayRef {
         let mut column = StringBuilder::new();
-        events.iter().for_each(|event| column.append_option(event.field(tag)));
+        for event in events {
+            column.append_option(event.field(tag));
+        }
         Arc::new(column.finish())
     };
     let mut time = TimestampNanosecondBuilder::new().with_timezone("UTC");

@@ -8,7 +8,7 @@
 //!
 //! Numbers are padded, so that names sort as positions do.
 
-use forebay_log::Position;
+use forebay_log::{Key, Position};
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use object_store::path::Path;
@@ -162,7 +162,7 @@ impl Names {
 
     /// The folder of a lane's marks.
     pub(super) fn marks(&self, lane_id: [u8; 16]) -> Path {
-        self.under(&format!("{MARKS}/{}.{:032x}", self.sink, u128::from_be_bytes(lane_id)))
+        self.under(&format!("{MARKS}/{}.{}", self.sink, Key(lane_id)))
     }
 
     /// The mark of a lane at this position.
@@ -171,9 +171,9 @@ impl Names {
     }
 
     fn stem(&self, first: &Event) -> String {
-        let lane_id = u128::from_be_bytes(first.record.get().lane_id());
+        let lane_id = Key(first.record.get().lane_id());
         let (folder, at) = (self.prefix.of(first), padded(first.position()));
-        format!("{folder}{}.{lane_id:032x}.{at}", self.sink)
+        format!("{folder}{}.{lane_id}.{at}", self.sink)
     }
 
     fn under(&self, name: &str) -> Path {

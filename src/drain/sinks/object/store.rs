@@ -10,6 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
 
 use super::{Bucket, Settings};
+use crate::verify::SecretText;
 
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub(super) fn open(
     let client = client(settings, timeout)?;
     // The engine tries again, and it knows what else waits.
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    let secret = settings.secret_key.as_ref().map(|secret| secret.expose_secret());
+    let secret = settings.secret_key.as_ref().map(SecretText::expose_secret);
     Ok(match &settings.bucket {
         Bucket::Folder => Arc::new(LocalFileSystem::new().with_fsync(true)),
         Bucket::S3(bucket) => {

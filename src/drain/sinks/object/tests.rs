@@ -191,7 +191,9 @@ fn a_replay_is_an_object_of_its_own_each_time() {
     let store = Arc::new(InMemory::new());
     let sink = process(&store, Format::Ndjson);
     assert_eq!(now(sink.deliver(&events)), Delivered::All);
-    events.iter_mut().for_each(|event| event.pass = Pass::Replay);
+    for event in &mut events {
+        event.pass = Pass::Replay;
+    }
     assert_eq!(now(sink.deliver(&events[..2])), Delivered::All);
     assert_eq!(now(sink.deliver(&events[..2])), Delivered::All);
     assert_eq!(positions(&store).len(), 3 + 2 + 2);
