@@ -26,6 +26,8 @@ impl Events {
         let options = LaneOptions {
             segment_bytes: 16 << 20,
             ack: AckLevel::Written,
+            // How full the machine's disk is says nothing of a sink.
+            disk_reserve_bytes: Some(0),
             ..LaneOptions::default()
         };
         let (lane, _) = Lane::open(folder.path().join(name), options).unwrap();

@@ -17,6 +17,8 @@ mod http;
 mod file;
 mod replicated;
 mod three_nodes;
+#[cfg(feature = "sink-object")]
+mod object;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,4 +138,45 @@ mod through_servers {
         a_server_that_was_not_there_yet_gets_all_of_it,
         order_holds_while_the_server_dies_hangs_and_is_slow,
     ];
+}
+
+/// No object store refuses an event for what is in it: what belongs to poison is not asked of it.
+#[cfg(feature = "sink-object")]
+mod to_objects {
+    for_each_counterpart!(@one suite, object, Store,
+        a_batch_arrives_once_and_in_order,
+        what_was_handed_over_again_is_there_once,
+        the_control_shows_what_comes_twice,
+        events_of_two_lanes_keep_the_order_of_their_lane,
+        a_lane_that_begins_anew_is_not_taken_for_the_old_one,
+        a_server_that_is_away_is_a_matter_of_time,
+        a_server_that_hangs_is_given_up_in_time,
+        a_server_killed_under_load_has_everything_once,
+        a_stranger_is_told_to_mend_its_credentials
+    );
+}
+
+#[cfg(feature = "sink-object")]
+mod to_folders {
+    for_each_counterpart!(@one suite, object, Folder,
+        a_batch_arrives_once_and_in_order,
+        what_was_handed_over_again_is_there_once,
+        the_control_shows_what_comes_twice,
+        events_of_two_lanes_keep_the_order_of_their_lane,
+        a_lane_that_begins_anew_is_not_taken_for_the_old_one
+    );
+}
+
+#[cfg(feature = "sink-object")]
+mod through_objects {
+    for_each_counterpart!(@one drained, object, Store,
+        what_forebay_acknowledged_arrives_once_through_its_kills
+    );
+}
+
+#[cfg(feature = "sink-object")]
+mod through_folders {
+    for_each_counterpart!(@one drained, object, Folder,
+        what_forebay_acknowledged_arrives_once_through_its_kills
+    );
 }
