@@ -19,7 +19,7 @@ use forebay_log::{Clock, OpenError};
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin, AdminError};
-use crate::config::{self, Config, LaneConfig, ReceiveConfig};
+use crate::config::{self, Config, LaneConfig, ReceiveConfig, SinkConfig};
 use crate::dedupe::{self, Fingerprinter, Origin, SecretError, Steady, Table};
 use crate::drain::{Drain, DrainError, Ground, LaneOf};
 use crate::handshake::Confirmer;
@@ -263,7 +263,7 @@ impl Server {
             admin::State { metrics: Arc::clone(&opened.metrics), draining: Arc::clone(&draining) };
         let admin = Admin::start(admin_listen, state)?;
         let drain = Drain::start(&sinks, &ground)?;
-        opened.metrics.watch_sinks(drain.counters().to_vec());
+        opened.metrics.watch_sinks(drain.counters());
         let (stop, stopped) = watch::channel(false);
         let background = prepare_tables(&opened, &draining);
         if opened.quarantine.is_some() {
@@ -304,6 +304,13 @@ impl Server {
         let routes =
             Routes::new(config.sources, &self.opened.metrics, self.opened.fingerprinter.clone());
         self.opened.routes.store(Arc::new(routes));
+    }
+
+    /// Goes on with the sinks of a newly loaded configuration, see [`Drain::change`].
+    pub fn change_sinks(&mut self, sinks: &[SinkConfig]) -> Result<(), DrainError> {
+        let changed = self.drain.change(sinks);
+        self.opened.metrics.watch_sinks(self.drain.counters());
+        changed
     }
 
     /// Whether every receiver still runs; one that does not has left its core unserved.

@@ -1,8 +1,8 @@
 //! `forebay serve`: a server in the foreground, steered by signals.
 //!
 //! SIGTERM, SIGINT and SIGQUIT drain and exit 0 within `receive.drain_timeout`; a second one
-//! exits at once. SIGHUP loads sources and secrets anew; a configuration that is wrong leaves the
-//! old one in use.
+//! exits at once. SIGHUP loads sources, sinks and secrets anew; a configuration that is wrong leaves
+//! the old one in use.
 
 use std::collections::HashSet;
 use std::io;
@@ -71,7 +71,7 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
     tell_bus_errors(&config.data_dir)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])?;
     let fixed = Fixed::of(&config);
-    let server = Server::start(config, &Clock::System)?;
+    let mut server = Server::start(config, &Clock::System)?;
     tracing::info!(
         listen = %server.address(),
         admin = %server.admin_address(),
@@ -85,7 +85,7 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
                 tracing::info!(signal, "draining");
                 return Ok(drain(server, signals)?);
             }
-            reload(args, &server, &fixed);
+            reload(args, &mut server, &fixed);
         }
         for (lane, why) in server.failures() {
             if told.insert(lane.to_owned()) {
@@ -127,29 +127,36 @@ fn drain(server: Server, mut signals: Signals) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn reload(args: &ServeArgs, server: &Server, fixed: &Fixed) {
-    match load(args) {
-        Ok(config) => {
-            if *fixed == Fixed::of(&config) {
-                let sources = config.sources.len();
-                server.reload(config);
-                // Told once it is so: whoever rotates secrets waits for this.
-                server.metrics().reloaded(true);
-                tracing::info!(sources, "sources and secrets reloaded");
-            } else {
-                tracing::error!(
-                    "not reloaded: data_dir, receive, admin, quarantine, outgoing, a lane or a sink \
-                     differs, which takes a restart"
-                );
-                server.metrics().reloaded(false);
-            }
+fn reload(args: &ServeArgs, server: &mut Server, fixed: &Fixed) {
+    let taken = match load(args) {
+        Ok(config) if *fixed != Fixed::of(&config) => {
+            tracing::error!(
+                "not reloaded: data_dir, receive, admin, quarantine, outgoing or a lane differs, \
+                 which takes a restart"
+            );
+            false
         }
+        Ok(config) => take(server, config),
         Err(error) => {
             terminal::report(&error);
             tracing::error!("not reloaded: the configuration is wrong; the old one stays in use");
-            server.metrics().reloaded(false);
+            false
         }
+    };
+    // Told once it is so: whoever rotates secrets waits for this.
+    server.metrics().reloaded(taken);
+}
+
+/// Sinks first: if one cannot be made, all stays as it was.
+fn take(server: &mut Server, config: Config) -> bool {
+    if let Err(error) = server.change_sinks(&config.sinks) {
+        tracing::error!(error = terminal::chain(&error), "not reloaded");
+        return false;
     }
+    let (sources, sinks) = (config.sources.len(), config.sinks.len());
+    server.reload(config);
+    tracing::info!(sources, sinks, "sources, sinks and secrets reloaded");
+    true
 }
 
 /// What a reload cannot change, as it is printed for debugging: two that print alike are alike.
@@ -158,7 +165,7 @@ struct Fixed(String);
 
 impl Fixed {
     fn of(config: &Config) -> Self {
-        let Config { data_dir, receive, admin, quarantine, outgoing, lanes, sinks, .. } = config;
-        Self(format!("{:?}", (data_dir, receive, admin, quarantine, outgoing, lanes, sinks)))
+        let Config { data_dir, receive, admin, quarantine, outgoing, lanes, .. } = config;
+        Self(format!("{:?}", (data_dir, receive, admin, quarantine, outgoing, lanes)))
     }
 }

@@ -42,7 +42,7 @@ pub use self::outgoing::OutgoingConfig;
 pub use self::quarantine::QuarantineConfig;
 pub use self::receive::{AdminConfig, Driver, ReceiveConfig};
 pub use self::secret::{Origin, SecretConfig};
-pub use self::sink::{BatchConfig, RedriveConfig, RetryConfig, SinkConfig};
+pub use self::sink::{BatchConfig, Print, RedriveConfig, RetryConfig, SinkConfig};
 pub use self::source::{Source, SourceKeys};
 pub use self::staging::{Sender, SinkHost, Staging, plain_host};
 pub use self::units::{duration_text, parse_duration, size_text};

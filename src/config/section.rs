@@ -123,6 +123,11 @@ impl<'t> Section<'t> {
         self.table.get(key).map_or_else(whole, Spanned::span)
     }
 
+    /// All that stands in it.
+    pub(super) fn table(&self) -> &'t Table<'t> {
+        self.table
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, TryRecvError};
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use forebay_log::{Cursor, Place};
 use tokio::sync::watch;
 
@@ -21,9 +21,13 @@ pub(super) struct Kept {
     pub(super) cursor: Cursor,
     pub(super) place: watch::Receiver<Option<Place>>,
     pub(super) sink: Arc<str>,
+    /// Dropped with the cursor: whoever waits for it knows by that.
+    #[expect(dead_code, reason = "that it is dropped says all")]
+    pub(super) held: Sender<()>,
 }
 
-/// Commits cursors as they come until told to stop, and then once more.
+/// Commits cursors as they come until told to stop, and then once more. One whose sink has ended
+/// is committed a last time and given up.
 pub(super) fn keep(incoming: &Receiver<Kept>, stop: &Arc<AtomicBool>) {
     let mut all: Vec<(Kept, bool)> = Vec::new();
     loop {
@@ -39,9 +43,12 @@ pub(super) fn keep(incoming: &Receiver<Kept>, stop: &Arc<AtomicBool>) {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => false,
             };
         }
-        for (kept, failed) in &mut all {
+        all.retain_mut(|(kept, failed)| {
+            // Before the commit: the last place was told before the sink went.
+            let ended = kept.place.has_changed().is_err();
             commit(kept, failed);
-        }
+            !ended
+        });
         if last {
             return;
         }

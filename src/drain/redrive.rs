@@ -207,7 +207,7 @@ mod tests {
     use super::super::sinks::{Settings, file};
     use super::super::testing::{RECEIVED_NS, Written};
     use super::*;
-    use crate::config::{BatchConfig, RedriveConfig, RetryConfig};
+    use crate::config::{BatchConfig, Print, RedriveConfig, RetryConfig};
 
     const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -236,6 +236,7 @@ mod tests {
                 rotate_bytes: 1 << 20,
                 rotate_age: Duration::from_secs(3600),
             }),
+            print: Print::default(),
         }
     }
 

@@ -1,7 +1,9 @@
-//! Threads and channels of the drain: how it starts, and how it stops.
+//! Threads and channels of the drain: how it starts, how a sink of it changes, and how it stops.
 //!
 //! A stop leaves nothing half done: feeds end, what is in flight may land within a bound, and then
-//! each cursor is committed where its sink has come to. What was cut comes again.
+//! each cursor is committed where its sink has come to. What was cut comes again. A sink that
+//! changes stops in the same way and begins anew at its cursor, once that was committed and given
+//! up: so it overtakes nothing of what it had in flight, and the others notice none of it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,24 +11,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::channel::{self, Sender};
+use crossbeam::channel::{self, Receiver, Sender};
 use forebay_log::{Clock, Cursor, Place};
-use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
-use super::dead::{self, Grave};
+use super::dead::{self, Buried, Grave, Letter};
 use super::feed::{Feed, Shaping, Told, permits_of, reader_at};
 use super::given_up::GivenUp;
 use super::letters::LettersError;
 use super::redrive::Redriver;
 use super::settle::Settlement;
-use super::sink::Pass;
+use super::sink::{Pass, Sink};
 use super::sinks::OpenError;
-use crate::config::SinkConfig;
+use crate::config::{Print, SinkConfig};
 use crate::observe::SinkCounters;
 use crate::replica::Replica;
 
@@ -101,199 +104,201 @@ pub struct Ground {
 /// The running drain. Dropped without a stop, its threads go on.
 #[derive(Debug)]
 pub struct Drain {
-    counters: Vec<Arc<SinkCounters>>,
-    memory: Vec<Arc<Semaphore>>,
-    feeding: Arc<AtomicBool>,
-    stop: watch::Sender<bool>,
+    ground: Ground,
+    runners: Vec<Runner>,
+    sinks: Vec<Running>,
+    kept: (Sender<Kept>, Receiver<Kept>),
     keeping: Arc<AtomicBool>,
-    /// Couriers, then what they hand on to.
-    couriers: Vec<JoinHandle<()>>,
-    others: Vec<JoinHandle<()>>,
+    /// There is none before the first sink.
     keeper: Option<JoinHandle<()>>,
 }
 
-/// What the parts of a starting drain are wired to.
-struct Wiring<'a> {
-    ground: &'a Ground,
+/// A thread that couriers share.
+#[derive(Debug)]
+struct Runner {
+    handle: Handle,
+    tasks: UnboundedSender<BoxFuture<'static, ()>>,
+    thread: JoinHandle<()>,
+}
+
+/// A sink that runs.
+#[derive(Debug)]
+struct Running {
+    name: String,
+    print: Print,
+    counters: Arc<SinkCounters>,
+    memory: Vec<Arc<Semaphore>>,
     /// Ends the feeds.
     feeding: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    /// Nobody sends; it is disconnected once the courier has ended.
+    courier: Receiver<()>,
+    /// The same of its cursors.
+    cursors: Receiver<()>,
+    /// What feeds the courier, and what it hands on to.
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the parts of a starting sink are wired to.
+struct Wiring<'a> {
+    ground: &'a Ground,
+    runtime: &'a Handle,
+    kept: &'a Sender<Kept>,
+    feeding: Arc<AtomicBool>,
     stop: watch::Receiver<bool>,
-    kept: Sender<Kept>,
+    /// Held by whatever has a cursor.
+    cursors: Sender<()>,
+}
+
+/// A sink that can be made, and is not running yet.
+struct Opened {
+    sink: Arc<dyn Sink>,
+    /// The runner that it was made on.
+    runner: usize,
 }
 
 impl Drain {
     /// Starts every sink. A destination that is away is no reason not to.
     pub fn start(sinks: &[SinkConfig], ground: &Ground) -> Result<Self, DrainError> {
-        let (stop, stopped) = watch::channel(false);
-        let (kept, incoming) = channel::unbounded();
         let mut drain = Self {
-            counters: Vec::new(),
-            memory: Vec::new(),
-            feeding: Arc::new(AtomicBool::new(false)),
-            stop,
+            ground: ground.clone(),
+            runners: Vec::new(),
+            sinks: Vec::new(),
+            kept: channel::unbounded(),
             keeping: Arc::new(AtomicBool::new(false)),
-            couriers: Vec::new(),
-            others: Vec::new(),
             keeper: None,
         };
-        tell_orphans(sinks, ground);
-        if sinks.is_empty() {
-            return Ok(drain);
-        }
-        let feeding = Arc::clone(&drain.feeding);
-        let wiring = Wiring { ground, feeding, stop: stopped, kept };
-        let mut runtimes = Vec::new();
-        for _ in 0..sinks.len().min(THREADS_MAX) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            runtimes.push((runtime, Vec::new()));
-        }
-        for (index, sink) in sinks.iter().enumerate() {
-            let at = index % runtimes.len();
-            let Some((runtime, tasks)) = runtimes.get_mut(at) else { continue };
-            tasks.push(drain.sink(sink, &wiring, runtime)?);
-        }
-        let keeping = Arc::clone(&drain.keeping);
-        drain.keeper = Some(spawn("forebay-cursors", move || cursors::keep(&incoming, &keeping))?);
-        for (runtime, tasks) in runtimes {
-            drain.couriers.push(spawn("forebay-drain", move || drive(runtime, tasks))?);
-        }
+        drain.change(sinks)?;
         Ok(drain)
     }
 
-    /// One sink: its courier, and the threads that feed it.
-    fn sink(
-        &mut self,
+    /// Goes on with these sinks: ends those that are gone, begins those that are new, and those
+    /// that are made of something else now begin anew at their cursors. If one cannot be made,
+    /// nothing has changed. Takes as long as what was in flight may land, five seconds at the most.
+    pub fn change(&mut self, sinks: &[SinkConfig]) -> Result<(), DrainError> {
+        let mut opened = Vec::new();
+        for (index, config) in sinks.iter().enumerate() {
+            let runs =
+                self.sinks.iter().any(|of| of.name == config.name && of.print == config.print);
+            opened.push(if runs { None } else { Some(self.open(config, index)?) });
+        }
+        if self.keeper.is_none() && !sinks.is_empty() {
+            let (incoming, keeping) = (self.kept.1.clone(), Arc::clone(&self.keeping));
+            let keep = move || cursors::keep(&incoming, &keeping);
+            self.keeper = Some(spawn("forebay-cursors", keep)?);
+        }
+        tell_orphans(sinks, &self.ground);
+        let stays = |of: &Running| {
+            sinks.iter().any(|config| config.name == of.name && config.print == of.print)
+        };
+        let (staying, ending): (Vec<_>, Vec<_>) = self.sinks.drain(..).partition(stays);
+        self.sinks = staying;
+        ending.iter().for_each(Running::tell_stop);
+        let mut ended = Vec::new();
+        for of in ending {
+            if !sinks.iter().any(|config| config.name == of.name) {
+                tracing::info!(sink = of.name, "the sink is gone");
+            }
+            ended.push(of.end());
+        }
+        for (config, opened) in sinks.iter().zip(opened) {
+            let Some(opened) = opened else { continue };
+            let before = ended.iter().find(|counters| counters.name() == config.name);
+            if before.is_some() {
+                tracing::info!(sink = config.name, "the sink has changed and begins at its cursor");
+            }
+            let running = self.begin(config, opened, before)?;
+            self.sinks.push(running);
+        }
+        let place = |of: &Running| sinks.iter().position(|config| config.name == of.name);
+        self.sinks.sort_by_key(place);
+        Ok(())
+    }
+
+    /// Makes a sink, on the runner that its number gives it.
+    fn open(&mut self, config: &SinkConfig, index: usize) -> Result<Opened, DrainError> {
+        let runner = index % THREADS_MAX;
+        while self.runners.len() <= runner {
+            self.runners.push(Runner::start()?);
+        }
+        let _inside = self.runners.get(runner).map(|runner| runner.handle.enter());
+        let opened = config.settings.open(&config.name, config.timeout);
+        let sink =
+            opened.map_err(|source| DrainError::Sink { name: config.name.clone(), source })?;
+        Ok(Opened { sink, runner })
+    }
+
+    /// One sink: its courier, and the threads that feed it. What was counted of it goes on.
+    fn begin(
+        &self,
         config: &SinkConfig,
-        wiring: &Wiring<'_>,
-        runtime: &Runtime,
-    ) -> Result<BoxFuture<'static, ()>, DrainError> {
-        let ground = wiring.ground;
+        Opened { sink, runner }: Opened,
+        before: Option<&Arc<SinkCounters>>,
+    ) -> Result<Running, DrainError> {
+        let gone = || std::io::Error::other("a thread of the drain has ended");
+        let runner = self.runners.get(runner).ok_or_else(gone)?;
+        let ground = &self.ground;
         let lanes: Vec<&LaneOf> =
             config.lanes.iter().filter_map(|lane| ground.lanes.get(*lane)).collect();
-        let sink = {
-            let _inside = runtime.enter();
-            let opened = config.settings.open(&config.name, config.timeout);
-            opened.map_err(|source| DrainError::Sink { name: config.name.clone(), source })?
-        };
-        let counters = Arc::new(SinkCounters::new(
+        let new = SinkCounters::new(
             &config.name,
             config.settings.kind(),
             lanes.iter().map(|lane| &*lane.name),
-        ));
-        self.counters.push(Arc::clone(&counters));
-        let (bury, buried) = mpsc::unbounded_channel();
-        let grave = Grave {
-            dir: dead::dir(&ground.data_dir, &config.name),
-            sink: config.name.as_str().into(),
-            record_bytes_max: ground.record_bytes_max,
-            clock: ground.clock.clone(),
-            counters: Arc::clone(&counters),
+        );
+        let counters = match before.filter(|before| before.counts_as(&new)) {
+            Some(before) => Arc::clone(before),
+            None => Arc::new(new),
         };
-        if let Some(redriver) = Redriver::new(config, grave.dir.clone(), ground.clock.clone()) {
-            let stopped = wiring.stop.clone();
-            self.others.push(spawn("forebay-redrive", move || redriver.run(&stopped))?);
-        }
-        let (letters, thread) = dead::start(grave, bury)?;
-        self.others.push(thread);
-        self.know_given_up(config, &lanes, wiring)?;
+        let (stop, stopped) = watch::channel(false);
+        let (holds_cursor, cursors) = channel::unbounded();
+        let feeding = Arc::new(AtomicBool::new(false));
+        let (kept, runtime) = (&self.kept.0, &runner.handle);
+        let (feeds, stops) = (Arc::clone(&feeding), stopped.clone());
+        let wiring =
+            Wiring { ground, runtime, kept, feeding: feeds, stop: stops, cursors: holds_cursor };
+        let (bury, buried) = mpsc::unbounded_channel();
+        let (letters, mut threads) = letters(config, &wiring, &counters, bury)?;
+        know_given_up(config, &lanes, &wiring, &mut threads)?;
         let (sender, told) = mpsc::unbounded_channel();
-        let courier_lanes = self.feeds(config, (&lanes, sender), wiring, runtime.handle())?;
+        let ready = feeds_of(config, (&lanes, sender), &wiring, &mut threads)?;
+        let (courier_lanes, memory) = ready.into_iter().unzip();
         let priorities: Vec<u8> = lanes.iter().map(|lane| lane.priority).collect();
-        let clock = ground.clock.clone();
         let way = Way {
             sink,
             letters,
-            counters,
-            clock,
+            counters: Arc::clone(&counters),
+            clock: ground.clock.clone(),
             settled: None,
             finite: false,
             landing_max: LANDING_MAX,
         };
         let courier = Courier::new(config, courier_lanes, &priorities, way);
-        Ok(courier.run(told, buried, wiring.stop.clone()).boxed())
-    }
-
-    /// What a lane's replica lacks is known before anybody is told how far it has come.
-    fn know_given_up(
-        &mut self,
-        config: &SinkConfig,
-        lanes: &[&LaneOf],
-        wiring: &Wiring<'_>,
-    ) -> Result<(), DrainError> {
-        for lane in lanes {
-            let Some(replica) = lane.replica_at(&config.name) else { continue };
-            let dir = dead::dir(&wiring.ground.data_dir, &config.name);
-            let given_up = GivenUp { dir, lane: Arc::clone(&lane.name), replica };
-            let failed = |source| DrainError::Letters { name: config.name.clone(), source };
-            given_up.begin().map_err(failed)?;
-            let stop = Arc::clone(&wiring.feeding);
-            self.others.push(spawn("forebay-letters", move || given_up.follow(&stop))?);
-        }
-        Ok(())
-    }
-
-    /// A feed for each lane of a sink, and what its courier must know of them.
-    fn feeds(
-        &mut self,
-        config: &SinkConfig,
-        (lanes, sender): (&[&LaneOf], UnboundedSender<Told>),
-        wiring: &Wiring<'_>,
-        runtime: &Handle,
-    ) -> Result<Vec<Lane>, DrainError> {
-        let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
-        let permits_max = permits_of(config.memory_bytes_max / lanes.len().max(1) as u64);
-        let mut courier_lanes = Vec::new();
-        for (index, lane) in lanes.iter().enumerate() {
-            let memory = Arc::new(Semaphore::new(permits_max));
-            self.memory.push(Arc::clone(&memory));
-            let (place, receiver) = watch::channel(None);
-            courier_lanes.push(Lane {
-                settlement: Settlement::default(),
-                place,
-                ended: false,
-                next_ticket: 0,
-                replica: lane.replica_at(&config.name),
-            });
-            let feed = Feed {
-                lane: index,
-                name: Arc::clone(&lane.name),
-                shape: Arc::clone(&shape),
-                order: config.order.clone(),
-                pass: Pass::Live,
-                wanted: None,
-                end: None,
-                memory,
-                permits_max,
-                sender: sender.clone(),
-                runtime: Handle::clone(runtime),
-                stop: Arc::clone(&wiring.feeding),
-                told: None,
-            };
-            let follower = Follower {
-                dir: lane.dir.clone(),
-                sink: config.name.as_str().into(),
-                place: receiver,
-                kept: wiring.kept.clone(),
-                feed,
-            };
-            self.others.push(spawn("forebay-feed", move || follower.run())?);
-        }
-        Ok(courier_lanes)
+        let (runs, ended) = channel::unbounded();
+        let task = async move {
+            // Dropped at the end, also of a panic.
+            let _runs: Sender<()> = runs;
+            courier.run(told, buried, stopped).await;
+        };
+        runner.tasks.send(task.boxed()).map_err(|_| gone())?;
+        let (name, print) = (config.name.clone(), config.print);
+        let courier = ended;
+        Ok(Running { name, print, counters, memory, feeding, stop, courier, cursors, threads })
     }
 
     /// What is counted, in the order of the sinks.
-    pub fn counters(&self) -> &[Arc<SinkCounters>] {
-        &self.counters
+    pub fn counters(&self) -> Vec<Arc<SinkCounters>> {
+        self.sinks.iter().map(|of| Arc::clone(&of.counters)).collect()
     }
 
     /// Ends it: what is in flight may land within five seconds, and the cursors are committed.
     pub fn stop(self) {
-        // Relaxed: a flag that orders nothing else.
-        self.feeding.store(true, Ordering::Relaxed);
-        self.memory.iter().for_each(|memory| memory.close());
-        self.stop.send_replace(true);
-        self.couriers.into_iter().for_each(|thread| drop(thread.join()));
-        self.others.into_iter().for_each(|thread| drop(thread.join()));
+        self.sinks.iter().for_each(Running::tell_stop);
+        for Runner { tasks, thread, .. } in self.runners {
+            drop(tasks);
+            drop(thread.join());
+        }
+        let threads = self.sinks.into_iter().flat_map(|of| of.threads);
+        threads.for_each(|thread| drop(thread.join()));
         // Release: pairs with the Acquire in `cursors::keep`; every place was told by now.
         self.keeping.store(true, Ordering::Release);
         if let Some(keeper) = self.keeper {
@@ -302,21 +307,152 @@ impl Drain {
     }
 }
 
+impl Running {
+    fn tell_stop(&self) {
+        // Relaxed: a flag that orders nothing else.
+        self.feeding.store(true, Ordering::Relaxed);
+        self.memory.iter().for_each(|memory| memory.close());
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until nothing of it is left, and its cursors are committed and free.
+    fn end(self) -> Arc<SinkCounters> {
+        // Disconnected, since nobody sends.
+        _ = self.courier.recv();
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+        _ = self.cursors.recv();
+        self.counters
+    }
+}
+
+impl Runner {
+    fn start() -> std::io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (tasks, incoming) = mpsc::unbounded_channel();
+        let thread = spawn("forebay-drain", move || drive(runtime, incoming))?;
+        Ok(Self { handle, tasks, thread })
+    }
+}
+
+/// What keeps the dead letters of a sink, and what brings them once more.
+fn letters(
+    config: &SinkConfig,
+    wiring: &Wiring<'_>,
+    counters: &Arc<SinkCounters>,
+    bury: UnboundedSender<Buried>,
+) -> std::io::Result<(Sender<Letter>, Vec<JoinHandle<()>>)> {
+    let ground = wiring.ground;
+    let grave = Grave {
+        dir: dead::dir(&ground.data_dir, &config.name),
+        sink: config.name.as_str().into(),
+        record_bytes_max: ground.record_bytes_max,
+        clock: ground.clock.clone(),
+        counters: Arc::clone(counters),
+    };
+    let mut threads = Vec::new();
+    if let Some(redriver) = Redriver::new(config, grave.dir.clone(), ground.clock.clone()) {
+        let stopped = wiring.stop.clone();
+        threads.push(spawn("forebay-redrive", move || redriver.run(&stopped))?);
+    }
+    let (letters, thread) = dead::start(grave, bury)?;
+    threads.push(thread);
+    Ok((letters, threads))
+}
+
+/// What a lane's replica lacks is known before anybody is told how far it has come.
+fn know_given_up(
+    config: &SinkConfig,
+    lanes: &[&LaneOf],
+    wiring: &Wiring<'_>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<(), DrainError> {
+    for lane in lanes {
+        let Some(replica) = lane.replica_at(&config.name) else { continue };
+        let dir = dead::dir(&wiring.ground.data_dir, &config.name);
+        let given_up = GivenUp { dir, lane: Arc::clone(&lane.name), replica };
+        let failed = |source| DrainError::Letters { name: config.name.clone(), source };
+        given_up.begin().map_err(failed)?;
+        let stop = Arc::clone(&wiring.feeding);
+        threads.push(spawn("forebay-letters", move || given_up.follow(&stop))?);
+    }
+    Ok(())
+}
+
+/// A feed for each lane of a sink: what its courier must know of it, and its memory.
+fn feeds_of(
+    config: &SinkConfig,
+    (lanes, sender): (&[&LaneOf], UnboundedSender<Told>),
+    wiring: &Wiring<'_>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> std::io::Result<Vec<(Lane, Arc<Semaphore>)>> {
+    let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
+    let permits_max = permits_of(config.memory_bytes_max / lanes.len().max(1) as u64);
+    let mut ready = Vec::new();
+    for (index, lane) in lanes.iter().enumerate() {
+        let memory = Arc::new(Semaphore::new(permits_max));
+        let (place, receiver) = watch::channel(None);
+        let settlement = Settlement::default();
+        let replica = lane.replica_at(&config.name);
+        let courier_lane = Lane { settlement, place, ended: false, next_ticket: 0, replica };
+        ready.push((courier_lane, Arc::clone(&memory)));
+        let feed = Feed {
+            lane: index,
+            name: Arc::clone(&lane.name),
+            shape: Arc::clone(&shape),
+            order: config.order.clone(),
+            pass: Pass::Live,
+            wanted: None,
+            end: None,
+            memory,
+            permits_max,
+            sender: sender.clone(),
+            runtime: wiring.runtime.clone(),
+            stop: Arc::clone(&wiring.feeding),
+            told: None,
+        };
+        let follower = Follower {
+            dir: lane.dir.clone(),
+            sink: config.name.as_str().into(),
+            place: receiver,
+            kept: wiring.kept.clone(),
+            held: wiring.cursors.clone(),
+            feed,
+        };
+        threads.push(spawn("forebay-feed", move || follower.run())?);
+    }
+    Ok(ready)
+}
+
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-fn drive(runtime: Runtime, tasks: Vec<BoxFuture<'static, ()>>) {
+/// Runs couriers as they come, until nobody sends one any more and all have ended.
+fn drive(runtime: Runtime, mut incoming: UnboundedReceiver<BoxFuture<'static, ()>>) {
     runtime.block_on(async move {
         // A task each, so that a panic of one ends no other.
-        let tasks = tasks.into_iter().map(tokio::spawn);
-        for ended in join_all(tasks).await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a sink has ended by a panic; it goes on after a restart");
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                task = incoming.recv() => match task {
+                    Some(task) => drop(tasks.spawn(task)),
+                    None => break,
+                },
+                Some(ended) = tasks.join_next() => tell_panic(ended),
             }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            tell_panic(ended);
         }
     });
     runtime.shutdown_timeout(BLOCKED_MAX);
+}
+
+fn tell_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a sink has ended by a panic; it goes on after a restart");
+    }
 }
 
 /// A feed behind the cursor of its sink.
@@ -325,6 +461,8 @@ struct Follower {
     sink: Arc<str>,
     place: watch::Receiver<Option<Place>>,
     kept: Sender<Kept>,
+    /// Goes where the cursor goes.
+    held: Sender<()>,
     feed: Feed,
 }
 
@@ -332,7 +470,7 @@ impl Follower {
     /// Takes the cursor and hands it on, however long that takes: a sink that cannot begin must
     /// not keep a forebay from receiving.
     fn run(self) {
-        let Self { dir, sink, place, kept, feed } = self;
+        let Self { dir, sink, place, kept, held, feed } = self;
         let mut told = false;
         let reader = loop {
             let begun = Cursor::open(&dir, &cursor_name(&sink)).map_err(|error| error.to_string());
@@ -342,7 +480,7 @@ impl Follower {
             });
             match begun {
                 Ok((cursor, reader)) => {
-                    drop(kept.send(Kept { cursor, place, sink: Arc::clone(&sink) }));
+                    drop(kept.send(Kept { cursor, place, sink: Arc::clone(&sink), held }));
                     break reader;
                 }
                 Err(error) if !told => {

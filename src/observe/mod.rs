@@ -7,7 +7,7 @@
 //! | atomic | written by | read by | ordering | what becomes visible |
 //! |---|---|---|---|---|
 //! | every [`Count`] and bucket | the one receiver that owns it | the scrape | Relaxed | nothing else: a lone number |
-//! | the list of sources, the list of secrets | configuration loads, by compare-and-swap | the scrape | `ArcSwap` | entries whole |
+//! | the lists of sources, of secrets, of sinks | configuration loads, by compare-and-swap | the scrape | `ArcSwap` | entries whole |
 //!
 //! `render.rs` holds every metric name, but those of sinks and replicas, which `sink.rs` and
 //! `replica.rs` do. Logs never hold a body, a header value or a secret: no
@@ -121,7 +121,7 @@ pub struct Metrics {
     secrets: ArcSwap<Vec<LoadedSecret>>,
     lanes: Vec<Watched>,
     quarantine: OnceLock<Arc<Quarantine>>,
-    sinks: OnceLock<Vec<Arc<SinkCounters>>>,
+    sinks: ArcSwap<Vec<Arc<SinkCounters>>>,
     replicas: OnceLock<Vec<ReplicaOf>>,
     reloads_ok: Count,
     reloads_failed: Count,
@@ -137,7 +137,7 @@ impl Metrics {
             secrets: ArcSwap::default(),
             lanes,
             quarantine: OnceLock::new(),
-            sinks: OnceLock::new(),
+            sinks: ArcSwap::default(),
             replicas: OnceLock::new(),
             reloads_ok: Count::default(),
             reloads_failed: Count::default(),
@@ -198,9 +198,9 @@ impl Metrics {
         drop(self.quarantine.set(quarantine));
     }
 
-    /// Tells of these sinks too; the first ones stand.
+    /// Tells of these sinks too, and of no others from now on.
     pub fn watch_sinks(&self, sinks: Vec<Arc<SinkCounters>>) {
-        drop(self.sinks.set(sinks));
+        self.sinks.store(Arc::new(sinks));
     }
 
     /// Tells of these replicas too; the first ones stand.

@@ -253,10 +253,7 @@ impl Collector for Scrape {
         if !self.0.replicas().is_empty() {
             replica::replicas(&mut page, self.0.replicas())?;
         }
-        match self.0.sinks.get() {
-            Some(sinks) => sink::sinks(&mut page, sinks, &lanes),
-            None => Ok(()),
-        }
+        sink::sinks(&mut page, &self.0.sinks.load(), &lanes)
     }
 }
 

@@ -159,6 +159,17 @@ impl SinkCounters {
         }
     }
 
+    /// The sink's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether what these count is what others do, so that they can go on in their place.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        let lanes = |of: &Self| of.lanes.iter().map(|lane| lane.name.clone()).collect::<Vec<_>>();
+        self.name == other.name && self.kind == other.kind && lanes(self) == lanes(other)
+    }
+
     /// Records were read, of whatever kind.
     pub fn read(&self, records: u64, bytes: u64) {
         self.records_read.add(records);

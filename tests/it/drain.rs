@@ -20,6 +20,7 @@ for_each_driver![
     a_stopped_server_drains_on_where_it_was,
     a_sink_that_takes_nothing_delays_nobody_and_gets_all_of_it_once_it_does,
     a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor,
+    a_sink_that_changes_under_load_loses_nothing_and_keeps_its_order,
 ];
 
 const SINK: &str =
@@ -160,6 +161,66 @@ fn a_sink_that_takes_nothing_delays_nobody_and_gets_all_of_it_once_it_does(drive
         taken.len() >= COUNT + 100
     });
     assert!(server.end().success(), "a sink that was stuck does not hold the exit");
+}
+
+/// What was written of each sender, in the order in which it first was.
+fn written(server: &Server) -> BTreeMap<String, Vec<u64>> {
+    let mut rooms: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in server.log().lines().filter(|line| line.starts_with("{\"room\":")) {
+        // A line may be half there when it is read.
+        let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let room = rooms.entry(event["room"].to_string()).or_default();
+        let number = event["n"].as_u64().unwrap();
+        if !room.contains(&number) {
+            room.push(number);
+        }
+    }
+    rooms
+}
+
+fn a_sink_that_changes_under_load_loses_nothing_and_keeps_its_order(driver: Driver) {
+    const ROUNDS: usize = 5;
+    const EACH: u64 = 400;
+    let sinks = |count: usize| {
+        format!(
+            "[[sink]]\nname = \"out\"\norder = \"key\"\norder_key = \"json:room\"\n\
+             batch = {{ count = {count}, linger = \"5ms\" }}\n[sink.stdout]\n\
+             [[sink]]\nname = \"still\"\n[sink.file]\nfolder = \"still\"\n"
+        )
+    };
+    let setup = Setup::new(driver);
+    let server = Server::start(setup.clone().more(&sinks(7)));
+    std::thread::scope(|scope| {
+        for room in 0..4 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut connection = Connection::open(server.address()).unwrap();
+                for n in 0..EACH {
+                    let body = format!("{{\"room\":{room},\"n\":{n}}}");
+                    let request = sign::standard(&format!("r{room}-{n}"), body.as_bytes());
+                    assert_eq!(connection.send(&request).unwrap().status, 200);
+                }
+            });
+        }
+        for round in 1..=ROUNDS {
+            server.write_config(&setup.clone().more(&sinks(7 + round)));
+            server.reload();
+            eventually("the sink has begun anew", DRAIN_WAIT, || {
+                server.log().matches("begins at its cursor").count() == round
+            });
+        }
+    });
+    eventually("the sink has all of it", DRAIN_WAIT, || {
+        let rooms = written(&server);
+        rooms.len() == 4 && rooms.values().all(|room| room.len() as u64 == EACH)
+    });
+    for (room, numbers) in written(&server) {
+        assert!(numbers.is_sorted(), "room {room}: {numbers:?}");
+    }
+    let file = server.config().with_file_name("still").join("main.ndjson");
+    eventually("the other sink has each once", DRAIN_WAIT, || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.lines().count() as u64 == 4 * EACH)
+    });
 }
 
 fn a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor(driver: Driver) {

@@ -14,6 +14,8 @@ for_each_driver![
     a_secret_counts_in_its_time_alone,
     the_secrets_in_use_are_told_and_their_values_are_not,
     a_file_with_a_mistake_changes_nothing,
+    a_sink_takes_a_new_secret_from_its_file_and_brings_what_waited,
+    a_sink_that_cannot_be_made_changes_nothing,
 ];
 
 const WAIT: Duration = Duration::from_secs(15);
@@ -197,6 +199,76 @@ fn the_secrets_in_use_are_told_and_their_values_are_not(driver: Driver) {
     assert!(server.end().success());
     let command = forebay(&["secrets", "--config"]).arg(server.config()).output().unwrap();
     assert_eq!(command.status.code(), Some(75), "nobody is there to tell");
+}
+
+/// The value of a series; 0 if there is none.
+fn metric(server: &Server, series: &str) -> u64 {
+    let page = server.admin("/metrics");
+    let line = page.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+fn a_sink_takes_a_new_secret_from_its_file_and_brings_what_waited(driver: Driver) {
+    const COUNT: usize = 20;
+    let target = Server::start(Setup::new(driver).secrets(&[NEXT]));
+    let sink = format!(
+        "[[sink]]\nname = \"out\"\n[sink.http]\nurl = \"http://{}/std\"\nallow_private = true\n\
+         secrets = [{{ name = \"main\", file = \"sink-secret\" }}]\n\
+         [[sink]]\nname = \"still\"\n[sink.file]\nfolder = \"still\"\n",
+        target.address()
+    );
+    let mut server = Server::prepare(Setup::new(driver).more(&sink));
+    let secret = server.config().with_file_name("sink-secret");
+    std::fs::write(&secret, FIRST.1).unwrap();
+    server.run();
+    for index in 0..COUNT {
+        assert_eq!(server.send(&sign::standard(&format!("msg_{index}"), b"{}")).status, 200);
+    }
+    eventually("the target refuses the first secret", WAIT, || {
+        metric(&server, "forebay_sink_failures_total{sink=\"out\",class=\"misconfigured\"}") > 0
+    });
+    // Nothing but the file has changed.
+    std::fs::write(&secret, NEXT.1).unwrap();
+    server.reload();
+    eventually("the target has all of it", WAIT, || target.events().len() == COUNT);
+    let begun = |name: &str| {
+        let log = server.log();
+        let lines = log.lines().filter(|line| line.contains("begins at its cursor"));
+        lines.filter(|line| line.contains(name)).count()
+    };
+    assert_eq!((begun("out"), begun("still")), (1, 0));
+    let events = "forebay_sink_events_total{sink=\"still\",kind=\"file\"}";
+    eventually("the other sink goes on", WAIT, || metric(&server, events) == COUNT as u64);
+    assert_eq!(server.send(&sign::standard("msg_more", b"{}")).status, 200);
+    eventually("both go on", WAIT, || {
+        metric(&server, events) == COUNT as u64 + 1 && target.events().len() == COUNT + 1
+    });
+    // A sink that is gone is told of no more, and one that is new begins at the oldest event.
+    let text = server.config_text().replace("\"still\"", "\"fresh\"");
+    server.write_config_text(&text);
+    server.reload();
+    let fresh = events.replace("still", "fresh");
+    eventually("the new sink has all", WAIT, || metric(&server, &fresh) == COUNT as u64 + 1);
+    assert!(!server.admin("/metrics").text().contains("sink=\"still\""));
+    for shown in [server.log(), server.admin("/metrics").text().to_owned()] {
+        assert!(!shown.contains(NEXT.1.trim_start_matches("whsec_")), "{shown}");
+    }
+    assert!(server.end().success());
+}
+
+fn a_sink_that_cannot_be_made_changes_nothing(driver: Driver) {
+    let sink = "[[sink]]\nname = \"out\"\n[sink.file]\nfolder = \"files\"\n";
+    let server = Server::start(Setup::new(driver).more(sink));
+    let text = server.config_text();
+    let http = "[[sink]]\nname = \"more\"\n[sink.http]\nurl = \"http://127.0.0.1:9/\"\n";
+    server.write_config_text(&format!("{text}\n{http}"));
+    server.reload();
+    eventually("the server says that it keeps its configuration", WAIT, || {
+        server.log().contains("not reloaded")
+    });
+    assert_eq!(server.send(&sign::standard("msg_1", b"{}")).status, 200);
+    let events = "forebay_sink_events_total{sink=\"out\",kind=\"file\"}";
+    eventually("the sink goes on", WAIT, || metric(&server, events) == 1);
 }
 
 fn a_file_with_a_mistake_changes_nothing(driver: Driver) {

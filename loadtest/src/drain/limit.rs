@@ -100,7 +100,8 @@ pub(super) fn run(args: &LimitArgs) -> io::Result<ExitCode> {
          allow_private = true\n",
         args.most
     ))?;
-    let [counters] = drain.counters() else { return Err(io::Error::other("not one sink")) };
+    let counters = drain.counters();
+    let [counters] = counters.as_slice() else { return Err(io::Error::other("not one sink")) };
     let (full, half) = (args.capacity, args.capacity / 2);
     let served = real(u64::from(full)) / SERVICE.as_secs_f64();
     let rate = args.rate.unwrap_or(0.75 * served);

@@ -174,7 +174,8 @@ fn drained(
     );
     let watch = Stopwatch::start();
     let drain = place.drain(&sink)?;
-    let [counters] = drain.counters() else { return Err(io::Error::other("not one sink")) };
+    let counters = drain.counters();
+    let [counters] = counters.as_slice() else { return Err(io::Error::other("not one sink")) };
     while counters.events() < rows.len() as u64 {
         if watch.began.elapsed() > DRAIN_MAX || counters.dead_letters() > 0 {
             return Err(io::Error::other(format!(

@@ -22,7 +22,7 @@ use super::super::terminal::Progress;
 use super::super::which::{Chosen, row};
 use super::ReplayArgs;
 use super::guard::Target;
-use crate::config::{self, BatchConfig, RetryConfig, SinkConfig, Staging};
+use crate::config::{self, BatchConfig, Print, RetryConfig, SinkConfig, Staging};
 use crate::drain::errand::Errand;
 use crate::drain::order::Order;
 use crate::drain::sink::Pass;
@@ -277,5 +277,6 @@ fn sink(
         redrive: None,
         shape: Arc::default(),
         settings: Settings::Resend(Box::new(settings)),
+        print: Print::default(),
     })
 }

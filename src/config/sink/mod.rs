@@ -14,7 +14,10 @@ mod redis;
 mod stdout;
 mod file;
 mod http;
+mod print;
 mod shape;
+
+pub use self::print::Print;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +62,8 @@ pub struct SinkConfig {
     pub shape: Arc<Shape>,
     /// What its kind needs.
     pub settings: Settings,
+    /// What all of it was made of.
+    pub print: Print,
 }
 
 /// When a batch is handed over: as soon as one of the three says so.
@@ -189,6 +194,7 @@ fn read(section: &Section<'_>, lanes: &[ReadLane<'_>]) -> Option<SinkConfig> {
         redrive: redrive?,
         shape: shape?,
         settings: settings?,
+        print: Print::of(section),
     };
     replicate::check(section, &config, read_lanes);
     Some(config)

@@ -13,7 +13,7 @@ use super::super::order::{Order, OrderKey};
 use super::super::sink::{Nature, Pass};
 use super::super::sinks::{Settings, stdout};
 use super::*;
-use crate::config::BatchConfig;
+use crate::config::{BatchConfig, Print};
 use crate::identify::RuleText;
 
 /// What the destination does next with an event, by its body.
@@ -161,6 +161,7 @@ fn config(order: Order) -> SinkConfig {
         redrive: None,
         shape: Arc::default(),
         settings: Settings::Stdout(stdout::Settings {}),
+        print: Print::default(),
     }
 }
 
