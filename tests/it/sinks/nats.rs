@@ -1,13 +1,13 @@
 //! nats-server with JetStream, one user, and small messages only.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer};
-use forebay::drain::sink::{Pass, Sink};
+use forebay::drain::sink::{Class, Delivered, Pass, Sink};
 use forebay::drain::sinks::Template;
 use forebay::drain::sinks::nats;
 use forebay::verify::SecretText;
@@ -28,6 +28,21 @@ const MESSAGE_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Nats(Process);
 
 impl Nats {
+    /// Runs it with these lines about who may enter, and how.
+    fn serve(&mut self, lines: &str) {
+        let folder = self.0.folder.path();
+        let config = folder.join("nats.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\nmax_payload: {MESSAGE_BYTES_MAX}\n\
+             jetstream {{ store_dir: \"{}\", max_file_store: 1GB }}\n{lines}",
+            self.0.port,
+            folder.join("store").display()
+        );
+        fs::write(&config, text).unwrap();
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
+        self.0.spawn(Command::new(program).arg("-c").arg(config));
+    }
+
     pub(super) fn server(&self) -> String {
         format!("nats://127.0.0.1:{}", self.0.port)
     }
@@ -129,18 +144,7 @@ impl Served for Nats {
     }
 
     fn run(&mut self) {
-        let folder = self.0.folder.path();
-        let config = folder.join("nats.conf");
-        let text = format!(
-            "listen: \"127.0.0.1:{}\"\nmax_payload: {MESSAGE_BYTES_MAX}\n\
-             jetstream {{ store_dir: \"{}\", max_file_store: 1GB }}\n\
-             authorization {{ user: {USER}, password: \"{PASSWORD}\" }}\n",
-            self.0.port,
-            folder.join("store").display()
-        );
-        fs::write(&config, text).unwrap();
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
-        self.0.spawn(Command::new(program).arg("-c").arg(config));
+        self.serve(&format!("authorization {{ user: {USER}, password: \"{PASSWORD}\" }}\n"));
         eventually("nats-server is ready", START_WAIT, || now(self.client()).is_ok());
     }
 }
@@ -161,4 +165,127 @@ fn without_a_stream_for_the_subject_the_sink_is_misconfigured() {
     let batch = super::events::Events::of_lane("main").next(2);
     let delivered = format!("{:?}", now(sink.deliver(&batch)));
     assert_eq!(delivered.matches("Misconfigured").count(), 2, "{delivered}");
+}
+
+const TOKEN: &str = "a-token-of-the-tests";
+
+/// A sink that makes its stream.
+fn sink_to(server: &str, credentials: nats::Credentials, tls: (bool, Option<&Path>)) -> nats::Nats {
+    let stream = nats::NewStream {
+        name: STREAM.into(),
+        duplicate_window: Duration::from_secs(600),
+        replicas: 1,
+    };
+    let settings = nats::Settings {
+        servers: vec![server.parse().unwrap()],
+        credentials: Some(credentials),
+        ca_file: tls.1.map(Path::to_owned),
+        tls: tls.0,
+        subject: Template::parse("hooks.{lane}").unwrap(),
+        stream: Some(stream),
+    };
+    nats::Nats::new(settings, TIMEOUT)
+}
+
+/// How many messages the stream has, by a client of the test's own.
+fn count(options: async_nats::ConnectOptions, server: &str) -> u64 {
+    now(async {
+        let context = jetstream::new(options.connect(server).await.unwrap());
+        context.get_stream(STREAM).await.unwrap().info().await.unwrap().state.messages
+    })
+}
+
+fn deliver(sink: &nats::Nats, events: usize) -> Delivered {
+    now(sink.deliver(&super::events::Events::of_lane("main").next(events)))
+}
+
+/// The class of all events of a batch; none if it was taken.
+fn class_of(delivered: Delivered) -> Option<Class> {
+    match delivered {
+        Delivered::All => None,
+        Delivered::None(failure) => Some(failure.class),
+        Delivered::Each(verdicts) => {
+            verdicts.into_iter().find_map(Result::err).map(|why| why.class)
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn a_token_opens_the_server_and_another_one_does_not() {
+    let mut server = Nats(Process::new());
+    server.serve(&format!("authorization {{ token: \"{TOKEN}\" }}\n"));
+    let client = || async_nats::ConnectOptions::with_token(TOKEN.into());
+    eventually("nats-server is ready", START_WAIT, || {
+        now(client().connect(server.server())).is_ok()
+    });
+    let token = |text: &str| nats::Credentials::Token(SecretText::new(text));
+    let sink = sink_to(&server.server(), token(TOKEN), (false, None));
+    assert_eq!(class_of(deliver(&sink, 3)), None);
+    assert_eq!(count(client(), &server.server()), 3);
+    let sink = sink_to(&server.server(), token("another"), (false, None));
+    assert_eq!(class_of(deliver(&sink, 3)), Some(Class::Misconfigured));
+    assert_eq!(count(client(), &server.server()), 3);
+}
+
+/// A certificate for loopback with its key, by an authority of its own, as files of PEM.
+fn certificates(folder: &Path, name: &str) -> [PathBuf; 3] {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let leaf = params.signed_by(&key, &issuer).unwrap();
+    [("ca", authority.pem()), ("certificate", leaf.pem()), ("key", key.serialize_pem())].map(
+        |(kind, pem)| {
+            let path = folder.join(format!("{name}-{kind}.pem"));
+            fs::write(&path, pem).unwrap();
+            path
+        },
+    )
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn over_tls_the_servers_certificate_is_checked_against_the_authority_that_was_given() {
+    let mut server = Nats(Process::new());
+    let folder = server.0.folder.path().to_owned();
+    let [authority, certificate, key] = certificates(&folder, "server");
+    let [stranger, ..] = certificates(&folder, "stranger");
+    server.serve(&format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\nauthorization {{ token: \"{TOKEN}\" }}\n",
+        certificate.display(),
+        key.display()
+    ));
+    let address = format!("tls://127.0.0.1:{}", server.0.port);
+    let client = || {
+        async_nats::ConnectOptions::with_token(TOKEN.into())
+            .require_tls(true)
+            .add_root_certificates(authority.clone())
+    };
+    eventually("nats-server is ready", START_WAIT, || now(client().connect(&address)).is_ok());
+    let token = || nats::Credentials::Token(SecretText::new(TOKEN));
+    let sink = sink_to(&address, token(), (true, Some(&authority)));
+    assert_eq!(class_of(deliver(&sink, 3)), None);
+    assert_eq!(count(client(), &address), 3);
+    // Whom nobody vouches for gets no event and no token.
+    for ca_file in [Some(&*stranger), None] {
+        let sink = sink_to(&address, token(), (true, ca_file));
+        assert!(class_of(deliver(&sink, 3)).is_some(), "{ca_file:?}");
+    }
+    assert_eq!(count(client(), &address), 3);
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn a_server_without_tls_gets_nothing_where_tls_is_wanted() {
+    let server = Nats::start();
+    let user = nats::Credentials::User(USER.into(), SecretText::new(PASSWORD));
+    let sink = sink_to(&server.server(), user.clone(), (true, None));
+    assert!(class_of(deliver(&sink, 3)).is_some());
+    assert!(server.stored().is_empty());
+    // The same but for that is taken.
+    assert_eq!(class_of(deliver(&sink_to(&server.server(), user, (false, None)), 3)), None);
 }
