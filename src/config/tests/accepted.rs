@@ -354,3 +354,50 @@ fn a_lane_that_replicates_syncs_first_and_its_sink_does_not_linger() {
     let lingers = [0, 1].map(|sink: usize| config.sinks[sink].batch.linger.is_zero());
     assert_eq!(lingers, [true, false]);
 }
+
+#[test]
+fn a_sink_is_known_to_have_changed_by_its_secrets_too_wherever_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let text = format!(
+        "{LEAST}[[sink]]\nname = \"out\"\nrate = 5\n[sink.http]\nurl = \"https://a.example/x\"\n\
+         secrets = [{{ name = \"a\", env = \"SIGNS\" }}]\n\
+         headers = [{{ name = \"x-token\", file = \"{}\" }}]\n",
+        file.display()
+    );
+    let (one, other) =
+        ("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    fs::write(&file, "first").unwrap();
+    let print = |text: &str, secret| good(text, &[("SIGNS", secret)]).sinks[0].print;
+    let first = print(&text, one);
+    assert_eq!(print(&text, one), first);
+    // What is only written in another way is the same.
+    assert_eq!(print(&text.replace("rate = 5\n", "# fast\n  rate = 5\n"), one), first);
+    assert_ne!(print(&text, other), first);
+    assert_ne!(print(&text.replace("rate = 5", "rate = 6"), one), first);
+    fs::write(&file, "second").unwrap();
+    assert_ne!(print(&text, one), first);
+    assert_eq!(format!("{first:?}"), "Print");
+}
+
+#[test]
+fn what_a_replay_to_another_receiver_needs_is_read_without_a_secret() {
+    let text = format!(
+        "{}\n[[sink]]\nname = \"out\"\n[sink.http]\nurl = \"https://Hooks.Example/x\"\n\
+         secrets = [{{ name = \"a\", env = \"NOT_SET\" }}]\n\
+         [[sink]]\nname = \"queue\"\n[sink.nats]\nservers = [\"nats://q.example:4222\"]\n",
+        LEAST.replace("value = \"canary-canary-canary-canary\"", "env = \"NOT_SET\"")
+    );
+    let environment = BTreeMap::new();
+    let path = Path::new("etc/forebay.toml");
+    let staging = parse(path, &text, &environment, staging::read).unwrap();
+    assert_eq!((staging.senders.len(), staging.senders[0].name.as_str()), (1, "hub-eu"));
+    let host = |sink: &str, host: &str, port| SinkHost {
+        sink: sink.to_owned(),
+        host: host.to_owned(),
+        port,
+    };
+    let hosts = [host("out", "hooks.example", None), host("queue", "q.example", Some(4222))];
+    assert_eq!(staging.hosts, hosts);
+    assert_eq!(staging.listeners.len(), 2);
+}
