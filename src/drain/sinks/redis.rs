@@ -1,8 +1,10 @@
 //! Redis Streams: each event an entry of a stream.
 //!
-//! **Effect: once.** A batch is handed over by one script, which the server runs as a whole: it
+//! **Effect: once.** A batch is handed over as a whole, which the server does or does not: it
 //! adds the events behind the position that it remembers for their lane, and then remembers the
-//! last of them, in a hash beside the stream (`{stream}:cursor`, one field a lane). So a batch that
+//! last of them, in a hash beside the stream (`{stream}:cursor`, one field a lane). That is a
+//! transaction of plain commands (see `append`) or, where something else was at the stream
+//! meanwhile or the server refuses, a script, which says what is wrong with which event. A batch that
 //! came twice, in part or in whole, by an old connection or a new one, adds nothing. An event that
 //! is replayed or redriven is added whenever it comes: at least once, so that what an operator
 //! asks for arrives.
@@ -21,7 +23,11 @@
 //! `lane`, `position`, `received_ns`, and where there is one `source`, `type`, `event_id`, `tenant`,
 //! `environment`, `pass`.
 
+mod append;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_log::{Key, Tag};
@@ -33,6 +39,7 @@ use redis::{
 };
 use tokio::sync::Mutex;
 
+use self::append::{To, append};
 use super::answer::{gathered, patience, unconnected, within, words};
 use super::template::Template;
 use super::trust::Trust;
@@ -80,6 +87,8 @@ struct Link {
     connection: MultiplexedConnection,
     value_bytes_max: usize,
     trust: Trust,
+    /// What is watched belongs to the connection: one batch at a time.
+    alone: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -135,7 +144,7 @@ impl Redis {
             .await
             .map_err(|error| of_connect(&error))?;
         let value_bytes_max = value_bytes_max(&mut connection).await?;
-        Ok(Link { connection, value_bytes_max, trust: Trust::default() })
+        Ok(Link { connection, value_bytes_max, trust: Trust::default(), alone: Arc::default() })
     }
 
     async fn add_all(&self, batch: &[Event]) -> Result<Delivered, Failure> {
@@ -166,6 +175,8 @@ impl Redis {
         (batch, indices): (&[Event], &[usize]),
         verdicts: &mut [Result<(), Failure>],
     ) {
+        let alone = Arc::clone(&link.alone);
+        let _alone = alone.lock().await;
         let too_large = |index: &usize| batch[*index].payload.len() > link.value_bytes_max;
         let (refused, mut rest): (Vec<usize>, Vec<usize>) =
             indices.iter().partition(|index| too_large(index));
@@ -175,6 +186,16 @@ impl Redis {
                 link.value_bytes_max
             );
             verdicts[index] = Err(Failure::permanent(reason));
+        }
+        match self.append(link, key, (batch, &rest)).await {
+            Ok(false) => {}
+            Ok(true) => return,
+            Err(error) => {
+                for index in rest {
+                    verdicts[index] = Err(of_error(&error));
+                }
+                return;
+            }
         }
         while !rest.is_empty() {
             let command = self.command(key, rest.iter().map(|index| &batch[*index]));
@@ -196,6 +217,23 @@ impl Redis {
             }
             rest = others;
         }
+    }
+
+    /// The short way, for events that are known by their position.
+    async fn append(
+        &self,
+        link: &mut Link,
+        (stream, lane_id, live): &(String, [u8; 16], bool),
+        (batch, indices): (&[Event], &[usize]),
+    ) -> Result<bool, RedisError> {
+        if !live || indices.is_empty() {
+            return Ok(false);
+        }
+        let (cursors, lane) = (cursor_name(stream), Key(*lane_id).to_string());
+        let entries_max = self.settings.entries_max;
+        let to = To { stream, cursors: &cursors, lane: &lane, entries_max };
+        let events: Vec<&Event> = indices.iter().map(|index| &batch[*index]).collect();
+        append(&mut link.connection, to, &events).await
     }
 
     fn command<'e>(
@@ -246,26 +284,36 @@ fn cursor_name(stream: &str) -> String {
 
 /// Epoch, offset, the number of arguments, and these: field and value by turns.
 fn add_event(command: &mut Cmd, event: &Event) {
-    let position = event.position();
-    let optional = [
+    let (position, optional) = (event.position(), optional_of(event));
+    let present = optional.iter().filter(|(_, value)| value.is_some()).count();
+    command.arg(position.epoch()).arg(position.offset()).arg(2 * (6 + present));
+    add_fields(command, event, &optional);
+}
+
+type Optional<'e> = [(&'static str, Option<Cow<'e, str>>); 6];
+
+/// The fields that an entry has where its event has them.
+fn optional_of(event: &Event) -> Optional<'_> {
+    [
         ("source", event.field(Tag::Source)),
         ("type", event.field(Tag::EventType)),
         ("event_id", event.field(Tag::EventId)),
         ("tenant", event.field(Tag::Tenant)),
         ("environment", event.field(Tag::Environment)),
         ("pass", pass_text(event.pass).map(Into::into)),
-    ];
-    let present = optional.iter().filter(|(_, value)| value.is_some()).count();
-    command.arg(position.epoch()).arg(position.offset()).arg(2 * (6 + present));
+    ]
+}
+
+fn add_fields(command: &mut Cmd, event: &Event, optional: &Optional<'_>) {
     command.arg("payload").arg(event.payload.as_ref());
     command.arg("content_type").arg(event.content_type.as_ref());
     command.arg("key").arg(event.idempotency_key());
     command.arg("lane").arg(event.lane.as_ref());
-    command.arg("position").arg(position.to_string());
+    command.arg("position").arg(event.position().to_string());
     command.arg("received_ns").arg(event.received_ns());
     for (name, value) in optional {
         if let Some(value) = value {
-            command.arg(name).arg(value.as_ref());
+            command.arg(*name).arg(value.as_ref());
         }
     }
 }

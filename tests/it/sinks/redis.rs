@@ -176,3 +176,27 @@ fn a_stream_that_is_trimmed_keeps_about_what_it_should() {
     assert_eq!(now(sink.deliver(&batch)), Delivered::All);
     assert_eq!(server.stored(), kept);
 }
+
+/// Each meets what the other has done between its look at the cursor and its transaction.
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn two_that_bring_the_same_at_once_add_it_once() {
+    let server = Redis::start();
+    let batches: Vec<_> = {
+        let mut lane = super::events::Events::of_lane("main");
+        (0..200).map(|_| lane.next(10)).collect()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let (sink, batches) = (server.sink(Who::Known), &batches);
+            scope.spawn(move || {
+                now(async {
+                    for batch in batches {
+                        assert_eq!(sink.deliver(batch).await, Delivered::All);
+                    }
+                });
+            });
+        }
+    });
+    assert_eq!(server.stored(), super::events::names_of(&batches.concat()));
+}
