@@ -9,7 +9,8 @@
 //! A sample is the mean of a window, as in its `WindowedLimit`. Answer by answer a fast destination
 //! would have its long latency forgotten within the second in which it became slow, and the limit
 //! would climb to its maximum on a queue of its own making. Until latency rises for the first time
-//! the limit grows by a fifth a window, as there is nothing yet to be careful of.
+//! the limit grows by a fifth a window, as there is nothing yet to be careful of. `limit.svg` shows
+//! all of that, as `forebay-loadtest drain limit --svg FILE` draws it.
 
 use std::time::{Duration, Instant};
 

@@ -125,9 +125,7 @@ impl Counterpart {
                 Ok(count)
             }
             To::Redis => {
-                let client = redis::Client::open(self.redis()).map_err(io::Error::other)?;
-                let mut connection =
-                    client.get_multiplexed_async_connection().await.map_err(io::Error::other)?;
+                let mut connection = raw::redis_connection(&self.redis()).await?;
                 let count = redis::cmd("XLEN").arg(target).query_async(&mut connection).await;
                 let count = count.map_err(io::Error::other)?;
                 let all = redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await;

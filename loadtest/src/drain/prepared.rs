@@ -37,7 +37,12 @@ pub(super) struct Prepared {
 impl Prepared {
     /// An empty lane in this folder.
     pub(super) fn at(dir: PathBuf) -> io::Result<Self> {
-        let options = LaneOptions { ack: AckLevel::Written, ..LaneOptions::default() };
+        let options = LaneOptions {
+            ack: AckLevel::Written,
+            // A lane of a few minutes, wherever there is room for it.
+            disk_reserve_bytes: Some(0),
+            ..LaneOptions::default()
+        };
         let (lane, _) = Lane::open(&dir, options).map_err(io::Error::other)?;
         let appender = lane.appender();
         Ok(Self { dir, appended: 0, appender, meta: MetaWriter::default(), lane })

@@ -8,11 +8,14 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, message::PublishMessage};
 use bytes::Bytes;
 use forebay_log::{From, Key, Reader};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 use tokio_postgres::NoTls;
 use tokio_postgres::types::ToSql;
 
@@ -20,6 +23,8 @@ use super::prepared::{CONTENT_TYPE, ENVIRONMENT, EVENT_TYPE, LANE, Prepared, SOU
 
 /// Events of a batch, which is what a sink has unless it is told otherwise.
 pub(super) const BATCH: usize = 500;
+/// How long an answer may take, which is what a batch of a sink may.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Batches under way at once, where a sink has more than one.
 const BATCHES: usize = 32;
 
@@ -98,11 +103,19 @@ pub(super) async fn nats(url: &str, stream: &str, rows: &[Row]) -> io::Result<()
     Ok(())
 }
 
+/// A connection that waits for its answers: the client's own patience is half a second.
+pub(super) async fn redis_connection(url: &str) -> io::Result<MultiplexedConnection> {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    let client = redis::Client::open(url).map_err(io::Error::other)?;
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    connection.await.map_err(io::Error::other)
+}
+
 /// A pipeline of XADD for each batch.
 pub(super) async fn redis(url: &str, stream: &str, rows: &[Row]) -> io::Result<()> {
-    let client = redis::Client::open(url).map_err(io::Error::other)?;
-    let mut connection =
-        client.get_multiplexed_async_connection().await.map_err(io::Error::other)?;
+    let mut connection = redis_connection(url).await?;
     for batch in rows.chunks(BATCH) {
         let mut pipeline = redis::pipe();
         for row in batch {
