@@ -129,7 +129,8 @@ pub(crate) struct Output {
     pub(crate) html: Option<PathBuf>,
 }
 
-fn factor(text: &str) -> Result<f64, String> {
+/// How many times as much or as fast.
+pub(crate) fn factor(text: &str) -> Result<f64, String> {
     let factor = text.parse::<f64>().map_err(|_| "is no number".to_owned())?;
     if !(1.0..=1e6).contains(&factor) {
         return Err("is a number from 1 to 1000000".to_owned());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::args::Common;
+use crate::args::{self, Common};
 use crate::schedule::{Leaving, Phase, Schedule};
 use crate::text;
 
@@ -83,7 +83,7 @@ pub(crate) struct FlashArgs {
     #[arg(long, default_value = "500/s", value_parser = text::rate)]
     rate: f64,
     /// How many times as much it becomes
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 50.0, value_parser = args::factor)]
     times: f64,
     /// How long it takes to rise, and to fall
     #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = text::span)]

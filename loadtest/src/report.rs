@@ -114,7 +114,7 @@ impl Report {
         let busy = median(points.iter().map(|point| point.generator_cores));
         let mut report = Self {
             profile,
-            command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            command: command(std::env::args().skip(1)),
             machine: Machine::this(),
             target: session.place(),
             driver: own.then(|| common.place.driver.resolve().name()),
@@ -306,6 +306,23 @@ fn answers(trial: &Trial) -> Vec<Answers> {
     trial.outcome.answers.iter().map(told).collect()
 }
 
+/// The command as it was given. Reports are kept and passed on, so without the secrets in it.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let mut value_follows = false;
+    let told = arguments.map(|argument| {
+        let is_value = std::mem::replace(&mut value_follows, argument == "--secret");
+        let joined = argument.strip_prefix("--secret=");
+        let Some(value) = joined.or(is_value.then_some(argument.as_str())) else { return argument };
+        let flag = if joined.is_some() { "--secret=" } else { "" };
+        match value.split_once('=') {
+            Some((_, place)) if place.starts_with("env:") || place.starts_with("file:") => argument,
+            Some((name, _)) => format!("{flag}{name}=(hidden)"),
+            None => argument,
+        }
+    });
+    told.collect::<Vec<_>>().join(" ")
+}
+
 fn events(trial: &Trial) -> Events {
     let outcome = &trial.outcome;
     let count =
@@ -333,4 +350,20 @@ fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     crate::figures::Summary::of(values).median
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_told_without_its_secrets() {
+        let told = |line: &str| command(line.split(' ').map(str::to_owned));
+        assert_eq!(
+            told("steady --secret stripe=whsec_a=b --secret=mux=c --json"),
+            "steady --secret stripe=(hidden) --secret=mux=(hidden) --json"
+        );
+        let elsewhere = "steady --secret stripe=env:A --secret=mux=file:/b --mix stripe=1,mux=2";
+        assert_eq!(told(elsewhere), elsewhere);
+    }
 }
