@@ -164,6 +164,7 @@ pub(super) fn read_token(
 /// A secret that a destination has given, of whatever length: a password, a token. None within if
 /// the key is not there.
 #[cfg(any(
+    feature = "sink-kafka",
     feature = "sink-nats",
     feature = "sink-object",
     feature = "sink-postgres",

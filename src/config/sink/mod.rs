@@ -3,6 +3,8 @@
 //! What every sink has stands here; what one kind needs stands in its own table
 //! (`[sink.stdout]`), read by the file of that kind.
 
+#[cfg(feature = "sink-kafka")]
+mod kafka;
 #[cfg(feature = "sink-nats")]
 mod nats;
 #[cfg(feature = "sink-object")]
@@ -109,6 +111,8 @@ const KINDS: &[Kind] = &[
     Kind { word: "stdout", path: "sink.stdout", read: stdout::read },
     Kind { word: "file", path: "sink.file", read: file::read },
     Kind { word: "http", path: "sink.http", read: http::read },
+    #[cfg(feature = "sink-kafka")]
+    Kind { word: "kafka", path: "sink.kafka", read: kafka::read },
     #[cfg(feature = "sink-nats")]
     Kind { word: "nats", path: "sink.nats", read: nats::read },
     #[cfg(feature = "sink-object")]
@@ -121,6 +125,8 @@ const KINDS: &[Kind] = &[
 
 /// Kinds that this build is without, and the feature that each needs.
 const UNBUILT: &[(&str, &str)] = &[
+    #[cfg(not(feature = "sink-kafka"))]
+    ("kafka", "sink-kafka"),
     #[cfg(not(feature = "sink-nats"))]
     ("nats", "sink-nats"),
     #[cfg(not(feature = "sink-object"))]
@@ -354,6 +360,22 @@ fn settings(section: &Section<'_>) -> Option<Settings> {
         [_, second, ..] => {
             let cure = "keep one of the two, and give the other a [[sink]] of its own";
             section.refuse(second.word, "is a second kind of one sink", cure);
+            None
+        }
+    }
+}
+
+/// The text of `ca_file`: PEM that the client reads for itself.
+#[cfg(any(feature = "sink-kafka", feature = "sink-redis"))]
+#[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
+fn ca_pem(section: &Section<'_>) -> Option<Option<Vec<u8>>> {
+    let Some(text) = section.text("ca_file") else { return Some(None) };
+    let path = section.reading.path(text, &section.place("ca_file"));
+    match std::fs::read(&path) {
+        Ok(pem) => Some(Some(pem)),
+        Err(error) => {
+            let what = format!("names `{}`, which cannot be read: {error}", path.display());
+            section.refuse("ca_file", &what, "make it a PEM file that forebay's user may read");
             None
         }
     }

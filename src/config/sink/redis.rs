@@ -1,11 +1,9 @@
 //! `[sink.redis]`: the server, who forebay is there, the stream of an event.
 
-use std::fs;
-
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
 use super::super::secret;
-use super::{Section, Settings};
+use super::{Section, Settings, ca_pem};
 use crate::drain::sinks::{Template, redis as sink};
 
 pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
@@ -47,20 +45,6 @@ fn stream(section: &Section<'_>) -> Option<Template> {
         Err(why) => {
             let cure = "write a name such as \"forebay:{lane}\"";
             section.refuse("stream", &format!("is no name: {why}"), cure);
-            None
-        }
-    }
-}
-
-#[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
-fn ca_pem(section: &Section<'_>) -> Option<Option<Vec<u8>>> {
-    let Some(text) = section.text("ca_file") else { return Some(None) };
-    let path = section.reading.path(text, &section.place("ca_file"));
-    match fs::read(&path) {
-        Ok(pem) => Some(Some(pem)),
-        Err(error) => {
-            let what = format!("names `{}`, which cannot be read: {error}", path.display());
-            section.refuse("ca_file", &what, "make it a PEM file that forebay's user may read");
             None
         }
     }

@@ -658,3 +658,34 @@ fn a_destination_that_cannot_be_meant_is_refused() {
         assert!(report.contains(expected), "{lines}:\n{report}");
     }
 }
+
+#[cfg(not(feature = "sink-kafka"))]
+#[test]
+fn a_sink_that_is_not_built_in_is_refused_with_the_feature_that_brings_it() {
+    let report = bad_sink("[sink.kafka]\nbrokers = [\"a.example.com:9092\"]");
+    assert!(report.contains("`sink.kafka` is a kind of sink that this forebay"), "{report}");
+    assert!(report.contains("--features sink-kafka`"), "{report}");
+}
+
+#[cfg(feature = "sink-kafka")]
+#[test]
+fn a_cluster_of_kafka_that_cannot_be_meant_is_refused() {
+    const BROKERS: &str = "brokers = [\"a.example.com:9092\"]\n";
+    for (lines, expected) in [
+        ("", "`sink.kafka.brokers` is missing"),
+        ("brokers = []", "`sink.kafka.brokers` holds what is no address"),
+        ("brokers = [\"kafka://a.example.com:9092\"]", "holds what is no address"),
+        ("brokers = [\"a.example.com\"]", "holds what is no address"),
+        ("BROKERS topic = \"a b\"", "`sink.kafka.topic` is no name: it holds ' '"),
+        ("BROKERS topic = \"a/{lane}\"", "`sink.kafka.topic` is no name of a topic"),
+        ("BROKERS topic = \"{room}\"", "`sink.kafka.topic` is no name of a topic"),
+        ("BROKERS ca_file = \"/nonexistent\"", "`sink.kafka.ca_file` names `/nonexistent`"),
+        ("BROKERS user = \"me\"", "`sink.kafka.user` is not asked for without `sasl`"),
+        ("BROKERS sasl = \"plain\"", "`sink.kafka.user` is missing"),
+        ("BROKERS sasl = \"plain\"\nuser = \"me\"", "`sink.kafka.password` is missing"),
+        ("BROKERS compression = \"zstd\"", "`sink.kafka.compression`"),
+    ] {
+        let report = bad_sink(&format!("[sink.kafka]\n{}", lines.replace("BROKERS ", BROKERS)));
+        assert!(report.contains(expected), "{lines}:\n{report}");
+    }
+}

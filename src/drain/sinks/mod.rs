@@ -3,17 +3,22 @@
 //! A kind is its `Settings`, checked by `src/config/sink/KIND.rs`, a variant of [`Settings`] here,
 //! and a [`Sink`] that is made of them when the drain starts.
 
+#[cfg(any(feature = "sink-kafka", feature = "sink-nats"))]
+mod about;
 #[cfg(any(
+    feature = "sink-kafka",
     feature = "sink-nats",
     feature = "sink-object",
     feature = "sink-postgres",
     feature = "sink-redis"
 ))]
 mod answer;
-#[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
+#[cfg(any(feature = "sink-kafka", feature = "sink-nats", feature = "sink-redis"))]
 mod template;
 #[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
 mod trust;
+#[cfg(feature = "sink-kafka")]
+pub mod kafka;
 #[cfg(feature = "sink-nats")]
 pub mod nats;
 #[cfg(feature = "sink-object")]
@@ -31,12 +36,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sink::Sink;
-#[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
+#[cfg(any(feature = "sink-kafka", feature = "sink-nats", feature = "sink-redis"))]
 pub use template::{Template, TemplateError};
 
 /// What one kind of sink needs, checked.
 #[derive(Clone, Debug)]
 pub enum Settings {
+    /// Records of a Kafka topic.
+    #[cfg(feature = "sink-kafka")]
+    Kafka(kafka::Settings),
     /// Messages of a NATS stream.
     #[cfg(feature = "sink-nats")]
     Nats(nats::Settings),
@@ -68,6 +76,8 @@ impl Settings {
     /// The word of its table.
     pub const fn kind(&self) -> &'static str {
         match self {
+            #[cfg(feature = "sink-kafka")]
+            Self::Kafka(_) => "kafka",
             #[cfg(feature = "sink-nats")]
             Self::Nats(_) => "nats",
             #[cfg(feature = "sink-object")]
@@ -91,7 +101,10 @@ impl Settings {
             // A batch of objects is too long a wait for a sender.
             #[cfg(feature = "sink-object")]
             Self::Object(_) => false,
-            // PostgreSQL and Redis may have replicas; their answer does not say so.
+            // Kafka, PostgreSQL and Redis may have replicas; their answer does not say so: of
+            // Kafka's the one that is in sync may be the only one.
+            #[cfg(feature = "sink-kafka")]
+            Self::Kafka(_) => false,
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(_) => false,
             #[cfg(feature = "sink-redis")]
@@ -105,6 +118,8 @@ impl Settings {
     pub fn open(&self, name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
         _ = (name, timeout);
         match self {
+            #[cfg(feature = "sink-kafka")]
+            Self::Kafka(settings) => Ok(Arc::new(kafka::Kafka::new(settings.clone(), timeout))),
             #[cfg(feature = "sink-nats")]
             Self::Nats(settings) => Ok(Arc::new(nats::Nats::new(settings.clone(), timeout))),
             #[cfg(feature = "sink-object")]

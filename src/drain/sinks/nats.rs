@@ -30,11 +30,11 @@ use async_nats::{
     ConnectError, ConnectErrorKind, ConnectOptions, Event as Notice, HeaderMap, ServerAddr,
     ServerError,
 };
-use forebay_log::Tag;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use super::about::about;
 use super::answer::{gathered, patience, timed_out, unconnected, within, words};
 use super::template::Template;
 use super::trust::Trust;
@@ -286,32 +286,13 @@ impl Sink for Nats {
     }
 }
 
-/// What a message says of its event beside the payload.
 fn headers(event: &Event) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let mut put = |name: &'static str, value: &str| headers.insert(name, one_line(value));
     if event.pass != Pass::Replay {
-        put(MESSAGE_ID, &event.idempotency_key());
+        headers.insert(MESSAGE_ID, event.idempotency_key());
     }
-    put("Forebay-Lane", &event.lane);
-    put("Forebay-Position", &event.position().to_string());
-    put("Content-Type", &event.content_type);
-    let fields = [
-        ("Forebay-Source", Tag::Source),
-        ("Forebay-Type", Tag::EventType),
-        ("Forebay-Event-Id", Tag::EventId),
-        ("Forebay-Tenant", Tag::Tenant),
-        ("Forebay-Environment", Tag::Environment),
-    ];
-    for (name, tag) in fields {
-        if let Some(value) = event.field(tag).filter(|value| !value.is_empty()) {
-            put(name, &value);
-        }
-    }
-    match event.pass {
-        Pass::Live => {}
-        Pass::Replay => put("Forebay-Pass", "replay"),
-        Pass::Redrive => put("Forebay-Pass", "redrive"),
+    for (name, value) in about(event) {
+        headers.insert(name, one_line(&value));
     }
     headers
 }

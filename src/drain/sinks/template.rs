@@ -29,6 +29,7 @@ enum Place {
     Lane,
     Source,
     Type,
+    Tenant,
 }
 
 /// Why a text is no template.
@@ -43,7 +44,8 @@ pub enum TemplateError {
 }
 
 impl Template {
-    /// Reads a template. Braces around another word than `lane`, `source` or `type` are text.
+    /// Reads a template. Braces around another word than `lane`, `source`, `type` or
+    /// `tenant` are text.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         if text.is_empty() {
             return Err(TemplateError::Empty);
@@ -80,6 +82,7 @@ impl Template {
             Place::Lane => word(&event.lane),
             Place::Source => word(&event.field(Tag::Source).unwrap_or_default()),
             Place::Type => word(&event.field(Tag::EventType).unwrap_or_default()),
+            Place::Tenant => word(&event.field(Tag::Tenant).unwrap_or_default()),
         })
     }
 
@@ -98,8 +101,12 @@ impl Template {
 }
 
 impl Place {
-    const ALL: [(&'static str, Self); 3] =
-        [("{lane}", Self::Lane), ("{source}", Self::Source), ("{type}", Self::Type)];
+    const ALL: [(&'static str, Self); 4] = [
+        ("{lane}", Self::Lane),
+        ("{source}", Self::Source),
+        ("{type}", Self::Type),
+        ("{tenant}", Self::Tenant),
+    ];
 }
 
 /// A text as one word of a name.
@@ -117,10 +124,10 @@ mod tests {
 
     #[test]
     fn each_place_is_filled_and_the_rest_is_text() {
-        let template = Template::parse("a.{lane}.{tag}.{type}").expect("a template");
-        assert_eq!(template.pattern("*"), "a.*.{tag}.*");
+        let template = Template::parse("a.{lane}.{tag}.{type}.{tenant}").expect("a template");
+        assert_eq!(template.pattern("*"), "a.*.{tag}.*.*");
         let of_place = |place| if place == Place::Lane { "main" } else { "paid" }.to_owned();
-        assert_eq!(template.filled_with(of_place), "a.main.{tag}.paid");
+        assert_eq!(template.filled_with(of_place), "a.main.{tag}.paid.paid");
     }
 
     #[test]

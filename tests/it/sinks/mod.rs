@@ -10,6 +10,8 @@ mod events;
 mod process;
 mod suite;
 mod drained;
+#[cfg(feature = "sink-kafka")]
+mod kafka;
 mod nats;
 mod redis;
 mod postgres;
@@ -98,6 +100,8 @@ macro_rules! for_each_counterpart {
 
 macro_rules! for_each_server {
     ($suite:ident: $($name:ident),+ $(,)?) => {
+        #[cfg(feature = "sink-kafka")]
+        for_each_counterpart!(@one $suite, kafka, Kafka, $($name),+);
         for_each_counterpart!(@one $suite, nats, Nats, $($name),+);
         for_each_counterpart!(@one $suite, redis, Redis, $($name),+);
         for_each_counterpart!(@one $suite, postgres, Postgres, $($name),+);

@@ -1,0 +1,72 @@
+"""What the tests ask of a Kafka broker, by librdkafka: another client than the sink's own.
+
+    kafka.py BROKER create TOPIC...   makes topics of one partition each
+    kafka.py BROKER read              prints every record of every topic, a line of JSON each
+"""
+
+import json
+import sys
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+PATIENCE_S = 30
+
+
+def create(broker, topics):
+    admin = AdminClient({"bootstrap.servers": broker})
+    new = [NewTopic(topic, num_partitions=1, replication_factor=1) for topic in topics]
+    for topic in admin.create_topics(new).values():
+        topic.result(PATIENCE_S)
+
+
+def read(broker):
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker,
+            "group.id": "the tests",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+        }
+    )
+    topics = sorted(consumer.list_topics(timeout=PATIENCE_S).topics.items())
+    for name, topic in topics:
+        for partition in sorted(topic.partitions):
+            consumer.assign([TopicPartition(name, partition, 0)])
+            for message in until_end(consumer):
+                print(json.dumps(as_json(message)))
+    consumer.close()
+
+
+def until_end(consumer):
+    while True:
+        message = consumer.poll(PATIENCE_S)
+        if message is None:
+            sys.exit(f"no answer within {PATIENCE_S} s")
+        if message.error() is None:
+            yield message
+        elif message.error().code() == KafkaError._PARTITION_EOF:
+            return
+        else:
+            sys.exit(str(message.error()))
+
+
+def as_json(message):
+    return {
+        "topic": message.topic(),
+        "partition": message.partition(),
+        "key": message.key() and message.key().decode(),
+        "headers": {name: value.decode() for name, value in message.headers() or []},
+        "value": message.value().decode(),
+    }
+
+
+if __name__ == "__main__":
+    broker, verb, *topics = sys.argv[1:]
+    if verb == "create":
+        create(broker, topics)
+    elif verb == "read":
+        read(broker)
+    else:
+        sys.exit(__doc__)
