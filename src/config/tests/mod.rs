@@ -3,6 +3,7 @@
 
 mod accepted;
 mod refused;
+mod refused_sinks;
 
 use forebay_log::AckLevel;
 
