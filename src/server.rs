@@ -3,6 +3,8 @@
 //! The listener opens last: by then every lane has recovered and its dedupe table is rebuilt, so
 //! no delivery is ever judged by half a memory.
 
+mod receivers;
+
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
@@ -14,10 +16,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use crossbeam::channel;
 use forebay_log::{Clock, OpenError};
 use tokio::sync::watch;
 
+use self::receivers::{bind_all, start_receivers};
 use crate::admin::{self, Admin, AdminError};
 use crate::config::{self, Config, LaneConfig, ReceiveConfig, SinkConfig};
 use crate::dedupe::{self, Fingerprinter, Origin, SecretError, Steady, Table};
@@ -26,17 +28,13 @@ use crate::handshake::Confirmer;
 use crate::line::{Held, Lane, Line, Seat};
 use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
 use crate::quarantine::{self, Quarantine, Releaser};
-use crate::receive::{Around, Budget, Deadlines, Failures, Receiver, Routes};
+use crate::receive::{Budget, Deadlines, Failures, Routes};
 use crate::replica::Replica;
-use crate::runtime::{self, Driver, Listener};
+use crate::runtime::Driver;
 use crate::verify::Answers;
 
 /// How often the dedupe tables get their next block ready, and what was sealed is written.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How often, and how long apart, a port is asked for that is still taken.
-const BIND_TRIES: u32 = 40;
-const BIND_WAIT: Duration = Duration::from_millis(50);
 
 /// Why a forebay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -387,28 +385,6 @@ fn open_lane(data_dir: &Path, config: &LaneConfig, clock: &Clock) -> Result<Lane
     Ok(Lane { name, log, table, dedupe_window, replica: OnceLock::new() })
 }
 
-fn bind_all(address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
-    let failed = |source| StartError::Listen { address, source };
-    // A port that somebody else listens on could be shared by accident, since each receiver sets
-    // SO_REUSEPORT: one exclusive bind first makes that an error.
-    let exclusive = bind_exclusive(address).map_err(failed)?;
-    let address = exclusive.local_addr().map_err(failed)?;
-    drop(exclusive);
-    (0..count).map(|_| runtime::bind(address).map_err(failed)).collect()
-}
-
-/// Binds the port alone. The kernel ends the rings of a process that was killed a little after
-/// the process, and with them its listeners: a restart at once has to wait for that.
-fn bind_exclusive(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    for _ in 0..BIND_TRIES {
-        match std::net::TcpListener::bind(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(BIND_WAIT),
-            bound => return bound,
-        }
-    }
-    std::net::TcpListener::bind(address)
-}
-
 /// What a background thread does for the dedupe tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
@@ -460,84 +436,5 @@ fn tell_dropped(lanes: &[Arc<Lane>], told: &mut [u64]) {
             );
             *told = dropped;
         }
-    }
-}
-
-fn start_receivers(
-    listeners: Vec<std::net::TcpListener>,
-    opened: &Opened,
-    stopped: &watch::Receiver<bool>,
-) -> Result<Vec<JoinHandle<usize>>, StartError> {
-    let failed = |source| StartError::Receiver { driver: opened.driver, source };
-    let cores = runtime::cores();
-    let (ready, started) = channel::bounded(listeners.len());
-    let mut receivers = Vec::with_capacity(listeners.len());
-    for (index, listener) in listeners.into_iter().enumerate() {
-        let core = cores.get(index % cores.len().max(1)).copied();
-        let seat = ReceiverSeat { index, core, opened: opened.clone(), stopped: stopped.clone() };
-        let ready = ready.clone();
-        let run = move || {
-            let outcome =
-                runtime::block_on(seat.opened.driver, seat.receive(listener, ready.clone()));
-            outcome.unwrap_or_else(|error| {
-                // The first message decides the start; nobody listens for a second.
-                drop(ready.try_send(Err(error)));
-                0
-            })
-        };
-        let name = format!("forebay-rx-{index}");
-        receivers.push(thread::Builder::new().name(name).spawn(run).map_err(failed)?);
-    }
-    for _ in 0..receivers.len() {
-        started.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))).map_err(failed)?;
-    }
-    Ok(receivers)
-}
-
-/// What one receiver's thread takes with it.
-struct ReceiverSeat {
-    index: usize,
-    core: Option<usize>,
-    opened: Opened,
-    stopped: watch::Receiver<bool>,
-}
-
-impl ReceiverSeat {
-    async fn receive(
-        self,
-        listener: std::net::TcpListener,
-        ready: channel::Sender<io::Result<()>>,
-    ) -> usize {
-        if let Some(core) = self.core
-            && let Err(error) = runtime::pin(core)
-        {
-            tracing::warn!(receiver = self.index, core, %error, "not pinned");
-        }
-        let listener = match Listener::new(listener) {
-            Ok(listener) => listener,
-            Err(error) => {
-                drop(ready.try_send(Err(error)));
-                return 0;
-            }
-        };
-        let line = Rc::new(self.opened.line(self.index));
-        for seat in &line.seats {
-            let waits = Rc::clone(seat.waits());
-            runtime::spawn(async move { waits.release().await });
-        }
-        let (deadlines, clock) = (self.opened.deadlines(), self.opened.clock.clone());
-        let ReceiveConfig { proxies, connections_per_address, .. } = &self.opened.receive;
-        let around = Around {
-            proxies: Arc::clone(proxies),
-            connections_per_address: *connections_per_address,
-        };
-        let receiver = Receiver::within(line, deadlines, clock, around);
-        drop(ready.try_send(Ok(())));
-        let mut stopped = self.stopped;
-        let stop = async move {
-            // An error means that the server is gone, which stops a receiver as well.
-            drop(stopped.wait_for(|stop| *stop).await);
-        };
-        receiver.run(listener, stop, self.opened.receive.drain_timeout).await
     }
 }

@@ -37,6 +37,7 @@ mod rate;
 mod courier;
 mod cursors;
 mod given_up;
+mod runner;
 mod start;
 pub mod errand;
 pub mod redrive;

@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use forebay_log::{Clock, Cursor, Place};
-use futures_util::future::{BoxFuture, FutureExt as _};
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use futures_util::future::FutureExt as _;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
 
 use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
@@ -26,6 +25,7 @@ use super::feed::{Feed, Shaping, Told, permits_of, reader_at};
 use super::given_up::GivenUp;
 use super::letters::LettersError;
 use super::redrive::Redriver;
+use super::runner::{Runner, spawn};
 use super::settle::Settlement;
 use super::sink::{Pass, Sink};
 use super::sinks::OpenError;
@@ -41,9 +41,6 @@ const REST: Duration = Duration::from_secs(2);
 const CURSOR_PREFIX: &str = "sink-";
 /// How long what is in flight may take after a stop.
 pub(super) const LANDING_MAX: Duration = Duration::from_secs(5);
-/// How long a blocking call of a sink may hold up the end.
-const BLOCKED_MAX: Duration = Duration::from_secs(1);
-
 /// Why the drain does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
@@ -111,14 +108,6 @@ pub struct Drain {
     keeping: Arc<AtomicBool>,
     /// There is none before the first sink.
     keeper: Option<JoinHandle<()>>,
-}
-
-/// A thread that couriers share.
-#[derive(Debug)]
-struct Runner {
-    handle: Handle,
-    tasks: UnboundedSender<BoxFuture<'static, ()>>,
-    thread: JoinHandle<()>,
 }
 
 /// A sink that runs.
@@ -325,16 +314,6 @@ impl Running {
     }
 }
 
-impl Runner {
-    fn start() -> std::io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let (tasks, incoming) = mpsc::unbounded_channel();
-        let thread = spawn("forebay-drain", move || drive(runtime, incoming))?;
-        Ok(Self { handle, tasks, thread })
-    }
-}
-
 /// What keeps the dead letters of a sink, and what brings them once more.
 fn letters(
     config: &SinkConfig,
@@ -422,37 +401,6 @@ fn feeds_of(
         threads.push(spawn("forebay-feed", move || follower.run())?);
     }
     Ok(ready)
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run)
-}
-
-/// Runs couriers as they come, until nobody sends one any more and all have ended.
-fn drive(runtime: Runtime, mut incoming: UnboundedReceiver<BoxFuture<'static, ()>>) {
-    runtime.block_on(async move {
-        // A task each, so that a panic of one ends no other.
-        let mut tasks = JoinSet::new();
-        loop {
-            tokio::select! {
-                task = incoming.recv() => match task {
-                    Some(task) => drop(tasks.spawn(task)),
-                    None => break,
-                },
-                Some(ended) = tasks.join_next() => tell_panic(ended),
-            }
-        }
-        while let Some(ended) = tasks.join_next().await {
-            tell_panic(ended);
-        }
-    });
-    runtime.shutdown_timeout(BLOCKED_MAX);
-}
-
-fn tell_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a sink has ended by a panic; it goes on after a restart");
-    }
 }
 
 /// A feed behind the cursor of its sink.

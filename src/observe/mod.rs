@@ -14,6 +14,7 @@
 //! function here takes one.
 
 mod counters;
+mod page;
 mod render;
 mod sink;
 mod replica;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Unit;
 
-use super::render::{Name, Page, latency_of};
+use super::page::{Name, Page};
+use super::render::latency_of;
 use crate::replica::Replica;
 
 /// `forebay_lane_replication_seconds`

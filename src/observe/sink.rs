@@ -10,7 +10,8 @@ use std::time::Duration;
 use prometheus_client::registry::Unit;
 
 use super::counters::{Count, Latency};
-use super::render::{Lanes, Name, Page, latency_of, seconds_of};
+use super::page::{Name, Page, seconds_of};
+use super::render::{Lanes, latency_of};
 use crate::drain::sink::Class;
 
 /// `forebay_sink_events_total`
