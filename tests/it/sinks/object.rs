@@ -17,7 +17,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _, RetryConfig};
 use serde_json::Value;
 
 use super::process::{Process, START_WAIT};
-use super::{Counterpart, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
 
 /// Where `tests/run sinks` puts them.
@@ -113,38 +113,6 @@ impl Counterpart for Store {
         started
     }
 
-    fn process(&mut self) -> &mut Process {
-        &mut self.process
-    }
-
-    fn run(&mut self) {
-        let folder = self.process.folder.path().to_owned();
-        let flags = [
-            "-master.port",
-            "-master.port.grpc",
-            "-volume.port",
-            "-volume.port.grpc",
-            "-filer.port",
-            "-filer.port.grpc",
-            "-s3.port.grpc",
-        ];
-        let ports = flags.into_iter().zip(&self.ports).map(|(flag, port)| format!("{flag}={port}"));
-        let mut command = Command::new(program("weed"));
-        command.current_dir(&folder).args(["server", "-dir=data", "-s3", "-s3.iam=false"]);
-        command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]);
-        command.args(["-s3.config=identities.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
-        command.args(["-volume.max=20", "-master.volumeSizeLimitMB=64"]);
-        command.args(["-volume.minFreeSpacePercent=0"]).args(ports);
-        command.arg(format!("-s3.port={}", self.process.port));
-        self.process.spawn(&mut command);
-        let store = self.client();
-        // Its parts find one another one by one; then it takes an object.
-        eventually("SeaweedFS is ready", START_WAIT, || {
-            now(store.put(&"ready".into(), "".into())).is_ok()
-                && now(store.delete(&"ready".into())).is_ok()
-        });
-    }
-
     fn sink(&self, who: Who) -> Arc<dyn Sink> {
         let password = if who == Who::Known { PASSWORD } else { "another" };
         let settings = sink::Settings {
@@ -190,6 +158,40 @@ impl Counterpart for Store {
     /// A replay is an object of its own.
     fn forget(&self) -> Pass {
         Pass::Replay
+    }
+}
+
+impl Served for Store {
+    fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    fn run(&mut self) {
+        let folder = self.process.folder.path().to_owned();
+        let flags = [
+            "-master.port",
+            "-master.port.grpc",
+            "-volume.port",
+            "-volume.port.grpc",
+            "-filer.port",
+            "-filer.port.grpc",
+            "-s3.port.grpc",
+        ];
+        let ports = flags.into_iter().zip(&self.ports).map(|(flag, port)| format!("{flag}={port}"));
+        let mut command = Command::new(program("weed"));
+        command.current_dir(&folder).args(["server", "-dir=data", "-s3", "-s3.iam=false"]);
+        command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]);
+        command.args(["-s3.config=identities.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
+        command.args(["-volume.max=20", "-master.volumeSizeLimitMB=64"]);
+        command.args(["-volume.minFreeSpacePercent=0"]).args(ports);
+        command.arg(format!("-s3.port={}", self.process.port));
+        self.process.spawn(&mut command);
+        let store = self.client();
+        // Its parts find one another one by one; then it takes an object.
+        eventually("SeaweedFS is ready", START_WAIT, || {
+            now(store.put(&"ready".into(), "".into())).is_ok()
+                && now(store.delete(&"ready".into())).is_ok()
+        });
     }
 }
 
@@ -245,12 +247,6 @@ impl Counterpart for Folder {
     fn start() -> Self {
         Self(Process::new())
     }
-
-    fn process(&mut self) -> &mut Process {
-        &mut self.0
-    }
-
-    fn run(&mut self) {}
 
     fn sink(&self, _who: Who) -> Arc<dyn Sink> {
         let path = self.path();
