@@ -187,9 +187,10 @@ impl Served for Store {
         command.arg(format!("-s3.port={}", self.process.port));
         self.process.spawn(&mut command);
         let store = self.client();
-        // Its parts find one another one by one; then it takes an object.
+        // Its parts find one another one by one; then it takes an object, if that has bytes: for
+        // an empty one it needs no volume.
         eventually("SeaweedFS is ready", START_WAIT, || {
-            now(store.put(&"ready".into(), "".into())).is_ok()
+            now(store.put(&"ready".into(), "ready".into())).is_ok()
                 && now(store.delete(&"ready".into())).is_ok()
         });
     }
