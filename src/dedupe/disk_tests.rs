@@ -381,6 +381,19 @@ fn new_events_wait_while_the_files_are_far_behind_and_known_ones_do_not() {
 }
 
 #[test]
+fn nobody_waits_for_the_room_that_starts_leave_in_the_log() {
+    let mut bed = Bed::new(1_000);
+    for number in 0..3 {
+        assert!(bed.deliver(number));
+        bed.restart();
+    }
+    bed.table().set_tail_bytes_max(1 << 13);
+    bed.table().prepare(bed.now_ns);
+    assert!(bed.deliver(3), "a few keys have no file, and most of the offsets no record");
+    assert_known(&mut bed, 4);
+}
+
+#[test]
 fn files_that_cannot_be_written_keep_nobody_waiting() {
     let mut bed = Bed::new(1_000);
     let dir = bed.dir.path().join("dedupe");
