@@ -11,7 +11,7 @@
 //! offset up to which every event of the lane is now on the disk as a key. Only what lies behind
 //! that is read from the log at start, and a block is sealed early, full or not, rather than let
 //! that grow beyond [`TAIL_BYTES_MAX`]. Where the disk cannot keep up even so, new events are
-//! refused beyond [`TAILS_MAX`] of it; not while a file cannot be written or is being mended,
+//! refused beyond [`TAILS_MAX`] of it since the start; not while a file cannot be written or is being mended,
 //! since what a start takes matters less than what senders are told then.
 //!
 //! # What is lost is made again
