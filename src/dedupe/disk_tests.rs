@@ -14,6 +14,7 @@ use std::time::Duration;
 use forebay_log::{AckLevel, Appender, Key, Kind, Lane, LaneOptions, NewRecord, Retention};
 
 use super::*;
+use crate::dedupe::generations::{TAIL_BYTES_MAX, TAILS_MAX};
 
 const WINDOW_NS: u64 = 1_000_000;
 const SEGMENT_BYTES: u64 = 65_536;
@@ -381,16 +382,36 @@ fn new_events_wait_while_the_files_are_far_behind_and_known_ones_do_not() {
 }
 
 #[test]
-fn nobody_waits_for_the_room_that_starts_leave_in_the_log() {
+fn nobody_waits_for_the_room_that_crashes_leave_in_the_log() {
     let mut bed = Bed::new(1_000);
-    for number in 0..3 {
+    for number in 0..16 {
         assert!(bed.deliver(number));
         bed.restart();
+        bed.table().prepare(bed.now_ns);
     }
-    bed.table().set_tail_bytes_max(1 << 13);
+    assert!(bed.open.as_ref().expect("open").log.recovered_end() > TAILS_MAX * TAIL_BYTES_MAX);
+    assert!(bed.deliver(16), "a few keys have no file, and most of the offsets no record");
+    assert_known(&mut bed, 17);
+}
+
+#[test]
+fn a_start_after_any_number_of_crashes_reads_what_came_since_the_last() {
+    let mut bed = Bed::new(1_000);
+    for number in 0..16 {
+        assert!(bed.deliver(number));
+        bed.restart();
+        let keys = bed.table().stats().keys;
+        assert!(keys <= TAIL_BYTES_MAX / 2 / SEGMENT_BYTES, "{keys} keys in memory");
+    }
+    let stats = bed.table().stats();
+    assert_eq!(stats.keys + stats.files.keys, 16);
+    // The same where no event came between the crashes.
+    for _ in 0..16 {
+        bed.restart();
+    }
     bed.table().prepare(bed.now_ns);
-    assert!(bed.deliver(3), "a few keys have no file, and most of the offsets no record");
-    assert_known(&mut bed, 4);
+    assert!(bed.deliver(16));
+    assert_known(&mut bed, 17);
 }
 
 #[test]

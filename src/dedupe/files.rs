@@ -62,10 +62,7 @@ impl Files {
         // Relaxed: see `tell_reach`.
         let bounded = !unbounded.load(Ordering::Relaxed) && !self.closing.load(Ordering::Relaxed);
         let durable = self.log.watermarks().durable;
-        // What lay behind the files at the start was read then, and offsets say little of it: a
-        // start after a crash moves them on by the rest of a segment, which holds nothing.
-        let from = covers.load(Ordering::Relaxed).max(self.log.recovered_end());
-        let behind = durable.saturating_sub(from);
+        let behind = durable.saturating_sub(covers.load(Ordering::Relaxed));
         bounded && behind > self.behind_max.load(Ordering::Relaxed)
     }
 

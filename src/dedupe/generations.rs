@@ -10,9 +10,10 @@
 //! its key behind. Blocks are written in the order in which they were sealed, each with the
 //! offset up to which every event of the lane is now on the disk as a key. Only what lies behind
 //! that is read from the log at start, and a block is sealed early, full or not, rather than let
-//! that grow beyond [`TAIL_BYTES_MAX`]. Where the disk cannot keep up even so, new events are
-//! refused beyond [`TAILS_MAX`] of it since the start; not while a file cannot be written or is being mended,
-//! since what a start takes matters less than what senders are told then.
+//! that grow beyond [`TAIL_BYTES_MAX`]. A start that finds more than half of it writes what it read
+//! at once. Where the disk cannot keep up even so, new events are refused beyond [`TAILS_MAX`] of
+//! it; not while a file cannot be written or is being mended, since what a start takes matters
+//! less than what senders are told then.
 //!
 //! # What is lost is made again
 //!
@@ -51,7 +52,8 @@ const RETRY_NS: u64 = 5_000_000_000;
 /// How often the folder of the log is looked at for what retention has removed.
 const LOOK_NS: u64 = 5_000_000_000;
 /// So much of the log may gather behind the newest generation until the block is sealed early.
-pub(super) const TAIL_BYTES_MAX: u64 = 128 << 20;
+/// In tests, which have small segments, a few of those.
+pub(super) const TAIL_BYTES_MAX: u64 = if cfg!(test) { 1 << 18 } else { 128 << 20 };
 /// So many times that, and new events are refused until the files have caught up. Bytes that the
 /// log itself has not synced do not count: no file may have their keys yet.
 pub(super) const TAILS_MAX: u64 = 2;

@@ -74,8 +74,7 @@ impl Generations {
             return Err(OpenError::NoRoom { path: generations.dir, unremembered });
         }
         table.publish(generations.newest_first(), None);
-        // What was read into the table is written before anything is asked of it.
-        generations.tell_reach(false);
+        generations.tell_reach(generations.failing);
         Ok(generations)
     }
 
@@ -178,34 +177,46 @@ impl Generations {
         Ok(unremembered)
     }
 
-    /// What the log holds behind the newest generation: in whole blocks to files, the rest into
-    /// the table. Returns how many keys found no room.
+    /// What the log holds behind the newest generation: in whole blocks to files, and the rest
+    /// too if it reaches over much of the log, else into the table. So the files are near the end
+    /// of the log after every start, however many crashes came one after another and however much
+    /// room each left in the log. Returns how many keys found no room.
     fn read_tail(&mut self, table: &mut Table, now_ns: u64) -> Result<u64, ReadError> {
         let log = Arc::clone(&self.log);
         let mut chunk: Vec<Recovered> = Vec::new();
         let mut unremembered = 0;
-        let range = self.covers..log.recovered_end();
-        log.keys(range, self.since_ns(now_ns), |found| {
+        let end = log.recovered_end();
+        log.keys(self.covers..end, self.since_ns(now_ns), |found| {
             if found.kind != Kind::Event {
                 return;
             }
             if chunk.len() == self.chunk_keys {
-                unremembered += self.write_chunk(&chunk, table);
+                unremembered += self.write_chunk(&chunk, 0, table);
                 chunk.clear();
             }
             chunk.push(found);
         })?;
-        Ok(unremembered + restore(&chunk, table))
+        if end.saturating_sub(self.covers) <= self.tail_bytes_max / 2 {
+            return Ok(unremembered + restore(&chunk, table));
+        }
+        if chunk.is_empty() {
+            self.covers = end;
+            return Ok(unremembered);
+        }
+        Ok(unremembered + self.write_chunk(&chunk, end, table))
     }
 
-    /// Writes a block's worth of records in the order of the log; into the table if that fails.
-    fn write_chunk(&mut self, chunk: &[Recovered], table: &mut Table) -> u64 {
+    /// Writes a block's worth of records in the order of the log, behind which up to `covers`
+    /// there are no others; into the table if that fails. Then what follows says no more of what
+    /// is in files than is true without it: another start has to read it again.
+    fn write_chunk(&mut self, chunk: &[Recovered], covers: u64, table: &mut Table) -> u64 {
         let to = chunk.iter().map(|found| found.end).max().unwrap_or(self.to);
+        let covers = if self.failing { self.covers } else { covers.max(to) };
         let times = chunk.iter().map(|found| found.received_ns);
         let head = Head {
             oldest_ns: times.clone().min().unwrap_or(0),
             newest_ns: times.max().unwrap_or(0),
-            ..self.next_head(to, to)
+            ..self.next_head(covers, to)
         };
         let mut keys: Vec<Words> = chunk.iter().map(|found| Words::from(found.key)).collect();
         keys.sort_unstable();
@@ -214,6 +225,7 @@ impl Generations {
             Err(error) => {
                 tracing::warn!(%error, "event keys are held in memory for now");
                 add_one(&self.done.failures);
+                self.failing = true;
                 restore(chunk, table)
             }
         }
