@@ -12,6 +12,9 @@ pub const BODY_BYTES_LIMIT: u64 = 32 * 1024 * 1024;
 pub const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How often a receiver looks for connections and waits that are late.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a connection is idle before it gives back what only HTTP needs: two buffers of 8 KiB
+/// and the room for a request.
+pub const REST_AFTER: Duration = Duration::from_secs(1);
 /// The most signatures of one request that are compared.
 pub const SIGNATURES_MAX: usize = 8;
 /// The most secrets that one source may hold.

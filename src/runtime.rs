@@ -21,6 +21,10 @@ pub type Stream = StreamWrapper<monoio::net::TcpStream>;
 
 /// Entries of one receiver's submission ring: the most operations between two submits.
 const RING_ENTRIES: u32 = 4096;
+/// What one read of a connection takes at most.
+const READ_BYTES: usize = 8 * 1024;
+/// What one write gives at most. Answers are smaller: a status, or a problem of a few hundred bytes.
+const WRITE_BYTES: usize = 1024;
 /// Connections that the kernel holds for one listener until they are accepted.
 const BACKLOG: i32 = 4096;
 
@@ -126,7 +130,8 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let (stream, peer) = self.0.accept().await?;
         stream.set_nodelay(true)?;
-        Ok((StreamWrapper::new(stream), peer))
+        let stream = StreamWrapper::new_with_buffer_size(stream, READ_BYTES, WRITE_BYTES);
+        Ok((stream, peer))
     }
 }
 

@@ -10,6 +10,9 @@
 //!   ^                                       |
 //!   +------------- flushed ---- Write <-----+
 //! ```
+//!
+//! The sweep also finds those that have been idle for a while: they rest, which means that they
+//! have a socket and its buffer, and no HTTP.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +26,7 @@ use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::unparsed;
-use crate::limits::LINGER_BYTES_MAX;
+use crate::limits::{LINGER_BYTES_MAX, REST_AFTER};
 
 /// How long each phase may last.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,10 @@ pub struct Connection {
     until: Cell<Option<Instant>>,
     expired: Cell<bool>,
     unread: Cell<bool>,
+    /// The sweep found it idle for so long that it may rest.
+    tired: Cell<bool>,
+    /// Its last answer was its last: it is being shut down.
+    ending: Cell<bool>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -87,6 +94,16 @@ impl Connection {
     /// Whether the sweep found it late.
     pub fn expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// Whether it may rest: nothing was begun for a while, and nothing is being ended.
+    pub fn tired(&self) -> bool {
+        self.tired.get() && self.phase.get() == Phase::Idle && !self.ending.get()
+    }
+
+    /// It rests no more, whatever there is to be read: bytes, or the end.
+    pub(super) fn awake(&self) {
+        self.tired.set(false);
     }
 
     /// Remembers whom the sweep wakes. hyper polls requests within the connection's own task, so
@@ -127,6 +144,16 @@ impl Connection {
         self.phase.set(phase);
         self.until.set(until);
         self.expired.set(false);
+        self.tired.set(false);
+    }
+
+    /// Whether it has been idle for long enough to rest, and was not told so yet.
+    fn tires(&self, now: Instant) -> bool {
+        let since = |until: Instant| until.checked_sub(self.pulse.deadlines.idle);
+        let rests_at = |since: Instant| since.checked_add(REST_AFTER);
+        self.phase.get() == Phase::Idle
+            && !self.tired.get()
+            && self.until.get().and_then(since).and_then(rests_at).is_some_and(|at| at <= now)
     }
 
     fn received_bytes(&self) {
@@ -194,18 +221,23 @@ impl Connections {
             until: Cell::new(self.pulse.after(self.pulse.deadlines.idle)),
             expired: Cell::new(false),
             unread: Cell::new(false),
+            tired: Cell::new(false),
+            ending: Cell::new(false),
             task: RefCell::new(None),
         });
         let slot = self.open.borrow_mut().insert(Rc::clone(&connection));
         Entered { connections: Rc::clone(self), connection, slot }
     }
 
-    /// Wakes every connection that is late.
+    /// Wakes every connection that is late, and once each that may rest.
     pub fn sweep(&self, now: Instant) {
         self.pulse.beat(now);
         for (_, connection) in self.open.borrow().iter() {
             if connection.until.get().is_some_and(|until| until <= now) {
                 connection.expired.set(true);
+                wake(connection);
+            } else if connection.tires(now) {
+                connection.tired.set(true);
                 wake(connection);
             }
         }
@@ -263,9 +295,24 @@ impl<S> Watched<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>, early: Bytes) -> Self {
         Self { stream, connection, early, problem: None, lingered: 0 }
     }
+
+    /// The same stream, of which `early` has been read and not been used.
+    pub(super) fn returned(self, early: Bytes) -> Self {
+        debug_assert!(self.early.is_empty(), "who read on had it first");
+        Self { early, ..self }
+    }
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Waits until there is something to read, be it the end, and leaves it where it is.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if !self.early.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        // The stream reads into a buffer of its own, and this one has no room to take from it.
+        Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut []))
+    }
+
     /// Reads away, for a while, what the peer still sends: closing a socket with unread bytes
     /// resets it, and the peer would lose the answer that says why.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -335,7 +382,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.connection.ending.set(true);
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         if self.connection.left_unread() { self.linger(cx) } else { Poll::Ready(Ok(())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(15);
+
+    fn deadlines() -> Deadlines {
+        let span = Duration::from_secs(5);
+        Deadlines { head: span, body: span, body_rate_min: 1, idle: IDLE, write: span }
+    }
+
+    #[test]
+    fn who_is_idle_for_a_while_tires_and_nobody_else() {
+        let start = forebay_log::Clock::System.monotonic();
+        let connections = Connections::new(deadlines(), start);
+        let entered = connections.enter(([127, 0, 0, 1], 9).into());
+        let connection = entered.connection();
+        connections.sweep(start + REST_AFTER / 2);
+        assert!(!connection.tired(), "too early");
+        connections.sweep(start + REST_AFTER);
+        assert!(connection.tired() && !connection.expired());
+        connection.received_bytes();
+        assert!(!connection.tired(), "a request has begun");
+        connections.sweep(start + 2 * REST_AFTER);
+        assert!(!connection.tired(), "it is not idle");
+        connection.writing(false);
+        connection.flushed();
+        connections.sweep(start + 3 * REST_AFTER);
+        assert!(connection.tired(), "it is idle again");
+        connection.ending.set(true);
+        assert!(!connection.tired(), "it lingers, and its buffers with it");
+        connections.sweep(start + 3 * REST_AFTER + IDLE);
+        assert!(connection.expired(), "none is kept for resting");
     }
 }

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -191,38 +191,75 @@ impl<H: Handler> Receiver<H> {
         self.handler.connected();
         let entered = self.connections.enter(peer);
         let connection = entered.connection();
+        let mut io = Watched::new(stream, Rc::clone(connection), early);
+        while self.awaited(&mut io, connection).await {
+            match self.served(io, peer, connection).await {
+                Some(rested) => io = rested,
+                None => break,
+            }
+        }
+        self.handler.disconnected();
+    }
+
+    /// Waits for a request with nothing but the socket and its buffer: of ten thousand connections
+    /// most wait. False when none is to come.
+    async fn awaited(&self, io: &mut Watched<Stream>, connection: &Connection) -> bool {
+        poll_fn(|cx| {
+            connection.attend(cx.waker());
+            match io.poll_readable(cx) {
+                _ if connection.expired() => Poll::Ready(false),
+                Poll::Ready(read) => {
+                    connection.awake();
+                    Poll::Ready(read.is_ok())
+                }
+                Poll::Pending if self.draining.get() => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Serves requests until the connection ends, or gives it back once it has been idle for a while.
+    async fn served(
+        &self,
+        io: Watched<Stream>,
+        peer: SocketAddr,
+        connection: &Rc<Connection>,
+    ) -> Option<Watched<Stream>> {
         let handler = &*self.handler;
         let service = service_fn(|request| {
             handler.answer(request, Rc::clone(connection)).map(Ok::<_, Infallible>)
         });
-        let io = TokioIo::new(Watched::new(stream, Rc::clone(connection), early));
-        let mut http = pin!(self.http.serve_connection(io, service));
+        let mut http = self.http.serve_connection(TokioIo::new(io), service);
         let mut told = false;
-        poll_fn(|cx| {
+        let rests = poll_fn(|cx| {
             connection.attend(cx.waker());
             let phase = connection.phase();
             if connection.expired() && phase != Phase::Body {
-                return Poll::Ready(());
+                return Poll::Ready(false);
             }
             if self.draining.get() && !told {
                 told = true;
-                http.as_mut().graceful_shutdown();
+                Pin::new(&mut http).graceful_shutdown();
             }
             // A panic outside a request's own guard ends its connection, never the thread.
-            match catch_unwind(AssertUnwindSafe(|| http.as_mut().poll(cx))) {
+            match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut http).poll(cx))) {
+                // What has come meanwhile was read just now: so it is idle indeed.
+                Ok(Poll::Pending) if connection.tired() => Poll::Ready(true),
                 Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(Ok(()))) => Poll::Ready(()),
+                Ok(Poll::Ready(Ok(()))) => Poll::Ready(false),
                 Ok(Poll::Ready(Err(error))) => {
                     tracing::debug!(%error, %peer, ?phase, "connection ended");
-                    Poll::Ready(())
+                    Poll::Ready(false)
                 }
                 Err(_) => {
                     tracing::error!(%peer, "a panic ended a connection");
-                    Poll::Ready(())
+                    Poll::Ready(false)
                 }
             }
         })
         .await;
-        self.handler.disconnected();
+        let parts = rests.then(|| http.into_parts())?;
+        Some(parts.io.into_inner().returned(parts.read_buf))
     }
 }

@@ -15,6 +15,7 @@ for_each_driver![
     a_record_holds_the_request_byte_for_byte,
     first_deliveries_at_once_leave_one_record,
     requests_sent_ahead_are_answered_in_order,
+    a_connection_that_has_rested_is_served_as_before,
     a_body_in_chunks_is_stored_as_one,
     a_sender_that_waits_for_100_continue_is_told_to_go_on,
     an_event_is_still_known_after_a_restart,
@@ -133,6 +134,36 @@ fn requests_sent_ahead_are_answered_in_order(driver: Driver) {
     let ids: Vec<String> = server.rows().iter().map(|row| row.id().to_owned()).collect();
     let expected: Vec<String> = (0..=AHEAD).map(|index| format!("msg_{index:03}")).collect();
     assert_eq!(ids, expected);
+}
+
+/// Longer than `limits::REST_AFTER` and a sweep.
+const REST: Duration = Duration::from_millis(1300);
+
+fn a_connection_that_has_rested_is_served_as_before(driver: Driver) {
+    let server = Server::start(Setup::new(driver));
+    let mut connection = server.connect();
+    let request = |id: &str| sign::standard(id, &vec![b'x'; 20_000]);
+    std::thread::sleep(REST);
+    assert_eq!(connection.send(&request("msg_unused")).unwrap().status, 200);
+    std::thread::sleep(REST);
+    let bytes = request("msg_in_parts").bytes();
+    for part in [&bytes[..1], &bytes[1..40], &bytes[40..]] {
+        connection.write(part).unwrap();
+        // One that has begun to send is not idle.
+        std::thread::sleep(REST);
+    }
+    assert_eq!(connection.read().unwrap().status, 200);
+    let ahead = [request("msg_ahead").bytes(), request("msg_behind").bytes()].concat();
+    let (now, later) = ahead.split_at(ahead.len() - 10);
+    connection.write(now).unwrap();
+    assert_eq!(connection.read().unwrap().status, 200);
+    std::thread::sleep(REST);
+    connection.write(later).unwrap();
+    assert_eq!(connection.read().unwrap().status, 200);
+    std::thread::sleep(REST);
+    connection.finish();
+    assert!(connection.ended_within(Duration::from_secs(5)), "it sees that its peer is gone");
+    assert_eq!(server.events().len(), 4);
 }
 
 fn a_body_in_chunks_is_stored_as_one(driver: Driver) {
