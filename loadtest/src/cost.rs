@@ -1,29 +1,23 @@
-//! What a request costs: CPU time of the whole line against bare hyper on the same driver.
+//! What a request costs: CPU time of the whole line against bare hyper on the same driver, or
+//! against the line where a 2xx promises less.
 //!
 //! Times on a shared machine drift within minutes, so the two alternate within one run and the
 //! figure is their ratio. Each server is one process with one receiver on one core, the generator
-//! stays on another; requests are signed in advance, so the generator only copies bytes. Every
-//! answer has to be 200, or the figure counts for nothing.
+//! stays on another; requests are signed in advance, so the generator only copies bytes.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use forebay_log::Clock;
 use serde::Serialize;
 
-use crate::closed::{self, Outcome};
 use crate::figures::{Summary, say};
 use crate::processor::{self, Cores};
 use crate::requests::{Pool, Sender, Signer};
-use crate::target::{Ack, DriverChoice, Kind, Target, Wanted};
-use crate::wire::{Connections, Remote};
-
-/// After its start a server may still be preparing pages; its measurement waits for that.
-const SETTLE: Duration = Duration::from_millis(300);
+use crate::target::{Ack, DriverChoice, Kind, Target};
+use crate::weigh::{Weighed, server, weigh};
 
 /// Arguments of `cost`.
 #[derive(Clone, Debug, Args)]
@@ -49,7 +43,10 @@ pub(crate) struct CostArgs {
     /// What the line's 2xx promises.
     #[arg(long, value_enum, default_value = "written")]
     ack: Ack,
-    /// Fail when the median ratio of line to bare is above this.
+    /// What the line is held against.
+    #[arg(long, value_enum, default_value = "bare")]
+    against: Against,
+    /// Fail when the median ratio of the two is above this.
     #[arg(long)]
     ratio_max: Option<f64>,
     /// Where the logs are written, and removed again. Default: the folder for temporary files.
@@ -60,21 +57,29 @@ pub(crate) struct CostArgs {
     json: bool,
 }
 
-/// One server in one round; times in microseconds for a request.
-#[derive(Clone, Debug, Serialize)]
-struct Measured {
-    cpu_us: f64,
-    user_us: f64,
-    system_us: f64,
-    per_second: f64,
-    generator_us: f64,
-    threads_us: BTreeMap<String, f64>,
+/// The other server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Against {
+    /// hyper alone, on the same driver.
+    Bare,
+    /// The same line, its lane at `written`.
+    Written,
+}
+
+impl Against {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Written => "written",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct Round {
-    line: Measured,
-    bare: Measured,
+    line: Weighed,
+    other: Weighed,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,9 +93,10 @@ struct Report {
     server_core: usize,
     generator_core: usize,
     line_cpu_us: Summary,
-    bare_cpu_us: Summary,
+    against: Against,
+    other_cpu_us: Summary,
     line_per_second: Summary,
-    bare_per_second: Summary,
+    other_per_second: Summary,
     generator_cpu_us: Summary,
     ratio: Summary,
     ratio_of_leasts: f64,
@@ -107,27 +113,33 @@ pub(crate) fn run(args: &CostArgs) -> io::Result<ExitCode> {
         Signer::new(Sender::own(&args.preset)?, args.body as usize, Clock::System.wall_ns())?;
     let pool = Pool::new(&signer, warm + measured)?;
     processor::stay_on(&[cores.generator])?;
+    let own = (Kind::Line, args.ack);
+    let against = match args.against {
+        Against::Bare => (Kind::Bare, args.ack),
+        Against::Written => (Kind::Line, Ack::Written),
+    };
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
-        let measure = |kind| measure(args, kind, &pool, cores, &folder);
+        let measure = |which| measure(args, which, &pool, cores, &folder);
         // Whoever goes first meets another machine than who goes second; so they take turns.
-        let (line, bare) = if round % 2 == 0 {
-            let line = measure(Kind::Line)?;
-            (line, measure(Kind::Bare)?)
+        let (line, other) = if round % 2 == 0 {
+            let line = measure(own)?;
+            (line, measure(against)?)
         } else {
-            let bare = measure(Kind::Bare)?;
-            (measure(Kind::Line)?, bare)
+            let other = measure(against)?;
+            (measure(own)?, other)
         };
         if !args.json {
             say(&format!(
-                "round {:>2}   line {:6.2} us   bare {:6.2} us   ratio {:.3}",
+                "round {:>2}   line {:6.2} us   {} {:6.2} us   ratio {:.3}",
                 round + 1,
                 line.cpu_us,
-                bare.cpu_us,
-                line.cpu_us / bare.cpu_us
+                args.against.name(),
+                other.cpu_us,
+                line.cpu_us / other.cpu_us
             ));
         }
-        rounds.push(Round { line, bare });
+        rounds.push(Round { line, other });
     }
     let report = report(args, cores, rounds);
     if args.json {
@@ -144,71 +156,19 @@ pub(crate) fn run(args: &CostArgs) -> io::Result<ExitCode> {
 
 fn measure(
     args: &CostArgs,
-    kind: Kind,
+    (kind, ack): (Kind, Ack),
     pool: &Pool,
     cores: Cores,
-    folder: &std::path::Path,
-) -> io::Result<Measured> {
-    let wanted = Wanted {
-        kind,
-        driver: args.driver,
-        ack: args.ack,
-        senders: vec![Sender::own(&args.preset)?],
-        cores: vec![cores.server],
-        // Requests are signed before the first round, so the last may be old.
-        tolerance: Some("1h"),
-        idle: "15s",
-        sinks: String::new(),
-    };
-    let target = Target::start(wanted, folder)?;
-    let remote = Remote { address: target.address, tls: None };
-    let mut connections = Connections::open(remote, args.connections as usize)?;
-    let measured = args.requests as usize;
-    let warm = pool.len() - measured;
-    let warmed = closed::drive(&mut connections, pool, 0, warm)?;
-    all_accepted(kind, warmed, warm)?;
-    std::thread::sleep(SETTLE);
-
-    let process = target.process_id();
-    let before = processor::cpu_of_threads(process)?;
-    let (user_before, system_before) = processor::cpu_parts(process)?;
-    let own_before = processor::cpu_time(std::process::id())?;
-    let outcome = closed::drive(&mut connections, pool, warm, pool.len())?;
-    let after = processor::cpu_of_threads(process)?;
-    let (user, system) = processor::cpu_parts(process)?;
-    let own = processor::cpu_time(std::process::id())?.saturating_sub(own_before);
-    all_accepted(kind, outcome, measured)?;
-
-    let each = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(args.requests);
-    let spent = |(name, total): (String, Duration)| {
-        let start = before.get(&name).copied().unwrap_or_default();
-        (name, each(total.saturating_sub(start)))
-    };
-    let threads_us: BTreeMap<String, f64> = after.into_iter().map(spent).collect();
-    Ok(Measured {
-        cpu_us: threads_us.values().sum(),
-        user_us: each(user.saturating_sub(user_before)),
-        system_us: each(system.saturating_sub(system_before)),
-        per_second: f64::from(args.requests) / outcome.elapsed.as_secs_f64(),
-        generator_us: each(own),
-        threads_us,
-    })
-}
-
-fn all_accepted(kind: Kind, outcome: Outcome, expected: usize) -> io::Result<()> {
-    if outcome.accepted == expected && outcome.other == 0 {
-        return Ok(());
-    }
-    Err(io::Error::other(format!(
-        "{kind:?}: {} of {expected} were answered by 200, {} by something else",
-        outcome.accepted, outcome.other
-    )))
+    folder: &Path,
+) -> io::Result<Weighed> {
+    let target = Target::start(server(kind, args.driver, ack, &args.preset, cores)?, folder)?;
+    weigh(&target, args.connections, pool, pool.len() - args.requests as usize)
 }
 
 fn report(args: &CostArgs, cores: Cores, rounds: Vec<Round>) -> Report {
-    let line = |of: fn(&Measured) -> f64| Summary::of(rounds.iter().map(|round| of(&round.line)));
-    let bare = |of: fn(&Measured) -> f64| Summary::of(rounds.iter().map(|round| of(&round.bare)));
-    let (line_cpu_us, bare_cpu_us) = (line(|each| each.cpu_us), bare(|each| each.cpu_us));
+    let line = |of: fn(&Weighed) -> f64| Summary::of(rounds.iter().map(|round| of(&round.line)));
+    let other = |of: fn(&Weighed) -> f64| Summary::of(rounds.iter().map(|round| of(&round.other)));
+    let (line_cpu_us, other_cpu_us) = (line(|each| each.cpu_us), other(|each| each.cpu_us));
     Report {
         driver: args.driver.resolve().name(),
         ack: args.ack.name(),
@@ -219,12 +179,13 @@ fn report(args: &CostArgs, cores: Cores, rounds: Vec<Round>) -> Report {
         server_core: cores.server,
         generator_core: cores.generator,
         line_cpu_us,
-        bare_cpu_us,
+        against: args.against,
+        other_cpu_us,
         line_per_second: line(|each| each.per_second),
-        bare_per_second: bare(|each| each.per_second),
+        other_per_second: other(|each| each.per_second),
         generator_cpu_us: line(|each| each.generator_us),
-        ratio: Summary::of(rounds.iter().map(|each| each.line.cpu_us / each.bare.cpu_us)),
-        ratio_of_leasts: line_cpu_us.least / bare_cpu_us.least,
+        ratio: Summary::of(rounds.iter().map(|each| each.line.cpu_us / each.other.cpu_us)),
+        ratio_of_leasts: line_cpu_us.least / other_cpu_us.least,
         rounds,
     }
 }
@@ -241,16 +202,17 @@ fn table(report: &Report, cores: Cores) {
     ));
     say("        CPU us/request               user  system   requests/s");
     say("        median   least  spread     median  median       median    most");
-    let line = |of: fn(&Measured) -> f64| Summary::of(report.rounds.iter().map(|r| of(&r.line)));
-    let bare = |of: fn(&Measured) -> f64| Summary::of(report.rounds.iter().map(|r| of(&r.bare)));
-    let (user, system) = (|each: &Measured| each.user_us, |each: &Measured| each.system_us);
+    let line = |of: fn(&Weighed) -> f64| Summary::of(report.rounds.iter().map(|r| of(&r.line)));
+    let other = |of: fn(&Weighed) -> f64| Summary::of(report.rounds.iter().map(|r| of(&r.other)));
+    let (user, system) = (|each: &Weighed| each.user_us, |each: &Weighed| each.system_us);
+    let name = report.against.name();
     row("line", report.line_cpu_us, [line(user), line(system)], report.line_per_second);
-    row("bare", report.bare_cpu_us, [bare(user), bare(system)], report.bare_per_second);
+    row(name, report.other_cpu_us, [other(user), other(system)], report.other_per_second);
     for (name, spent) in threads(&report.rounds) {
         say(&format!("of the line, thread {name}: {spent:.2} us/request"));
     }
     say(&format!(
-        "\nratio line/bare: median {:.3} ({:.3} to {:.3}), of the leasts {:.3}; \
+        "\nratio line/{name}: median {:.3} ({:.3} to {:.3}), of the leasts {:.3}; \
          generator {:.2} us/request",
         report.ratio.median,
         report.ratio.least,
@@ -262,7 +224,7 @@ fn table(report: &Report, cores: Cores) {
 
 fn row(name: &str, cpu: Summary, [user, system]: [Summary; 2], rate: Summary) {
     say(&format!(
-        "{name}   {:8.2} {:7.2} {:6.1} %   {:8.2} {:7.2}   {:10.0} {:7.0}",
+        "{name:<7}{:8.2} {:7.2} {:6.1} %   {:8.2} {:7.2}   {:10.0} {:7.0}",
         cpu.median,
         cpu.least,
         cpu.spread * 100.0,

@@ -39,7 +39,9 @@ mod plot;
 mod page;
 mod perform;
 mod search;
+mod weigh;
 mod cost;
+mod curves;
 mod foreign;
 mod peers;
 mod drain;
@@ -78,8 +80,10 @@ enum Command {
     Replay(Box<profiles::ReplayArgs>),
     /// The highest rate that holds a latency goal
     Search(Box<search::SearchArgs>),
-    /// CPU of the whole line for one request, against a bare hyper server on the same driver
+    /// CPU of the whole line for one request, against a bare hyper server or against `written`
     Cost(cost::CostArgs),
+    /// CPU of a request as bodies, connections, the dedupe window and the log grow
+    CostCurves(curves::CurvesArgs),
     /// CPU, throughput and latency of forebay, nginx and Redis against a bare hyper server
     Peers(peers::PeersArgs),
     /// What the drain does: throughput, a dead sink, memory, the adapting limit
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         }
         Command::Search(args) => search::run(&args),
         Command::Cost(args) => cost::run(&args),
+        Command::CostCurves(args) => curves::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Drain(measure) => drain::run(&measure),
         Command::Target(args) => target::run(&args).map(|()| ExitCode::SUCCESS),

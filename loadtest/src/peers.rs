@@ -18,7 +18,8 @@ use crate::figures::{Summary, say};
 use crate::foreign::{self, Foreign, Running};
 use crate::processor::{self, Cores};
 use crate::requests::{Pool, Sender, Signer};
-use crate::target::{Ack, DriverChoice, Kind, Target, Wanted};
+use crate::target::{Ack, DriverChoice, Kind, Target};
+use crate::weigh::server;
 use crate::wire::{Connections, Remote};
 
 /// After its start a server may still be preparing pages; its measurement waits for that.
@@ -202,17 +203,7 @@ impl<'b> Bench<'b> {
     fn measure(&self, peer: Peer) -> io::Result<Measured> {
         match peer {
             Peer::Own(kind) => {
-                let wanted = Wanted {
-                    kind,
-                    driver: self.args.driver,
-                    ack: Ack::Written,
-                    senders: vec![Sender::own(PRESET)?],
-                    cores: vec![self.cores.server],
-                    // Requests are signed before the first round, so the last may be old.
-                    tolerance: Some("1h"),
-                    idle: "15s",
-                    sinks: String::new(),
-                };
+                let wanted = server(kind, self.args.driver, Ack::Written, PRESET, self.cores)?;
                 let target = Target::start(wanted, self.folder)?;
                 let remote = Remote { address: target.address, tls: None };
                 let processes = || Ok(vec![target.process_id()]);

@@ -1,7 +1,9 @@
 //! Line plots as SVG, drawn here, so that a page needs nothing but itself. Colours are classes,
-//! which the page fills in for light and for dark.
+//! which the page fills in for light and for dark, as a picture that stands alone does itself.
 
 use std::fmt::Write as _;
+
+use crate::figures::real;
 
 /// The area of a plot and the margins around its axes, in units of the picture.
 const WIDTH: f64 = 960.0;
@@ -10,6 +12,8 @@ const LEFT: f64 = 84.0;
 const RIGHT: f64 = 28.0;
 const TOP: f64 = 28.0;
 const BOTTOM: f64 = 40.0;
+/// Height of one plot in a picture of several, its title included.
+const PANEL: f64 = HEIGHT + 30.0;
 
 /// How a value becomes a place on an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +212,37 @@ impl Plot {
         let floor = HEIGHT - BOTTOM;
         floor - self.y.place(value) * (floor - TOP)
     }
+}
+
+/// A picture that stands alone: plots under their titles, one below the other. The line of the class
+/// `c1` is dashed in it.
+pub(crate) fn stacked(panels: &[(&str, Plot)]) -> String {
+    let height = PANEL * real(panels.len() as u64);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\">\n<style>\
+         svg{{font:12px sans-serif;--text:#333;--grid:#ddd;--c0:#0969da;--c1:#9a6700}}\
+         @media(prefers-color-scheme:dark){{svg{{--text:#ccc;--grid:#444;--c0:#58a6ff;--c1:#d29922}}}}\
+         text{{fill:var(--text)}}.title{{font-weight:bold}}.grid{{stroke:var(--grid)}}\
+         .mark{{stroke-dasharray:2 3}}line.mark{{stroke:var(--text)}}text.mark{{font-style:italic}}\
+         .line{{fill:none;stroke-width:1.5}}.line.c0{{stroke:var(--c0)}}\
+         .line.c1{{stroke:var(--c1);stroke-dasharray:6 4}}.area.c0{{fill:var(--c0);opacity:.2}}\
+         </style>\n"
+    );
+    for (index, (title, plot)) in panels.iter().enumerate() {
+        let top = PANEL * real(index as u64);
+        let _ = write!(
+            svg,
+            "<text class=\"title\" x=\"{LEFT}\" y=\"{}\">{}</text>\n\
+             <svg y=\"{}\" width=\"{WIDTH}\" height=\"{}\">\n{}</svg>\n",
+            top + 16.0,
+            escape(title),
+            top + 24.0,
+            PANEL - 24.0,
+            plot.svg(title)
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
 }
 
 /// Text as it may stand in a page.

@@ -78,6 +78,7 @@ impl Session {
             tolerance: None,
             idle: if load.idle > 0 { "1h" } else { "15s" },
             sinks: place.sinks.clone(),
+            planted_ns: 0,
         };
         let own = Target::start(wanted, &place.folder.clone().unwrap_or_else(std::env::temp_dir))?;
         if let Some(core) = generator {
@@ -233,7 +234,7 @@ fn bystanders(remote: &Remote, load: &Load, traffic: &Traffic) -> io::Result<Opt
 }
 
 /// As many open files as this process may have, and its server after it.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Where it cannot be raised, opening the connection that is too much says so.

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -95,6 +96,9 @@ pub(crate) struct TargetArgs {
     /// The configuration of the line.
     #[arg(long)]
     config: PathBuf,
+    /// What the bare server wastes on each request, where a check has to notice it.
+    #[arg(long, default_value_t = 0)]
+    planted_ns: u64,
 }
 
 /// Serves until standard input ends.
@@ -130,9 +134,9 @@ fn drain(args: &TargetArgs) -> io::Result<()> {
 fn bare(args: &TargetArgs) -> io::Result<()> {
     let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = bound.local_addr()?;
-    let driver = args.driver.resolve();
+    let (driver, planted) = (args.driver.resolve(), Duration::from_nanos(args.planted_ns));
     thread::Builder::new().name("bare".to_owned()).spawn(move || {
-        let outcome = runtime::block_on(driver, serve_bare(bound));
+        let outcome = runtime::block_on(driver, serve_bare(bound, planted));
         if let Err(error) = outcome.and_then(|served| served) {
             figures::complain(&format!("the bare server ended: {error}"));
         }
@@ -142,20 +146,29 @@ fn bare(args: &TargetArgs) -> io::Result<()> {
     Ok(())
 }
 
-async fn serve_bare(bound: std::net::TcpListener) -> io::Result<()> {
+async fn serve_bare(bound: std::net::TcpListener, planted: Duration) -> io::Result<()> {
     let listener = runtime::Listener::new(bound)?;
     loop {
         let (stream, _) = listener.accept().await?;
         runtime::spawn(async move {
-            let served = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service_fn(read_and_answer));
+            let service = service_fn(|request| read_and_answer(request, planted));
+            let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             // The generator ends its connections as it likes.
             let _ = served.await;
         });
     }
 }
 
-async fn read_and_answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn read_and_answer(
+    request: Request<Incoming>,
+    planted: Duration,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !planted.is_zero() {
+        let began = Clock::System.monotonic();
+        while began.elapsed() < planted {
+            std::hint::spin_loop();
+        }
+    }
     let mut answer = Response::new(Full::default());
     if request.into_body().collect().await.is_err() {
         *answer.status_mut() = hyper::StatusCode::BAD_REQUEST;
@@ -176,8 +189,10 @@ pub(crate) struct Target {
     command: Vec<OsString>,
     child: Child,
     stdin: Option<ChildStdin>,
-    data: TempDir,
+    folder: PathBuf,
     wanted: Wanted,
+    /// Goes last, where the folder is its own.
+    _own: Option<TempDir>,
 }
 
 /// What the parent decides about a server.
@@ -194,15 +209,27 @@ pub(crate) struct Wanted {
     pub(crate) idle: &'static str,
     /// Where it drains to, as the configuration writes it.
     pub(crate) sinks: String,
+    /// What the bare server wastes on each request, in nanoseconds.
+    pub(crate) planted_ns: u64,
 }
 
 impl Target {
-    /// Starts a server and waits until it listens. Its folder lies under `folder`.
+    /// Starts a server and waits until it listens. Its folder lies under `folder`, and goes with it.
     pub(crate) fn start(wanted: Wanted, folder: &Path) -> io::Result<Self> {
-        let data = tempfile::tempdir_in(folder)?;
-        let config = data.path().join("forebay.toml");
+        let own = tempfile::tempdir_in(folder)?;
+        let folder = own.path().to_owned();
+        Self::start_with(wanted, folder, Some(own))
+    }
+
+    /// The same in a folder that may hold the data of an earlier one, and stays.
+    pub(crate) fn start_in(wanted: Wanted, folder: &Path) -> io::Result<Self> {
+        Self::start_with(wanted, folder.to_owned(), None)
+    }
+
+    fn start_with(wanted: Wanted, folder: PathBuf, own: Option<TempDir>) -> io::Result<Self> {
+        let config = folder.join("forebay.toml");
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        fs::write(&config, configuration(&wanted, any, data.path())?)?;
+        fs::write(&config, configuration(&wanted, any, &folder)?)?;
         let word = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned()).unwrap_or_default()
         };
@@ -218,10 +245,12 @@ impl Target {
             cores.join(",").into(),
             "--config".into(),
             config.into(),
+            "--planted-ns".into(),
+            wanted.planted_ns.to_string().into(),
         ]
         .into();
         let (child, stdin) = spawn(&command)?;
-        let mut target = Self { address: any, command, child, stdin, data, wanted };
+        let mut target = Self { address: any, command, child, stdin, folder, wanted, _own: own };
         target.address = target.listening()?;
         Ok(target)
     }
@@ -231,16 +260,21 @@ impl Target {
         self.child.id()
     }
 
+    /// Which server it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.wanted.kind
+    }
+
     /// The folder of its lane.
     pub(crate) fn lane(&self) -> PathBuf {
-        self.data.path().join("data/lanes/main")
+        lane(&self.folder)
     }
 
     /// Ends the server as `kill -9` does and starts it again on the same address and folder. Does
     /// not wait until it listens: until then senders are refused, as they would be.
     pub(crate) fn kill_and_restart(&mut self) -> io::Result<()> {
-        let config = self.data.path().join("forebay.toml");
-        fs::write(config, configuration(&self.wanted, self.address, self.data.path())?)?;
+        let config = self.folder.join("forebay.toml");
+        fs::write(config, configuration(&self.wanted, self.address, &self.folder)?)?;
         self.child.kill()?;
         self.child.wait()?;
         (self.child, self.stdin) = spawn(&self.command)?;
@@ -273,6 +307,11 @@ fn spawn(command: &[OsString]) -> io::Result<(Child, Option<ChildStdin>)> {
         .spawn()?;
     let stdin = child.stdin.take();
     Ok((child, stdin))
+}
+
+/// Where a server in this folder has its lane.
+pub(crate) fn lane(folder: &Path) -> PathBuf {
+    folder.join("data/lanes/main")
 }
 
 /// The configuration of a server: one source for each sender, one lane.

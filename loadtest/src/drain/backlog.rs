@@ -124,6 +124,7 @@ fn wanted(args: &BacklogArgs, cores: Cores, url: &str) -> Wanted {
              [sink.http]\nurl = \"{url}\"\nbatch = \"json\"\nallow_private = true\n",
             args.memory
         ),
+        planted_ns: 0,
     }
 }
 

@@ -3,7 +3,6 @@
 //! between the two; and a picture of limit, latency and backlog over time.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,7 +27,7 @@ use tokio::sync::Semaphore;
 
 use super::prepared::{Place, Prepared};
 use crate::figures::{Summary, nanos, real, say};
-use crate::plot::{Axis, Line, Plot};
+use crate::plot::{self, Axis, Line, Plot};
 use crate::text;
 
 /// How often it is looked.
@@ -37,9 +36,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const BEAT: Duration = Duration::from_millis(5);
 /// How long one request takes that does not wait.
 const SERVICE: Duration = Duration::from_millis(10);
-/// Height of one plot in the picture, its title included, and the width of all.
-const PANEL: f64 = 310.0;
-const WIDTH: f64 = 960.0;
 
 /// Arguments of `drain limit`.
 #[derive(Clone, Debug, Args)]
@@ -211,7 +207,7 @@ fn told(phase: (&str, &[Sample]), capacity: u32) {
     ));
 }
 
-/// Three plots, one under the other, in colours for light and for dark.
+/// Three plots, one under the other.
 fn picture(samples: &[Sample], args: &LimitArgs) -> String {
     let phase = args.phase.as_secs_f64();
     let marks = [(phase, "half of the capacity is gone"), (2.0 * phase, "it is back")];
@@ -253,29 +249,5 @@ fn picture(samples: &[Sample], args: &LimitArgs) -> String {
             plot(count, vec![line("backlog", "c0", true, |of| of.backlog)]),
         ),
     ];
-    let height = PANEL * 3.0;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\">\n<style>\
-         svg{{font:12px sans-serif;--text:#333;--grid:#ddd;--c0:#0969da;--c1:#9a6700}}\
-         @media(prefers-color-scheme:dark){{svg{{--text:#ccc;--grid:#444;--c0:#58a6ff;--c1:#d29922}}}}\
-         text{{fill:var(--text)}}.title{{font-weight:bold}}.grid{{stroke:var(--grid)}}\
-         .mark{{stroke-dasharray:2 3}}line.mark{{stroke:var(--text)}}text.mark{{font-style:italic}}\
-         .line{{fill:none;stroke-width:1.5}}.line.c0{{stroke:var(--c0)}}\
-         .line.c1{{stroke:var(--c1);stroke-dasharray:6 4}}.area.c0{{fill:var(--c0);opacity:.2}}\
-         </style>\n"
-    );
-    for (index, (title, plot)) in panels.iter().enumerate() {
-        let top = PANEL * real(index as u64);
-        _ = write!(
-            svg,
-            "<text class=\"title\" x=\"84\" y=\"{}\">{title}</text>\n\
-             <svg y=\"{}\" width=\"{WIDTH}\" height=\"{}\">\n{}</svg>\n",
-            top + 16.0,
-            top + 24.0,
-            PANEL - 24.0,
-            plot.svg(title)
-        );
-    }
-    svg.push_str("</svg>\n");
-    svg
+    plot::stacked(&panels)
 }
