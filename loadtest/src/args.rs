@@ -62,6 +62,9 @@ pub(crate) struct Place {
     /// Sinks of the own server, as its configuration writes them.
     #[arg(skip)]
     pub(crate) sinks: String,
+    /// Whether the own server lets a connection be idle for as long as a run takes.
+    #[arg(skip)]
+    pub(crate) patient: bool,
 }
 
 /// The senders.

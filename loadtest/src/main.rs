@@ -42,6 +42,7 @@ mod search;
 mod weigh;
 mod cost;
 mod curves;
+mod crowd;
 mod foreign;
 mod peers;
 mod drain;
@@ -84,6 +85,8 @@ enum Command {
     Cost(cost::CostArgs),
     /// CPU of a request as bodies, connections, the dedupe window and the log grow
     CostCurves(curves::CurvesArgs),
+    /// Thousands of idle connections: their memory, and what they cost those that are busy
+    Crowd(Box<crowd::CrowdArgs>),
     /// CPU, throughput and latency of forebay, nginx and Redis against a bare hyper server
     Peers(peers::PeersArgs),
     /// What the drain does: throughput, a dead sink, memory, the adapting limit
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(&args),
         Command::Cost(args) => cost::run(&args),
         Command::CostCurves(args) => curves::run(&args),
+        Command::Crowd(args) => crowd::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Drain(measure) => drain::run(&measure),
         Command::Target(args) => target::run(&args).map(|()| ExitCode::SUCCESS),

@@ -76,7 +76,7 @@ impl Session {
             senders: senders.iter().map(|(sender, _)| sender.clone()).collect(),
             cores: server.to_vec(),
             tolerance: None,
-            idle: if load.idle > 0 { "1h" } else { "15s" },
+            idle: if load.idle > 0 || place.patient { "1h" } else { "15s" },
             sinks: place.sinks.clone(),
             planted_ns: 0,
         };
@@ -95,6 +95,11 @@ impl Session {
         let scheme = if self.remote.tls.is_some() { "https" } else { "http" };
         let whose = if self.own.is_some() { "own server, " } else { "" };
         format!("{whose}{scheme}://{}", self.remote.address)
+    }
+
+    /// The same for a socket.
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
     }
 
     /// Sends what a schedule says.
