@@ -11,13 +11,17 @@ use std::io::{self, IsTerminal};
 use thiserror::Error;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{FilterExt as _, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
 /// The variable that holds the filter.
 const FILTER: &str = "FOREBAY_LOG";
+/// The client of `RabbitMQ`, which writes a message that is returned into a warning, with its
+/// payload. What it has to tell, its sink tells.
+const INDISCREET: &str = "lapin";
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,10 +79,15 @@ where
         .with_default_directive(LevelFilter::INFO.into())
         .parse(filter)
         .map_err(|source| LogsError::Filter { filter: filter.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let filter = filter.and(filter_fn(|line| !line.target().starts_with(INDISCREET)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     Ok(match form {
-        Form::Human { colours } => Box::new(lines.with_ansi(colours).finish()),
-        Form::Json => Box::new(lines.json().flatten_event(true).finish()),
+        Form::Human { colours } => {
+            Box::new(Registry::default().with(lines.with_ansi(colours).with_filter(filter)))
+        }
+        Form::Json => {
+            Box::new(Registry::default().with(lines.json().flatten_event(true).with_filter(filter)))
+        }
     })
 }
 
@@ -113,6 +122,7 @@ mod tests {
             tracing::info!(source = "stripe", "taken");
             tracing::debug!("detail");
             tracing::warn!(source = "\u{1b}[31mred\nforged", "odd");
+            tracing::error!(target: "lapin::returned_messages", payload = "of a customer", "back");
         });
         let bytes = lines.0.read().expect("one thread").clone();
         String::from_utf8(bytes).expect("text")
@@ -141,6 +151,13 @@ mod tests {
     fn the_filter_widens_and_narrows() {
         assert!(written("debug", Form::Json).contains("detail"));
         assert_eq!(written("error", Form::Json), "");
+    }
+
+    #[test]
+    fn no_filter_lets_a_line_through_that_may_hold_a_payload() {
+        for filter in ["trace", "lapin=trace", "lapin::returned_messages=trace,lapin=debug"] {
+            assert!(!written(filter, Form::Json).contains("of a customer"), "{filter}");
+        }
     }
 
     #[test]
