@@ -18,6 +18,8 @@ mod file;
 mod http;
 mod print;
 mod shape;
+#[cfg(feature = "sink-postgres")]
+mod tls;
 
 pub use self::print::Print;
 
