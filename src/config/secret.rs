@@ -168,6 +168,7 @@ pub(super) fn read_token(
     feature = "sink-nats",
     feature = "sink-object",
     feature = "sink-postgres",
+    feature = "sink-rabbitmq",
     feature = "sink-redis"
 ))]
 #[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]

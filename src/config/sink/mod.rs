@@ -11,6 +11,8 @@ mod nats;
 mod object;
 #[cfg(feature = "sink-postgres")]
 mod postgres;
+#[cfg(feature = "sink-rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "sink-redis")]
 mod redis;
 mod stdout;
@@ -18,7 +20,7 @@ mod file;
 mod http;
 mod print;
 mod shape;
-#[cfg(feature = "sink-postgres")]
+#[cfg(any(feature = "sink-postgres", feature = "sink-rabbitmq"))]
 mod tls;
 
 pub use self::print::Print;
@@ -121,6 +123,8 @@ const KINDS: &[Kind] = &[
     Kind { word: "object", path: "sink.object", read: object::read },
     #[cfg(feature = "sink-postgres")]
     Kind { word: "postgres", path: "sink.postgres", read: postgres::read },
+    #[cfg(feature = "sink-rabbitmq")]
+    Kind { word: "rabbitmq", path: "sink.rabbitmq", read: rabbitmq::read },
     #[cfg(feature = "sink-redis")]
     Kind { word: "redis", path: "sink.redis", read: redis::read },
 ];
@@ -135,6 +139,8 @@ const UNBUILT: &[(&str, &str)] = &[
     ("object", "sink-object"),
     #[cfg(not(feature = "sink-postgres"))]
     ("postgres", "sink-postgres"),
+    #[cfg(not(feature = "sink-rabbitmq"))]
+    ("rabbitmq", "sink-rabbitmq"),
     #[cfg(not(feature = "sink-redis"))]
     ("redis", "sink-redis"),
 ];

@@ -87,10 +87,10 @@ fn a_replica_that_cannot_carry_acknowledgements_is_refused_with_its_cure() {
     assert!(report.contains("leave out \"main\", which replicates to it"), "{report}");
 }
 
-#[cfg(not(any(feature = "sink-kafka", feature = "sink-object")))]
+#[cfg(not(any(feature = "sink-kafka", feature = "sink-object", feature = "sink-rabbitmq")))]
 #[test]
 fn a_sink_that_is_not_built_in_is_refused_with_the_feature_that_brings_it() {
-    for kind in ["kafka", "object"] {
+    for kind in ["kafka", "object", "rabbitmq"] {
         let report = bad_sink(&format!("[sink.{kind}]"));
         let title = format!("`sink.{kind}` is a kind of sink that this forebay");
         let cure = format!("--features sink-{kind}`");
@@ -196,5 +196,38 @@ fn a_cluster_of_kafka_that_cannot_be_meant_is_refused() {
     ] {
         let report = bad_sink(&format!("[sink.kafka]\n{}", lines.replace("BROKERS ", BROKERS)));
         assert!(report.contains(expected), "{lines}:\n{report}");
+    }
+}
+
+#[cfg(feature = "sink-rabbitmq")]
+#[test]
+fn a_server_of_rabbitmq_that_cannot_be_meant_is_refused() {
+    const ALL: &str = "servers = [\"amqps://a.example.com\"]\nuser = \"me\"\n\
+                       password = { value = \"canary\" }\n";
+    let long = "x".repeat(256);
+    for (lines, expected) in [
+        ("", "`sink.rabbitmq.servers` is missing"),
+        ("", "`sink.rabbitmq.user` is missing"),
+        ("", "`sink.rabbitmq.password` is missing"),
+        ("servers = []", "`sink.rabbitmq.servers` is empty"),
+        ("servers = [\"a.example.com:5672\"]", "`sink.rabbitmq.servers` holds what is no server"),
+        ("servers = [\"amqp://a.example.com/vhost\"]", "holds what is no server"),
+        ("servers = [\"amqp://a.example.com:0x\"]", "holds what is no server"),
+        ("servers = [\"amqp://me:canary@a.example.com\"]", "holds a user or a password"),
+        (
+            "servers = [\"amqp://a\"]\nca_file = \"/x\"",
+            "`sink.rabbitmq.ca_file` is of certificates",
+        ),
+        ("ALL ca_file = \"/nonexistent\"", "`sink.rabbitmq.ca_file` names `/nonexistent`"),
+        ("ALL routing_key = \"a b\"", "`sink.rabbitmq.routing_key` is no name: it holds ' '"),
+        ("ALL routing_key = \"LONG\"", "`sink.rabbitmq.routing_key` is too long"),
+        ("ALL vhost = \"LONG\"", "`sink.rabbitmq.vhost` is too long"),
+        ("ALL exchange = \"LONG\"", "`sink.rabbitmq.exchange` is too long"),
+        ("ALL heartbeat = \"10ms\"", "`sink.rabbitmq.heartbeat`"),
+    ] {
+        let lines = lines.replace("ALL ", ALL).replace("LONG", &long);
+        let report = bad_sink(&format!("[sink.rabbitmq]\n{lines}"));
+        assert!(report.contains(expected), "{lines}:\n{report}");
+        assert!(!report.contains("canary"), "{report}");
     }
 }

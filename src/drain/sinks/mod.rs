@@ -3,19 +3,25 @@
 //! A kind is its `Settings`, checked by `src/config/sink/KIND.rs`, a variant of [`Settings`] here,
 //! and a [`Sink`] that is made of them when the drain starts.
 
-#[cfg(any(feature = "sink-kafka", feature = "sink-nats"))]
+#[cfg(any(feature = "sink-kafka", feature = "sink-nats", feature = "sink-rabbitmq"))]
 mod about;
 #[cfg(any(
     feature = "sink-kafka",
     feature = "sink-nats",
     feature = "sink-object",
     feature = "sink-postgres",
+    feature = "sink-rabbitmq",
     feature = "sink-redis"
 ))]
 mod answer;
-#[cfg(any(feature = "sink-kafka", feature = "sink-nats", feature = "sink-redis"))]
+#[cfg(any(
+    feature = "sink-kafka",
+    feature = "sink-nats",
+    feature = "sink-rabbitmq",
+    feature = "sink-redis"
+))]
 mod template;
-#[cfg(any(feature = "sink-nats", feature = "sink-redis"))]
+#[cfg(any(feature = "sink-nats", feature = "sink-rabbitmq", feature = "sink-redis"))]
 mod trust;
 #[cfg(feature = "sink-kafka")]
 pub mod kafka;
@@ -25,6 +31,8 @@ pub mod nats;
 pub mod object;
 #[cfg(feature = "sink-postgres")]
 pub mod postgres;
+#[cfg(feature = "sink-rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "sink-redis")]
 pub mod redis;
 pub mod stdout;
@@ -36,7 +44,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sink::Sink;
-#[cfg(any(feature = "sink-kafka", feature = "sink-nats", feature = "sink-redis"))]
+#[cfg(any(
+    feature = "sink-kafka",
+    feature = "sink-nats",
+    feature = "sink-rabbitmq",
+    feature = "sink-redis"
+))]
 pub use template::{Template, TemplateError};
 
 /// What one kind of sink needs, checked.
@@ -54,6 +67,9 @@ pub enum Settings {
     /// Rows of a PostgreSQL table.
     #[cfg(feature = "sink-postgres")]
     Postgres(postgres::Settings),
+    /// Messages of an exchange of `RabbitMQ`.
+    #[cfg(feature = "sink-rabbitmq")]
+    RabbitMq(Box<rabbitmq::Settings>),
     /// Entries of a Redis stream.
     #[cfg(feature = "sink-redis")]
     Redis(redis::Settings),
@@ -84,6 +100,8 @@ impl Settings {
             Self::Object(_) => "object",
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(_) => "postgres",
+            #[cfg(feature = "sink-rabbitmq")]
+            Self::RabbitMq(_) => "rabbitmq",
             #[cfg(feature = "sink-redis")]
             Self::Redis(_) => "redis",
             Self::Stdout(_) => "stdout",
@@ -101,12 +119,14 @@ impl Settings {
             // A batch of objects is too long a wait for a sender.
             #[cfg(feature = "sink-object")]
             Self::Object(_) => false,
-            // Kafka, PostgreSQL and Redis may have replicas; their answer does not say so: of
-            // Kafka's the one that is in sync may be the only one.
+            // Kafka, PostgreSQL, RabbitMQ and Redis may have replicas; their answer does not say
+            // so: of Kafka's the one that is in sync may be the only one.
             #[cfg(feature = "sink-kafka")]
             Self::Kafka(_) => false,
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(_) => false,
+            #[cfg(feature = "sink-rabbitmq")]
+            Self::RabbitMq(_) => false,
             #[cfg(feature = "sink-redis")]
             Self::Redis(_) => false,
             Self::Stdout(_) | Self::File(_) | Self::Http(_) | Self::Resend(_) => false,
@@ -127,6 +147,10 @@ impl Settings {
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(settings) => {
                 Ok(Arc::new(postgres::Postgres::new(settings.clone(), timeout)))
+            }
+            #[cfg(feature = "sink-rabbitmq")]
+            Self::RabbitMq(settings) => {
+                Ok(Arc::new(rabbitmq::RabbitMq::new(settings.as_ref().clone(), timeout)))
             }
             #[cfg(feature = "sink-redis")]
             Self::Redis(settings) => Ok(Arc::new(redis::Redis::new(settings.clone(), timeout))),

@@ -13,6 +13,8 @@ mod drained;
 #[cfg(feature = "sink-kafka")]
 mod kafka;
 mod nats;
+#[cfg(feature = "sink-rabbitmq")]
+mod rabbitmq;
 mod redis;
 mod postgres;
 mod http;
@@ -61,6 +63,9 @@ trait Counterpart: Sized + Send {
 trait Served: Counterpart {
     /// Whether a probe learns that the credentials are wrong.
     const PROBE_TELLS_STRANGERS: bool = true;
+    /// How long a sender waits between two events while the server is harmed, so that what gathers
+    /// in that time can be brought in a test's.
+    const PACE: Duration = Duration::ZERO;
 
     fn process(&mut self) -> &mut Process;
 
@@ -103,6 +108,8 @@ macro_rules! for_each_server {
         #[cfg(feature = "sink-kafka")]
         for_each_counterpart!(@one $suite, kafka, Kafka, $($name),+);
         for_each_counterpart!(@one $suite, nats, Nats, $($name),+);
+        #[cfg(feature = "sink-rabbitmq")]
+        for_each_counterpart!(@one $suite, rabbitmq, RabbitMq, $($name),+);
         for_each_counterpart!(@one $suite, redis, Redis, $($name),+);
         for_each_counterpart!(@one $suite, postgres, Postgres, $($name),+);
         for_each_counterpart!(@one $suite, http, Http, $($name),+);

@@ -229,7 +229,7 @@ fn a_token_opens_the_server_and_another_one_does_not() {
 }
 
 /// A certificate for loopback with its key, by an authority of its own, as files of PEM.
-fn certificates(folder: &Path, name: &str) -> [PathBuf; 3] {
+pub(super) fn certificates(folder: &Path, name: &str) -> [PathBuf; 3] {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
