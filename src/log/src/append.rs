@@ -8,7 +8,8 @@
 
 use std::sync::Arc;
 
-use crate::format::{RecordHeader, payload_crc, record_bytes};
+use crate::format::{RECORD_SIGNED_KEY, RecordHeader, payload_crc, record_bytes, signed_key_crc};
+use crate::meta::Meta;
 use crate::planted::{self, Point};
 use crate::position::{Key, Kind, Position};
 use crate::segment::Segment;
@@ -193,7 +194,7 @@ impl Appender {
                 _ => payload_crc(seed, record.meta, record.body),
             };
             checked = Some((seed, crc));
-            let header = header_of(record, from, crc).sealed_bytes(seed);
+            let header = header_of(record, from, seed, crc).sealed_bytes(seed);
             let Some(claim) = shared.watermarks.claim(from, to) else { continue };
             planted::pass(Point::Claimed);
             Held::new(segment, claim).publish([&header, record.meta, record.body]);
@@ -225,7 +226,17 @@ pub(crate) fn roll(shared: &Shared, segment: &Segment, from: u64) -> Result<(), 
 }
 
 /// The header of a record, its own checksum not in place yet.
-pub(crate) fn header_of(record: &NewRecord<'_>, position: u64, payload_crc: u32) -> RecordHeader {
+pub(crate) fn header_of(
+    record: &NewRecord<'_>,
+    position: u64,
+    seed: u32,
+    payload_crc: u32,
+) -> RecordHeader {
+    // A start need not look at the meta sections of records without one.
+    let (flags, signed_key_crc) = match Meta::new(record.meta).signed_key() {
+        Some((_, field)) => (RECORD_SIGNED_KEY, signed_key_crc(seed, field)),
+        None => (0, 0),
+    };
     RecordHeader {
         commit: 0.into(),
         header_crc: 0.into(),
@@ -237,8 +248,9 @@ pub(crate) fn header_of(record: &NewRecord<'_>, position: u64, payload_crc: u32)
         body_bytes: u32::try_from(record.body.len()).unwrap_or(u32::MAX).into(),
         payload_crc: payload_crc.into(),
         kind: record.kind as u8,
-        flags: 0,
+        flags,
         reserved: 0.into(),
+        signed_key_crc: signed_key_crc.into(),
         reserved_wide: 0.into(),
     }
 }

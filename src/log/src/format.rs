@@ -12,6 +12,8 @@ use rkyv::rancor::Failure;
 use rkyv::rend::{u16_le, u32_le, u64_le};
 use rkyv::{Portable, access};
 
+use crate::meta::SIGNED_KEY_BYTES;
+
 /// The version of the format that this crate writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 /// Segment files, their header and their footer are laid out in pages of this size.
@@ -31,6 +33,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 pub(crate) const KIND_PAD: u8 = 0xff;
 /// Set in [`RecordHeader::flags`] when the payload was erased: zeros stand in its place.
 pub(crate) const RECORD_PURGED: u8 = 1;
+/// Set in [`RecordHeader::flags`] when the meta section begins with the key of the signed bytes.
+pub(crate) const RECORD_SIGNED_KEY: u8 = 2;
 /// Set in [`Footer::flags`] when recovery sealed the segment after a crash.
 pub(crate) const FOOTER_RECOVERED: u32 = 1;
 
@@ -55,7 +59,8 @@ pub(crate) struct RecordHeader {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) reserved: u16_le,
-    pub(crate) reserved_wide: u64_le,
+    pub(crate) signed_key_crc: u32_le,
+    pub(crate) reserved_wide: u32_le,
 }
 
 /// The header of a segment, at the start of its first page.
@@ -157,7 +162,8 @@ const _: () = {
     assert!(offset_of!(RecordHeader, payload_crc) == 48);
     assert!(offset_of!(RecordHeader, kind) == 52 && offset_of!(RecordHeader, flags) == 53);
     assert!(offset_of!(RecordHeader, reserved) == 54);
-    assert!(offset_of!(RecordHeader, reserved_wide) == 56);
+    assert!(offset_of!(RecordHeader, signed_key_crc) == 56);
+    assert!(offset_of!(RecordHeader, reserved_wide) == 60);
     assert!(
         RECORD_HEADER_BYTES == 64 && RECORD_ALIGN == 64 && PAGE_BYTES.is_multiple_of(RECORD_ALIGN)
     );
@@ -211,6 +217,11 @@ pub(crate) fn payload_crc(seed: u32, meta: &[u8], body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(seed, meta), body)
 }
 
+/// The checksum of the field that is the key of a record's signed bytes: it outlives the payload.
+pub(crate) fn signed_key_crc(seed: u32, field: &[u8; SIGNED_KEY_BYTES]) -> u32 {
+    crc32c::crc32c_append(seed, field)
+}
+
 impl RecordHeader {
     /// A filler record of `whole` bytes at `position`.
     pub(crate) fn pad(position: u64, whole: u32) -> Self {
@@ -226,6 +237,7 @@ impl RecordHeader {
             kind: KIND_PAD,
             flags: 0,
             reserved: 0.into(),
+            signed_key_crc: 0.into(),
             reserved_wide: 0.into(),
         }
     }
@@ -242,6 +254,8 @@ impl RecordHeader {
         put(&mut bytes, offset_of!(Self, payload_crc), self.payload_crc.to_native().to_le_bytes());
         put(&mut bytes, offset_of!(Self, kind), [self.kind]);
         put(&mut bytes, offset_of!(Self, flags), [self.flags]);
+        let signed_key_crc = self.signed_key_crc.to_native().to_le_bytes();
+        put(&mut bytes, offset_of!(Self, signed_key_crc), signed_key_crc);
         let crc = crc32c::crc32c_append(seed, covered(&bytes));
         put(&mut bytes, offset_of!(Self, header_crc), crc.to_le_bytes());
         bytes

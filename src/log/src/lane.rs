@@ -145,12 +145,21 @@ impl OpenError {
 pub struct Recovered {
     /// The fingerprint of the event key.
     pub key: Key,
+    /// The fingerprint of its signed bytes, of an event whose id is not among them.
+    pub signed_key: Option<Key>,
     /// What the record is.
     pub kind: crate::Kind,
     /// When the request arrived.
     pub received_ns: u64,
     /// Offset of the record's end.
     pub end: u64,
+}
+
+impl Recovered {
+    /// By what dedupe must know it.
+    pub fn keys(self) -> impl Iterator<Item = Key> {
+        std::iter::once(self.key).chain(self.signed_key)
+    }
 }
 
 /// A lane that this process writes. Closed when it is dropped.
@@ -265,8 +274,9 @@ impl Lane {
     }
 
     /// Calls `take` with every record that the lane held when it was opened and that arrived at
-    /// `since_ns` or later. Reads headers only; payloads where a crash has left damage, since a
-    /// torn record was never acknowledged and its event must be accepted again.
+    /// `since_ns` or later. Reads headers only, and behind them the key of signed bytes where there
+    /// is one; payloads where a crash has left damage, since a torn record was never acknowledged
+    /// and its event must be accepted again.
     pub fn recovered_keys(
         &self,
         since_ns: u64,

@@ -4,6 +4,8 @@
 //! fields: its name, then its value or the digest that stands for it. Reading takes any bytes:
 //! a section that ends in the middle of a field yields the fields before it.
 
+use crate::position::Key;
+
 /// What a field of the meta section holds. The numbers are persisted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
@@ -35,6 +37,10 @@ pub enum Tag {
     /// Of a request whose id is not signed and whose signed bytes came before under another id:
     /// an attacker may have sent a captured one again. The value is empty.
     SuspectReplay = 13,
+    /// In an event whose id is not signed: the fingerprint of its signed bytes, by which they are
+    /// known under another id. Only as the first field, of 16 bytes, is it found by
+    /// [`Lane::keys`](crate::Lane::keys).
+    SignedKey = 14,
     /// In a quarantined request: why it was refused.
     Reason = 16,
     /// In an event out of quarantine: its position there.
@@ -67,6 +73,10 @@ pub struct FieldTooLong {
 
 /// Tag and length in front of a field.
 const FIELD_HEADER_BYTES: usize = 4;
+/// Tag and length of the key of the signed bytes.
+const SIGNED_KEY_FRONT: [u8; FIELD_HEADER_BYTES] = [Tag::SignedKey as u8, 0, 16, 0];
+/// Bytes of the field that is the key of the signed bytes.
+pub(crate) const SIGNED_KEY_BYTES: usize = FIELD_HEADER_BYTES + 16;
 
 /// Writes a meta section into a buffer that is kept for the next one.
 #[derive(Clone, Debug, Default)]
@@ -181,6 +191,13 @@ impl<'a> Meta<'a> {
         self.fields().find(|(number, _)| *number == tag as u16).map(|(_, value)| value)
     }
 
+    /// The key of the signed bytes, if the section begins with one: the key, and its whole field.
+    pub(crate) fn signed_key(&self) -> Option<(Key, &'a [u8; SIGNED_KEY_BYTES])> {
+        let field = self.bytes.first_chunk::<SIGNED_KEY_BYTES>()?;
+        let (front, key) = field.split_first_chunk::<FIELD_HEADER_BYTES>()?;
+        (*front == SIGNED_KEY_FRONT).then_some((Key(*key.first_chunk()?), field))
+    }
+
     /// The request headers in the order of the request; a name without a value is left out.
     pub fn headers(&self) -> Headers<'a> {
         Headers { fields: self.fields(), name: None }
@@ -258,6 +275,28 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_signed_bytes_is_one_only_whole_and_in_front() {
+        let mut writer = MetaWriter::default();
+        writer.field(Tag::SignedKey, &[7; 16]).expect("short");
+        writer.field(Tag::Source, b"github").expect("short");
+        let bytes = writer.as_bytes();
+        let (key, field) = Meta::new(bytes).signed_key().expect("it begins with one");
+        assert_eq!((key, &field[..]), (Key([7; 16]), &bytes[..20]));
+        assert_eq!(Meta::new(&bytes[..20]).get(Tag::SignedKey), Some(&[7; 16][..]));
+        assert!(Meta::new(&bytes[..19]).signed_key().is_none());
+        for fields in [
+            [(Tag::SignedKey, &[7; 15]), (Tag::Source, &[7; 15])],
+            [(Tag::Source, &[7; 15]), (Tag::SignedKey, &[7; 15])],
+        ] {
+            writer.clear();
+            for (tag, value) in fields {
+                writer.field(tag, value).expect("short");
+            }
+            assert!(Meta::new(writer.as_bytes()).signed_key().is_none());
+        }
+    }
+
+    #[test]
     fn a_field_too_long_adds_nothing() {
         let mut writer = MetaWriter::with_capacity(16);
         let long = vec![0; 65_536];
@@ -273,6 +312,7 @@ mod tests {
             let fields: usize = meta.fields().map(|(_, value)| value.len() + 4).sum();
             prop_assert!(fields <= bytes.len());
             let _ = meta.headers().count();
+            let _ = meta.signed_key();
         }
     }
 }

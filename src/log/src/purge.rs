@@ -1,4 +1,5 @@
-//! Payloads erased for good, records and their keys kept.
+//! Payloads erased for good, records and their keys kept: the key of signed bytes too, which begins
+//! a meta section.
 //!
 //! A sealed segment is copied without the payloads that go, and the copy takes the segment's name
 //! in one step; the old file is unlinked. So every reader sees each byte as it was or not at all:
@@ -22,7 +23,7 @@ use std::time::Duration;
 use rustix::fs::{FallocateFlags, FlockOperation, Gid, RenameFlags, Uid};
 
 use crate::clock::Clock;
-use crate::format::{RECORD_HEADER_BYTES, RECORD_PURGED, RecordHeader};
+use crate::format::{RECORD_HEADER_BYTES, RECORD_PURGED, RECORD_SIGNED_KEY};
 use crate::lane::{self, OpenError};
 use crate::marks;
 use crate::meta::Meta;
@@ -289,7 +290,7 @@ impl Purger {
         victims: &Victims,
     ) -> Result<bool, PurgeError> {
         let copy_path = path.with_extension(COPY_EXTENSION);
-        let copied = copy_without(file, &copy_path, &scanned.identity, victims);
+        let copied = copy_without(file, &copy_path, scanned, victims);
         let copied = copied.map_err(io_error(&copy_path))?;
         if !same_but(scanned, &copied, victims) {
             fs::remove_file(&copy_path).map_err(io_error(&copy_path))?;
@@ -388,9 +389,10 @@ fn candidate<'a>(
 fn copy_without(
     mut file: &File,
     copy_path: &Path,
-    identity: &Identity,
+    scanned: &Scanned,
     victims: &Victims,
 ) -> io::Result<Scanned> {
+    let identity = scanned.identity;
     let known = file.metadata()?;
     let mut copy = segment::writing().create_new(true).open(copy_path)?;
     keep_owner(&copy, &known)?;
@@ -398,15 +400,16 @@ fn copy_without(
     file.rewind()?;
     io::copy(&mut file, &mut copy)?;
     for framed in &victims.records {
-        let header = purged_header(&framed.header, identity.seed);
+        let header = purged_header(scanned, framed);
         copy.write_all_at(&header, framed.start - identity.extent.base)?;
     }
     for framed in victims.records.iter().chain(&victims.pads) {
-        let from = framed.start + RECORD_HEADER_BYTES;
+        let kept = scanned.kept_bytes(framed) as u64;
+        let from = framed.start + RECORD_HEADER_BYTES + kept;
         erase(&copy, from - identity.extent.base, framed.end - from)?;
     }
     copy.sync_all()?;
-    Scanned::new(&copy, *identity)
+    Scanned::new(&copy, identity)
 }
 
 /// Whoever purges, the writer's user must be able to read the copy.
@@ -420,12 +423,17 @@ fn keep_owner(copy: &File, known: &Metadata) -> io::Result<()> {
 }
 
 /// The bytes of a record's header after its payload was erased.
-fn purged_header(header: &RecordHeader, seed: u32) -> [u8; 64] {
-    let mut purged = *header;
+fn purged_header(scanned: &Scanned, framed: &Framed) -> [u8; 64] {
+    let mut purged = framed.header;
     purged.flags |= RECORD_PURGED;
     purged.payload_crc = 0.into();
-    let mut bytes = purged.sealed_bytes(seed);
-    bytes[..4].copy_from_slice(&header.commit.to_native().to_le_bytes());
+    if scanned.kept_bytes(framed) == 0 {
+        // One that does not hold goes with the rest.
+        purged.flags &= !RECORD_SIGNED_KEY;
+        purged.signed_key_crc = 0.into();
+    }
+    let mut bytes = purged.sealed_bytes(scanned.identity.seed);
+    bytes[..4].copy_from_slice(&purged.commit.to_native().to_le_bytes());
     bytes
 }
 
@@ -462,8 +470,9 @@ fn same_but(segment: &Scanned, copy: &Scanned, victims: &Victims) -> bool {
         }
         let victim = erased.next_if(|victim| victim.start == was.start).is_some();
         let right = if victim {
-            let (meta, body) = copy.sections(&is);
-            is.is_purged() && meta.iter().chain(body).all(|byte| *byte == 0)
+            is.is_purged()
+                && segment.signed_key(&was) == copy.signed_key(&is)
+                && copy.is_erased(&is)
         } else {
             was.is_pad() || segment.sections(&was) == copy.sections(&is)
         };

@@ -9,11 +9,13 @@ use std::fs::File;
 use std::io;
 
 use crate::format::{
-    KIND_PAD, PAGE_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RECORD_PURGED, RecordHeader,
-    payload_crc,
+    KIND_PAD, PAGE_BYTES, RECORD_ALIGN, RECORD_HEADER_BYTES, RECORD_PURGED, RECORD_SIGNED_KEY,
+    RecordHeader, payload_crc, signed_key_crc,
 };
 use crate::mapping::ReadMap;
+use crate::meta::{Meta, SIGNED_KEY_BYTES};
 use crate::planted::{self, Bug};
+use crate::position::Key;
 use crate::segment::{Extent, Identity};
 
 /// A segment mapped for reading.
@@ -41,6 +43,11 @@ impl Framed {
     /// Whether its payload was erased for good.
     pub(crate) fn is_purged(&self) -> bool {
         self.header.flags & RECORD_PURGED != 0 && !planted::has(Bug::TombstoneIgnored)
+    }
+
+    /// Whether its header says that it has a key of its signed bytes.
+    pub(crate) fn has_signed_key(&self) -> bool {
+        self.header.flags & RECORD_SIGNED_KEY != 0
     }
 }
 
@@ -142,6 +149,28 @@ impl Scanned {
         let meta_bytes = u64::from(framed.header.meta_bytes.to_native());
         let body_bytes = u64::from(framed.header.body_bytes.to_native());
         (self.map.bytes(at, meta_bytes), self.map.bytes(at + meta_bytes, body_bytes))
+    }
+
+    /// The key of a record's signed bytes, if it has one that holds. Only then is more than the
+    /// header looked at: its field begins the line behind that.
+    pub(crate) fn signed_key(&self, framed: &Framed) -> Option<Key> {
+        if !framed.has_signed_key() {
+            return None;
+        }
+        let (key, field) = Meta::new(self.sections(framed).0).signed_key()?;
+        let crc = signed_key_crc(self.identity.seed, field);
+        (framed.header.signed_key_crc == crc).then_some(key)
+    }
+
+    /// How much of a record's payload a purge leaves: the key of its signed bytes.
+    pub(crate) fn kept_bytes(&self, framed: &Framed) -> usize {
+        if self.signed_key(framed).is_some() { SIGNED_KEY_BYTES } else { 0 }
+    }
+
+    /// Whether nothing is left of a payload that was purged but what is to be kept.
+    pub(crate) fn is_erased(&self, framed: &Framed) -> bool {
+        let (meta, body) = self.sections(framed);
+        meta.iter().chain(body).skip(self.kept_bytes(framed)).all(|byte| *byte == 0)
     }
 
     /// Whether the payload's checksum holds. A pad has no payload to check, nor has a record whose

@@ -83,7 +83,7 @@ impl SyncTrial {
         };
         let seed = self.segment.identity.seed;
         let crc = payload_crc(seed, record.meta, record.body);
-        let header = header_of(&record, from, crc).sealed_bytes(seed);
+        let header = header_of(&record, from, seed, crc).sealed_bytes(seed);
         Held::new(&self.segment, claim).publish([&header, record.meta, record.body]);
         Ok(Some(from..to))
     }

@@ -212,14 +212,17 @@ impl Reader {
         Ok(None)
     }
 
-    /// The header of the next record before `end`, payload unchecked unless the segment was
-    /// recovered with damage in it.
+    /// What the header of the next record before `end` tells, and its second key if it has one;
+    /// payload unchecked unless the segment was recovered with damage in it.
     pub(crate) fn skim(&mut self, end: u64) -> Result<Option<Recovered>, ReadError> {
         while let Some(framed) = self.advance(false, end)? {
             if let Some(kind) = Kind::from_number(framed.header.kind) {
                 let key = Key(framed.header.key);
+                let signed_key =
+                    self.current.as_ref().and_then(|current| current.scanned.signed_key(&framed));
                 let received_ns = framed.header.received_ns.to_native();
-                return Ok(Some(Recovered { key, kind, received_ns, end: framed.end }));
+                let end = framed.end;
+                return Ok(Some(Recovered { key, signed_key, kind, received_ns, end }));
             }
         }
         Ok(None)

@@ -56,6 +56,7 @@ fn the_tables_of_the_document_are_the_layout_of_the_structs() {
         kind,
         flags,
         reserved,
+        signed_key_crc,
         reserved_wide
     );
     let segment = layout!(
@@ -119,6 +120,7 @@ fn the_document_names_the_magics_the_bounds_and_the_tags() {
         (Tag::Source, "source"),
         (Tag::EventPosition, "in a delivery: position of the event"),
         (Tag::SuspectReplay, "signed bytes that came before under another id"),
+        (Tag::SignedKey, "fingerprint of the signed bytes"),
         (Tag::Reason, "in a quarantined request: why it was refused"),
         (Tag::Quarantined, "in an event out of quarantine: its position"),
         (Tag::FirstReceived, "in an event out of quarantine: when it first arrived"),

@@ -202,10 +202,15 @@ impl Verifier {
         walk.tally.add(framed.header.received_ns.to_native());
         if framed.is_purged() {
             self.seen.purged += 1;
-            let (meta, body) = scanned.sections(framed);
-            if meta.iter().chain(body).any(|byte| *byte != 0) {
-                let what = "was purged, and its payload is not erased; purge again".to_owned();
-                self.find(Severity::Damage, path, Some(framed.start), what);
+            let what = if framed.has_signed_key() && scanned.signed_key(framed).is_none() {
+                Some("was purged, and the key of its signed bytes does not hold")
+            } else if !scanned.is_erased(framed) {
+                Some("was purged, and its payload is not erased; purge again")
+            } else {
+                None
+            };
+            if let Some(what) = what {
+                self.find(Severity::Damage, path, Some(framed.start), what.to_owned());
             }
         }
         if Kind::from_number(framed.header.kind).is_none() {

@@ -58,7 +58,7 @@ fn write_in_lane(dir: &Path, bytes: &[u8], offset: u64) {
 }
 
 /// Flips every bit of the byte at an offset of the lane.
-fn flip_in_lane(dir: &Path, offset: u64) {
+pub(crate) fn flip_in_lane(dir: &Path, offset: u64) {
     let (path, at) = segment_at(dir, offset);
     write(&path, &[!read(&path, at)], at);
 }

@@ -9,5 +9,6 @@ mod model;
 mod cursor;
 mod inspect;
 mod purge;
+mod signed_keys;
 mod readers;
 mod repair;
