@@ -70,8 +70,8 @@ impl Writer {
 
     /// Appends an event. If the log refuses, its key is free again.
     pub fn append(&self, unique: Unique<'_>) -> Result<Appended, AppendError> {
-        let body = unique.identified().body();
-        let end = self.record(Kind::Event, unique.key(), unique.identified(), body)?;
+        let keys = (unique.key(), unique.signed_key());
+        let end = self.record(Kind::Event, keys, unique.identified())?;
         unique.appended(end);
         Ok(Appended::at(end))
     }
@@ -84,25 +84,26 @@ impl Writer {
         if duplicate.identified.verified().admitted().received().released.is_some() {
             return Appended::at(end);
         }
-        let noted = self.record(Kind::Delivery, duplicate.key, &duplicate.identified, &[]);
+        let noted = self.record(Kind::Delivery, (duplicate.key, None), &duplicate.identified);
         if let Err(error) = noted {
             tracing::debug!(%error, "a repeated delivery was not noted");
         }
         Appended::at(end)
     }
 
+    /// A record under the key of its event and, where it has one, that of its signed bytes.
     fn record(
         &self,
         kind: Kind,
-        key: Key,
+        (key, signed_key): (Key, Option<Key>),
         identified: &Identified<'_>,
-        body: &[u8],
     ) -> Result<u64, AppendError> {
         let mut meta = self.meta.borrow_mut();
         meta.clear();
+        let body = if kind == Kind::Event { identified.body() } else { &[] };
         // A head is far smaller than the longest field, so the error is never seen.
         let bytes_max = HEAD_BYTES_MAX as u64;
-        self.describe(&mut meta, identified)
+        self.describe(&mut meta, signed_key, identified)
             .map_err(|_: FieldTooLong| AppendError::TooLarge { bytes: bytes_max + 1, bytes_max })?;
         let received_ns = identified.verified().admitted().received().received_ns;
         let record = NewRecord { kind, key, received_ns, meta: meta.as_bytes(), body };
@@ -113,8 +114,13 @@ impl Writer {
     fn describe(
         &self,
         meta: &mut MetaWriter,
+        signed_key: Option<Key>,
         identified: &Identified<'_>,
     ) -> Result<(), FieldTooLong> {
+        if let Some(key) = signed_key {
+            // In front of all others, or no start finds it.
+            meta.field(Tag::SignedKey, &key.0)?;
+        }
         let verified = identified.verified();
         let admitted = verified.admitted();
         let source = admitted.source();

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use forebay_log::{AckLevel, Appender, Key, Kind, Lane, LaneOptions, NewRecord, Retention};
+use forebay_log::{
+    AckLevel, Appender, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Retention, Tag,
+};
 
 use super::*;
 use crate::dedupe::generations::{TAIL_BYTES_MAX, TAILS_MAX};
@@ -36,6 +38,11 @@ struct Open {
 
 fn key(number: u64) -> Key {
     Fingerprinter::new(b"0123456789abcdef").fingerprint("s", None, [&number.to_le_bytes()[..]])
+}
+
+/// The second key of events with these signed bytes.
+fn signed_key(signed: u64) -> Key {
+    Fingerprinter::new(b"0123456789abcdef").fingerprint("signed", None, [&signed.to_le_bytes()[..]])
 }
 
 impl Bed {
@@ -85,11 +92,35 @@ impl Bed {
         let Open { appender, table, .. } = self.open.as_mut().expect("open");
         match table.reserve(key(number), now_ns) {
             Outcome::Reserved(reservation) => {
-                reservation.appended(append(appender, number, now_ns));
+                reservation.appended(append(appender, number, None, now_ns));
                 true
             }
             Outcome::Seen { .. } => false,
             other => panic!("{number}: {other:?}"),
+        }
+    }
+
+    /// As a receiver does with an event whose id is not signed, and with time to wait. Nothing if
+    /// the event was known, else whether its signed bytes were.
+    fn deliver_signed(&mut self, number: u64, signed: u64) -> Option<bool> {
+        loop {
+            let now_ns = self.now_ns;
+            let Open { appender, table, .. } = self.open.as_mut().expect("open");
+            match (table.reserve(key(number), now_ns), table.reserve(signed_key(signed), now_ns)) {
+                (Outcome::Seen { .. }, _) => return None,
+                (Outcome::Reserved(own), Outcome::Reserved(other)) => {
+                    let end = append(appender, number, Some(signed), now_ns);
+                    own.appended(end);
+                    other.appended(end);
+                    return Some(false);
+                }
+                (Outcome::Reserved(own), Outcome::Seen { .. }) => {
+                    own.appended(append(appender, number, None, now_ns));
+                    return Some(true);
+                }
+                (Outcome::Pending | Outcome::Full, _) | (_, Outcome::Pending | Outcome::Full) => {}
+            }
+            self.tend();
         }
     }
 
@@ -111,12 +142,16 @@ impl Bed {
     }
 }
 
-fn append(appender: &mut Appender, number: u64, now_ns: u64) -> u64 {
+fn append(appender: &mut Appender, number: u64, signed: Option<u64>, now_ns: u64) -> u64 {
+    let mut meta = MetaWriter::default();
+    if let Some(signed) = signed {
+        meta.field(Tag::SignedKey, &signed_key(signed).0).expect("short");
+    }
     let record = NewRecord {
         kind: Kind::Event,
         key: key(number),
         received_ns: now_ns,
-        meta: b"",
+        meta: meta.as_bytes(),
         body: &number.to_le_bytes(),
     };
     loop {
@@ -266,6 +301,72 @@ fn generations_of_another_log_are_not_believed() {
     bed.start();
     assert_eq!(bed.table().stats().files.keys, 0);
     assert!(bed.deliver(1), "its record is gone, so it must be stored again");
+}
+
+/// As [`filled`], of events that have two keys; blocks end between the two.
+fn filled_signed() -> (Bed, u64) {
+    let mut bed = Bed::new(601);
+    for number in 0..1_500 {
+        assert_eq!(bed.deliver_signed(number, number), Some(false));
+        if number % 150 == 149 {
+            bed.tend();
+        }
+    }
+    (bed, 1_500)
+}
+
+/// Each of the signed bytes below `until` comes under another id, from `id` on.
+fn assert_replays(bed: &mut Bed, until: u64, id: u64, after: &str) {
+    for signed in 0..until {
+        let told = bed.deliver_signed(id + signed, signed);
+        assert_eq!(told, Some(true), "a replay of {signed} passes after {after}");
+    }
+}
+
+#[test]
+fn signed_bytes_that_memory_alone_knew_are_known_after_a_start() {
+    let mut bed = Bed::new(1_000);
+    let known = |bed: &Bed| bed.table().stats().keys + bed.table().stats().files.keys;
+    for number in 0..250 {
+        assert_eq!(bed.deliver_signed(number, number), Some(false));
+    }
+    assert_eq!(bed.files(), Vec::<PathBuf>::new());
+    bed.restart();
+    assert_eq!(known(&bed), 500, "both keys of each");
+    assert_replays(&mut bed, 250, 10_000, "a start");
+    bed.restart();
+    assert_eq!(known(&bed), 750, "of a replay its own alone");
+    assert_replays(&mut bed, 250, 20_000, "another");
+}
+
+#[test]
+fn signed_bytes_are_known_whatever_generation_is_gone() {
+    let (mut bed, events) = filled_signed();
+    let names = bed.files();
+    assert!(names.len() >= 2, "{names:?}");
+    for (turn, name) in (1..).zip(&names) {
+        bed.stop();
+        fs::remove_file(name).expect("removed");
+        bed.start();
+        assert_replays(&mut bed, events, turn * 10_000, &format!("the loss of {}", name.display()));
+    }
+    bed.stop();
+    fs::remove_dir_all(bed.dir.path().join("dedupe")).expect("removed");
+    bed.start();
+    assert_replays(&mut bed, events, 100_000, "the loss of all");
+    bed.restart();
+    assert_replays(&mut bed, events, 200_000, "a start on what was made again");
+}
+
+#[test]
+fn signed_bytes_are_known_after_a_generation_was_mended() {
+    let (mut bed, events) = filled_signed();
+    let path = bed.files().remove(0);
+    // In the last page, which is one of keys.
+    flip(&path, fs::metadata(&path).expect("there").len() - 4_000);
+    bed.restart();
+    assert_replays(&mut bed, events, 10_000, "rot");
+    assert!(bed.table().stats().files.rebuilt > 0, "{:?}", bed.table().stats());
 }
 
 #[test]

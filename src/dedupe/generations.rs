@@ -260,7 +260,7 @@ impl Generations {
             }
             head.oldest_ns = head.oldest_ns.min(found.received_ns);
             head.newest_ns = head.newest_ns.max(found.received_ns);
-            gathered.keys.push(Words::from(found.key));
+            gathered.keys.extend(found.keys().map(Words::from));
             if gathered.keys.len() >= self.chunk_keys {
                 outcome = gathered.piece();
             }

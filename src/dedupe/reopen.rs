@@ -184,16 +184,20 @@ impl Generations {
     fn read_tail(&mut self, table: &mut Table, now_ns: u64) -> Result<u64, ReadError> {
         let log = Arc::clone(&self.log);
         let mut chunk: Vec<Recovered> = Vec::new();
+        let mut chunk_keys = 0;
         let mut unremembered = 0;
         let end = log.recovered_end();
         log.keys(self.covers..end, self.since_ns(now_ns), |found| {
             if found.kind != Kind::Event {
                 return;
             }
-            if chunk.len() == self.chunk_keys {
+            // Both keys of a record in one file: what that covers is not read again.
+            if chunk_keys >= self.chunk_keys {
                 unremembered += self.write_chunk(&chunk, 0, table);
                 chunk.clear();
+                chunk_keys = 0;
             }
+            chunk_keys += found.keys().count();
             chunk.push(found);
         })?;
         if end.saturating_sub(self.covers) <= self.tail_bytes_max / 2 {
@@ -218,7 +222,7 @@ impl Generations {
             newest_ns: times.max().unwrap_or(0),
             ..self.next_head(covers, to)
         };
-        let mut keys: Vec<Words> = chunk.iter().map(|found| Words::from(found.key)).collect();
+        let mut keys: Vec<Words> = chunk.iter().flat_map(|of| of.keys()).map(Words::from).collect();
         keys.sort_unstable();
         match self.write(head, keys) {
             Ok(()) => 0,
@@ -246,13 +250,14 @@ impl Generations {
     }
 }
 
-/// Puts records into the table. Returns how many found no room.
+/// Puts records into the table. Returns how many found no room for the keys of their events: those
+/// of signed bytes only watch over them, and never kept an event out.
 fn restore(records: &[Recovered], table: &mut Table) -> u64 {
     let mut unremembered = 0;
     for found in records.iter().filter(|found| found.kind == Kind::Event) {
-        if table.restore(found.key, found.end, found.received_ns) == Restored::Full {
-            unremembered += 1;
-        }
+        let mut full = |key| table.restore(key, found.end, found.received_ns) == Restored::Full;
+        unremembered += u64::from(full(found.key));
+        let _ = found.signed_key.map(full);
     }
     unremembered
 }

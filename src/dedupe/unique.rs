@@ -25,9 +25,9 @@ pub struct Unique<'v> {
     identified: Identified<'v>,
     key: Key,
     reservation: Reservation,
-    /// The key of its signed bytes, where its id is not among them. No record has it, so a start
-    /// knows of these keys only what was in files, and not what it reads from the log.
-    signed: Option<Reservation>,
+    /// The key of its signed bytes, where its id is not among them and they did not come before. It
+    /// goes into the record too, from which a start has both.
+    signed: Option<(Key, Reservation)>,
 }
 
 /// A delivery of a known event.
@@ -69,18 +69,19 @@ impl<'v> Delivery<'v> {
             Outcome::Pending => return Ok(Self::Pending),
             Outcome::Full => return Err(Reject::DedupeFull),
         };
-        let signed = match signed.map(|key| table.reserve(key, at)) {
-            Some(Outcome::Reserved(signed)) => Some(signed),
-            Some(Outcome::Seen { end }) => {
+        let signed = match signed.map(|key| (key, table.reserve(key, at))) {
+            Some((key, Outcome::Reserved(signed))) => Some((key, signed)),
+            Some((_, Outcome::Seen { end })) => {
                 identified.suspect();
                 if source.drops_replays {
                     return Ok(Self::Duplicate(Duplicate { identified, key, end }));
                 }
+                // The record of those that came first has it, for as long as it counts.
                 None
             }
-            Some(Outcome::Pending) => return Ok(Self::Pending),
+            Some((_, Outcome::Pending)) => return Ok(Self::Pending),
             // The event itself found room, and this one only watches over it.
-            Some(Outcome::Full) | None => None,
+            Some((_, Outcome::Full)) | None => None,
         };
         Ok(Self::Unique(Unique { identified, key, reservation, signed }))
     }
@@ -97,10 +98,15 @@ impl<'v> Unique<'v> {
         self.key
     }
 
+    /// The key of its signed bytes, which its record is to carry too.
+    pub fn signed_key(&self) -> Option<Key> {
+        self.signed.as_ref().map(|(key, _)| *key)
+    }
+
     /// The event is in the log up to `end`: from now on it is known.
     pub fn appended(self, end: u64) {
         self.reservation.appended(end);
-        if let Some(signed) = self.signed {
+        if let Some((_, signed)) = self.signed {
             signed.appended(end);
         }
     }

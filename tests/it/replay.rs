@@ -6,7 +6,11 @@ use crate::support::log::Row;
 use crate::support::server::{Server, Setup, source};
 use crate::support::sign;
 
-for_each_driver!(a_replay_under_another_id_is_kept_and_marked, a_replay_is_dropped_where_wanted);
+for_each_driver!(
+    a_replay_under_another_id_is_kept_and_marked,
+    a_replay_is_dropped_where_wanted,
+    a_replay_of_what_came_before_the_start_is_seen_however_the_server_ended,
+);
 
 /// A delivery of GitHub's, which signs the body and not the id.
 fn delivery(path: &str, guid: &str, body: &str) -> Request {
@@ -52,4 +56,32 @@ fn a_replay_is_dropped_where_wanted(driver: Driver) {
     told.sort_unstable();
     assert_eq!(counted(&server, "strict"), [0, 1]);
     assert_eq!(told, [("delivery", "b", true), ("event", "a", false), ("event", "c", false)]);
+}
+
+fn a_replay_of_what_came_before_the_start_is_seen_however_the_server_ended(driver: Driver) {
+    let strict = source("strict", "github", &[("only", sign::GITHUB_SECRET)]);
+    let mut server = Server::start(Setup::new(driver).more(&(strict + "on_replay = \"drop\"\n")));
+    let send = |server: &Server, guid: &str| {
+        for path in ["/github", "/strict"] {
+            assert_eq!(server.send(&delivery(path, guid, "{}")).status, 200);
+        }
+    };
+    send(&server, "first");
+    for (count, end) in (1..).zip(["killed", "ended", "without-its-files"]) {
+        if end == "killed" {
+            server.kill();
+        } else {
+            assert!(server.end().success());
+        }
+        if end == "without-its-files" {
+            std::fs::remove_dir_all(server.data().join("lanes/main/dedupe")).unwrap();
+        }
+        server.run();
+        send(&server, end);
+        let rows = server.rows_of(2 + 2 * count);
+        let mut of_it = told(&rows[2 * count..]);
+        of_it.sort_unstable();
+        assert_eq!(of_it, [("delivery", end, true), ("event", end, true)]);
+        assert_eq!((counted(&server, "github"), counted(&server, "strict")), ([1, 0], [0, 1]));
+    }
 }

@@ -1,6 +1,6 @@
 //! The table and its files against an oracle, through restarts and damage.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 
 use proptest::prelude::*;
@@ -11,6 +11,8 @@ use super::*;
 enum Op {
     Deliver(u64),
     Burst(u64),
+    /// An event whose id is not signed, and its signed bytes.
+    Signed(u64, u64),
     Advance(u64),
     Tend,
     Restart,
@@ -23,6 +25,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (0..80_u64).prop_map(Op::Deliver),
         4 => (0..80_u64).prop_map(Op::Burst),
+        6 => (100..180_u64, 0..40_u64).prop_map(|(number, of)| Op::Signed(number, of)),
         2 => (1..WINDOW_NS / 3).prop_map(Op::Advance),
         4 => Just(Op::Tend),
         1 => Just(Op::Restart),
@@ -31,31 +34,55 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What was stored when.
+#[derive(Default)]
+struct Oracle {
+    newest: HashMap<u64, u64>,
+}
+
+impl Oracle {
+    /// Holds what was said of a key against what was stored.
+    fn judge(&mut self, key: u64, new: bool, now_ns: u64) {
+        let stored = self.newest.get(&key);
+        if new {
+            let young = stored.is_some_and(|at_ns| now_ns - at_ns < WINDOW_NS);
+            assert!(!young, "{key} was forgotten inside the window");
+            self.newest.insert(key, now_ns);
+        } else {
+            assert!(stored.is_some(), "{key} was never stored");
+        }
+    }
+}
+
 /// Everything that was stored stays known for its window; nothing else is ever called known.
 fn model(ops: &[Op]) {
     let mut bed = Bed::new(8);
-    let mut stored: HashMap<u64, u64> = HashMap::new();
-    let mut ever: HashSet<u64> = HashSet::new();
-    let mut deliver = |bed: &mut Bed, number: u64| {
+    let mut oracle = Oracle::default();
+    // Apart from the numbers of events.
+    let signed_bytes = |of: u64| 1_000 + of;
+    let deliver = |bed: &mut Bed, oracle: &mut Oracle, number: u64| {
         while matches!(
             bed.table().reserve(key(number), bed.now_ns),
             Outcome::Pending | Outcome::Full
         ) {
             bed.tend();
         }
-        let young = stored.get(&number).is_some_and(|at_ns| bed.now_ns - at_ns < WINDOW_NS);
-        if bed.deliver(number) {
-            assert!(!young, "{number} was forgotten inside the window");
-            stored.insert(number, bed.now_ns);
-            ever.insert(number);
-        } else {
-            assert!(ever.contains(&number), "{number} was never stored");
-        }
+        let new = bed.deliver(number);
+        oracle.judge(number, new, bed.now_ns);
     };
     for op in ops {
         match *op {
-            Op::Deliver(number) => deliver(&mut bed, number),
-            Op::Burst(from) => (from..from + 9).for_each(|number| deliver(&mut bed, number)),
+            Op::Deliver(number) => deliver(&mut bed, &mut oracle, number),
+            Op::Burst(from) => {
+                (from..from + 9).for_each(|number| deliver(&mut bed, &mut oracle, number));
+            }
+            Op::Signed(number, of) => {
+                let told = bed.deliver_signed(number, of);
+                oracle.judge(number, told.is_some(), bed.now_ns);
+                if let Some(replay) = told {
+                    oracle.judge(signed_bytes(of), !replay, bed.now_ns);
+                }
+            }
             Op::Advance(by) => bed.now_ns += by,
             Op::Tend => bed.tend(),
             Op::Restart => bed.restart(),
