@@ -142,7 +142,7 @@ const REST: Duration = Duration::from_millis(1300);
 fn a_connection_that_has_rested_is_served_as_before(driver: Driver) {
     let server = Server::start(Setup::new(driver));
     let mut connection = server.connect();
-    let request = |id: &str| sign::standard(id, &vec![b'x'; 20_000]);
+    let request = |id: &str| sign::standard(id, "x".repeat(20_000).as_bytes());
     std::thread::sleep(REST);
     assert_eq!(connection.send(&request("msg_unused")).unwrap().status, 200);
     std::thread::sleep(REST);
