@@ -1,7 +1,7 @@
 //! What the machine is, as far as forebay cares. Nothing is judged here, and nothing changed; what
 //! cannot be learned is absent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -37,6 +37,12 @@ pub(super) struct Facts {
     pub huge_pages: Option<String>,
     pub swap_bytes: Option<u64>,
     pub clock: Clock,
+    /// Governors of the cores' frequency; none where it is not in the hands of this system.
+    pub governors: BTreeSet<String>,
+    /// Network cards whose packets one core has to take.
+    pub crowded_cards: Vec<String>,
+    /// The unit of systemd; absent where systemd does not run.
+    pub unit: Option<Unit>,
     /// What the configuration adds.
     pub site: Option<SiteFacts>,
 }
@@ -56,6 +62,14 @@ pub(super) enum Clock {
     Kept,
     Adrift,
     Unknown,
+}
+
+/// What systemd knows of forebay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    Missing,
+    OnAnyCore,
+    OnItsCores,
 }
 
 /// What a configuration asks of the machine, and what it finds there.
@@ -114,6 +128,9 @@ impl Facts {
                 .map(|text| chosen(&text)),
             swap_bytes: field("/proc/meminfo", "SwapTotal:").map(|kibibytes| kibibytes * 1024),
             clock: clock(),
+            governors: governors(),
+            crowded_cards: crowded_cards(),
+            unit: unit(),
             site: site.map(site_facts),
         }
     }
@@ -157,12 +174,23 @@ fn chosen(text: &str) -> String {
     inside.map_or(text, |(chosen, _)| chosen).to_owned()
 }
 
-/// Asks those who keep it. The kernel's own word is one system call, adjtimex, which needs unsafe
-/// code; timedatectl passes that on, and chronyc says the same where there is no systemd.
+/// Asks those who keep it, and then the kernel, whose word holds in a container too. That is one
+/// system call, adjtimex, which takes unsafe code; perl, which every Debian has, makes it.
 fn clock() -> Clock {
-    let words: [(&[&str], &str, &str); 2] = [
-        (&["timedatectl", "show", "--property=NTPSynchronized", "--value"], "yes", "no"),
-        (&["chronyc", "-c", "tracking"], ",Normal", ",Not synchronised"),
+    const ADJTIMEX: &str = "my $t = \"\\0\" x 256; print 'state ', syscall($ARGV[0], $t)";
+    // Leap seconds to come, or none. 5 is TIME_ERROR, and -1 that the call failed.
+    const STATES_KEPT: [&str; 5] = ["state 0", "state 1", "state 2", "state 3", "state 4"];
+    let number = match std::env::consts::ARCH {
+        "x86_64" => "159",
+        "aarch64" | "riscv64" => "171",
+        // No such call.
+        _ => "-1",
+    };
+    // What it answers where somebody keeps the clock, and where nobody does.
+    let words: [(&[&str], &[&str], &str); 3] = [
+        (&["timedatectl", "show", "--property=NTPSynchronized", "--value"], &["yes"], "no"),
+        (&["chronyc", "-c", "tracking"], &[",Normal"], ",Not synchronised"),
+        (&["perl", "-e", ADJTIMEX, number], &STATES_KEPT, "state 5"),
     ];
     for (command, kept, adrift) in words {
         let asked = Command::new(command[0])
@@ -172,13 +200,66 @@ fn clock() -> Clock {
             .output();
         let Ok(answer) = asked else { continue };
         let answer = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-        if answer.ends_with(kept) {
+        if kept.iter().any(|kept| answer.ends_with(kept)) {
             return Clock::Kept;
         } else if answer.ends_with(adrift) {
             return Clock::Adrift;
         }
     }
     Clock::Unknown
+}
+
+/// What a folder holds, by name; nothing where there is none.
+fn listed(folder: &str) -> impl Iterator<Item = String> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+fn governors() -> BTreeSet<String> {
+    const CPUS: &str = "/sys/devices/system/cpu";
+    listed(CPUS).filter_map(|cpu| text(&format!("{CPUS}/{cpu}/cpufreq/scaling_governor"))).collect()
+}
+
+/// Cards, and no bridges, that have fewer queues than there are cores and do not spread what comes
+/// by RPS; or as many, whose interrupts all go to one core.
+fn crowded_cards() -> Vec<String> {
+    const CARDS: &str = "/sys/class/net";
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let crowded = |card: &String| {
+        let place = format!("{CARDS}/{card}");
+        let queues: Vec<String> =
+            listed(&format!("{place}/queues")).filter(|queue| queue.starts_with("rx-")).collect();
+        let spread = |queue: &String| {
+            let set = text(&format!("{place}/queues/{queue}/rps_cpus")).unwrap_or_default();
+            set.contains(|digit: char| digit.is_ascii_hexdigit() && digit != '0')
+        };
+        if queues.len() < cores {
+            return !queues.is_empty() && !queues.iter().all(spread);
+        }
+        let goes_to = |irq| text(&format!("/proc/irq/{irq}/effective_affinity_list"));
+        let mut irqs = listed(&format!("{place}/device/msi_irqs")).filter_map(goes_to);
+        let first = irqs.next();
+        cores > 1 && first.is_some() && irqs.all(|cores| Some(cores) == first)
+    };
+    let is_card = |card: &String| Path::new(&format!("{CARDS}/{card}/device")).exists();
+    let mut cards: Vec<String> = listed(CARDS).filter(is_card).filter(crowded).collect();
+    cards.sort();
+    cards
+}
+
+fn unit() -> Option<Unit> {
+    let folders = ["/etc/systemd/system", "/usr/lib/systemd/system"];
+    let any = |name: &str| folders.map(|folder| format!("{folder}/{name}")).map(|path| text(&path));
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let parts = any("forebay.service").into_iter().chain(any("forebay.service.d/60-cores.conf"));
+    let text: String = parts.flatten().collect::<Vec<_>>().join("\n");
+    Some(match text.lines().any(|line| line.starts_with("CPUAffinity=")) {
+        _ if text.is_empty() => Unit::Missing,
+        true => Unit::OnItsCores,
+        false => Unit::OnAnyCore,
+    })
 }
 
 fn site_facts(site: &Site) -> SiteFacts {

@@ -9,7 +9,7 @@
 
 use bytesize::ByteSize;
 
-use super::facts::{Clock, Facts, Port, Ring, SiteFacts, Volume};
+use super::facts::{Clock, Facts, Port, Ring, SiteFacts, Unit, Volume};
 use crate::config::Driver;
 
 /// The kernel settings, as `tuning/tune` applies them: one table for both.
@@ -112,7 +112,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(locked_memory(facts));
     findings.push(cores(facts));
     findings.extend(settings(facts));
-    findings.extend([huge_pages(facts), swap(facts), clock(facts)]);
+    findings.extend([packets(facts), frequency(facts), huge_pages(facts), swap(facts)]);
+    findings.extend([clock(facts), unit(facts)]);
     match &facts.site {
         None => findings.push(bad(
             Grade::Note,
@@ -264,6 +265,48 @@ fn settings(facts: &Facts) -> Vec<Finding> {
     kernel_settings().filter_map(judged).collect()
 }
 
+/// With this many cores one is kept for others, as `tuning/tune apply unit` does.
+const CORES_TO_SHARE: usize = 4;
+
+fn packets(facts: &Facts) -> Finding {
+    const CHECK: &str = "packets";
+    if facts.crowded_cards.is_empty() {
+        return good(CHECK, "spread over the cores");
+    }
+    let cards = facts.crowded_cards.join(", ");
+    let found = format!("{cards}: one core takes what comes for all");
+    bad(Grade::Note, CHECK, found, "tuning/tune apply net")
+}
+
+fn frequency(facts: &Facts) -> Finding {
+    const CHECK: &str = "frequency";
+    let others: Vec<&str> =
+        facts.governors.iter().map(String::as_str).filter(|name| *name != "performance").collect();
+    match (facts.governors.is_empty(), others.is_empty()) {
+        (true, _) => good(CHECK, "not in the hands of this system"),
+        (false, true) => good(CHECK, "performance"),
+        (false, false) => {
+            let found = format!("{}: an idle core meets a burst slowly", others.join(", "));
+            bad(Grade::Note, CHECK, found, "tuning/tune apply cpu")
+        }
+    }
+}
+
+fn unit(facts: &Facts) -> Finding {
+    const CHECK: &str = "unit";
+    const CURE: &str = "tuning/tune apply unit";
+    match facts.unit {
+        None => good(CHECK, "systemd does not run here"),
+        Some(Unit::Missing) => {
+            bad(Grade::Note, CHECK, "systemd has none: nothing starts forebay again", CURE)
+        }
+        Some(Unit::OnAnyCore) if facts.cores >= CORES_TO_SHARE => {
+            bad(Grade::Note, CHECK, "no CPUAffinity: interrupts share its cores", CURE)
+        }
+        Some(Unit::OnAnyCore | Unit::OnItsCores) => good(CHECK, "forebay.service"),
+    }
+}
+
 fn huge_pages(facts: &Facts) -> Finding {
     const CHECK: &str = "huge pages";
     match facts.huge_pages.as_deref() {
@@ -309,8 +352,8 @@ fn clock(facts: &Facts) -> Finding {
         Clock::Unknown => bad(
             Grade::Note,
             CHECK,
-            "neither timedatectl nor chronyc tells whether anybody keeps it; in a container the \
-             host has to",
+            "neither timedatectl nor chronyc nor the kernel, by perl, tells whether anybody keeps it; \
+             in a container the host has to",
             CURE,
         ),
     }
@@ -362,6 +405,10 @@ fn mount_options(volume: &Volume, synced: bool) -> Vec<Finding> {
     if let Some(option) = has(&["nobarrier", "barrier=0", "data=writeback"]).filter(|_| synced) {
         let found = format!("{option}: a loss of power takes what was synced");
         findings.push(bad(Grade::Warning, CHECK, found, format!("mount it without {option}")));
+    }
+    if has(&["noatime", "relatime"]).is_none() {
+        let found = "strictatime: each read of the log writes";
+        findings.push(bad(Grade::Note, CHECK, found, "mount it noatime"));
     }
     if has(&["discard"]).is_some() {
         let found = "discard: each segment that goes is trimmed at once, beside the syncs";

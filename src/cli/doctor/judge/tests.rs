@@ -26,6 +26,9 @@ fn sound() -> Facts {
         huge_pages: Some("madvise".to_owned()),
         swap_bytes: Some(0),
         clock: Clock::Kept,
+        governors: ["performance".to_owned()].into(),
+        crowded_cards: Vec::new(),
+        unit: Some(Unit::OnItsCores),
         site: Some(SiteFacts {
             receivers: 4,
             driver: Driver::Auto,
@@ -56,7 +59,7 @@ type Harm = fn(&mut Facts);
 
 /// Each: what is done to the sound machine, which check tells, how bad it is, and a part of what is
 /// said of it, cure included.
-const HARMS: [(Harm, &str, Grade, &str); 30] = [
+const HARMS: [(Harm, &str, Grade, &str); 35] = [
     (|facts| facts.kernel = Some((5, 10)), "kernel", Grade::Warning, "6.1 or later"),
     (|facts| facts.kernel = Some((4, 19)), "kernel", Grade::Warning, "receivers fault"),
     (|facts| facts.kernel = Some((5, 15)), "kernel", Grade::Note, "flags"),
@@ -72,6 +75,11 @@ const HARMS: [(Harm, &str, Grade, &str); 30] = [
     (|facts| facts.swap_bytes = None, "swap", Grade::Note, "meminfo"),
     (|facts| facts.clock = Clock::Adrift, "clock", Grade::Warning, "chrony"),
     (|facts| facts.clock = Clock::Unknown, "clock", Grade::Note, "container"),
+    (|facts| facts.crowded_cards.push("eth0".into()), "packets", Grade::Note, "apply net"),
+    (|facts| facts.governors = ["powersave".into()].into(), "frequency", Grade::Note, "apply cpu"),
+    (|facts| facts.unit = Some(Unit::Missing), "unit", Grade::Note, "apply unit"),
+    (|facts| facts.unit = Some(Unit::OnAnyCore), "unit", Grade::Note, "CPUAffinity"),
+    (|facts| volume(facts).options.retain(|of| of != "noatime"), "mount", Grade::Note, "noatime"),
     (|facts| facts.site = None, "configuration", Grade::Note, "--config"),
     (|facts| site(facts).volume = None, "data folder", Grade::Fault, "/var/lib/forebay"),
     (|facts| volume(facts).exists = false, "data folder", Grade::Note, "not there yet"),
