@@ -69,14 +69,14 @@ pub(super) struct Axis {
     pub(super) reference: &'static str,
     pub(super) expected: Expected,
     pub(super) values: Vec<f64>,
-    text: fn(f64) -> String,
+    pub(super) text: fn(f64) -> String,
 }
 
 /// One of the two servers at a point.
 #[derive(Clone, Copy, Debug)]
 struct Server<'p> {
     kind: Kind,
-    /// Share of a bare request's time that is wasted on top of it.
+    /// Wasted on each request.
     planted_ns: u64,
     /// A folder that holds what was there before; else a new one.
     folder: Option<&'p Path>,

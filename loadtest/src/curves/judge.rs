@@ -13,8 +13,7 @@ use crate::figures::Summary;
 pub(super) enum Expected {
     /// The ratio of the two servers stays where it is at the first point.
     Flat,
-    /// Every byte costs the same: what the last of them cost more than bare hyper is in proportion
-    /// to what those before did.
+    /// Every byte costs the same: over the last step of the axis as much as over the step before.
     ByTheByte,
 }
 
@@ -132,7 +131,7 @@ fn growth(points: &[Point]) -> f64 {
     most.map_or(f64::NAN, |most| most / first.ratio.median - 1.0)
 }
 
-/// How much more of bare hyper's cost a byte takes at the end than in the middle.
+/// How much more the subject spends on a byte over the last step than over the one before.
 fn bend(points: &[Point]) -> f64 {
     let slope = |from: &Point, to: &Point| {
         (to.subject_us.median - from.subject_us.median) / (to.at - from.at)
@@ -140,5 +139,40 @@ fn bend(points: &[Point]) -> f64 {
     match points {
         [.., first, middle, last] => slope(middle, last) / slope(first, middle) - 1.0,
         _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(name: AxisName, costs: &[(f64, [f64; 2])]) -> Verdict {
+        let axis = Axis { values: vec![0.0; costs.len()], ..Axis::of(name, 1, 1) };
+        let point = |(at, us): &(f64, [f64; 2])| Point::new(*at, String::new(), vec![*us; 3]);
+        Curve::judge(&axis, costs.iter().map(point).collect(), 0.15).verdict
+    }
+
+    #[test]
+    fn a_curve_is_flat_where_the_ratio_is_whatever_the_machine_does_meanwhile() {
+        // Twice as slow in the middle, both of them.
+        let flat = [(0.0, [10.0, 10.0]), (1.0, [22.0, 20.0]), (2.0, [11.0, 10.0])];
+        assert_eq!(verdict(AxisName::Window, &flat), Verdict::Holds);
+        let rises = [(0.0, [10.0, 10.0]), (1.0, [12.0, 10.0]), (2.0, [10.0, 10.0])];
+        assert_eq!(verdict(AxisName::Window, &rises), Verdict::Rises);
+        assert_eq!(verdict(AxisName::Window, &flat[..1]), Verdict::Rises, "one point says nothing");
+    }
+
+    #[test]
+    fn bytes_cost_the_same_each_or_the_curve_bends() {
+        let costs = |last| [(1.0, [15.0, 0.0]), (4.0, [30.0, 0.0]), (16.0, [last, 0.0])];
+        assert_eq!(verdict(AxisName::Body, &costs(90.0)), Verdict::Holds);
+        assert_eq!(verdict(AxisName::Body, &costs(120.0)), Verdict::Rises);
+    }
+
+    #[test]
+    fn points_that_were_not_reached_are_missed() {
+        let axis = Axis::of(AxisName::Backlog, 1, 1);
+        let point = Point::new(0.0, String::new(), vec![[1.0; 2]; 3]);
+        assert_eq!(Curve::judge(&axis, vec![point], 0.15).verdict, Verdict::Missing);
     }
 }

@@ -32,6 +32,9 @@ use crate::processor::Cores;
 use crate::target::DriverChoice;
 use crate::{processor, session, text};
 
+/// How much of the time each curve may have, where the control has one.
+const SHARE: u32 = 5;
+
 /// Arguments of `cost-curves`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CurvesArgs {
@@ -102,11 +105,11 @@ pub(crate) fn run(args: &CurvesArgs) -> io::Result<ExitCode> {
     let bench = Bench { args, cores: Cores::choose()?, usable, folder: &folder };
     let axes = args.only.iter().map(|name| Axis::of(*name, args.keys, args.backlog));
     let began = Clock::System.monotonic();
-    // The control comes last and has a share of the time as each of them.
-    let shares = u32::try_from(args.only.len()).unwrap_or(0) + 1;
+    // The control comes last, and takes little.
+    let shares = SHARE * u32::try_from(args.only.len()).unwrap_or(0) + 1;
     let mut curves = Vec::new();
     for (turn, axis) in (1..).zip(axes) {
-        let until = began + args.budget * turn / shares;
+        let until = began + args.budget * (SHARE * turn) / shares;
         let curve = curve(&bench, &axis, until)?;
         curves.push(curve);
     }
