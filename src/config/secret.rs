@@ -169,7 +169,8 @@ pub(super) fn read_token(
     feature = "sink-object",
     feature = "sink-postgres",
     feature = "sink-rabbitmq",
-    feature = "sink-redis"
+    feature = "sink-redis",
+    feature = "sink-sqs"
 ))]
 #[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
 pub(super) fn read_credential(

@@ -50,7 +50,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
         connect_timeout: connect_timeout?,
         idle_timeout: idle_timeout?,
     };
-    check_host(section, &settings);
+    check_host(section, "url", &settings.url, settings.allow_private);
     if let Err(message) = settings.signers() {
         let (what, cure) = parted(&message);
         section.refuse("secrets", &format!("cannot sign: {what}"), cure);
@@ -73,11 +73,11 @@ fn url(section: &Section<'_>) -> Option<Uri> {
 }
 
 /// An address that could never be reached is a mistake of the file, not of the destination.
-fn check_host(section: &Section<'_>, settings: &sink::Settings) {
-    let address = settings.url.host().and_then(guard::literal);
-    if !settings.allow_private && address.is_some_and(|address| !guard::is_public(address)) {
+pub(super) fn check_host(section: &Section<'_>, key: &str, url: &Uri, allow_private: bool) {
+    let address = url.host().and_then(guard::literal);
+    if !allow_private && address.is_some_and(|address| !guard::is_public(address)) {
         let cure = "write allow_private = true if the destination is on this network";
-        section.refuse("url", "names an address that is not public", cure);
+        section.refuse(key, "names an address that is not public", cure);
     }
 }
 
@@ -125,7 +125,7 @@ fn headers(section: &Section<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
 }
 
 #[expect(clippy::option_option, reason = "none: a reported mistake; none within: no such key")]
-fn trusted(section: &Section<'_>) -> Option<Option<RootCertStore>> {
+pub(super) fn trusted(section: &Section<'_>) -> Option<Option<RootCertStore>> {
     if !section.has("ca_file") {
         return Some(None);
     }

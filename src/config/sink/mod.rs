@@ -15,6 +15,8 @@ mod postgres;
 mod rabbitmq;
 #[cfg(feature = "sink-redis")]
 mod redis;
+#[cfg(feature = "sink-sqs")]
+mod sqs;
 mod stdout;
 mod file;
 mod http;
@@ -127,6 +129,8 @@ const KINDS: &[Kind] = &[
     Kind { word: "rabbitmq", path: "sink.rabbitmq", read: rabbitmq::read },
     #[cfg(feature = "sink-redis")]
     Kind { word: "redis", path: "sink.redis", read: redis::read },
+    #[cfg(feature = "sink-sqs")]
+    Kind { word: "sqs", path: "sink.sqs", read: sqs::read },
 ];
 
 /// Kinds that this build is without, and the feature that each needs.
@@ -143,6 +147,8 @@ const UNBUILT: &[(&str, &str)] = &[
     ("rabbitmq", "sink-rabbitmq"),
     #[cfg(not(feature = "sink-redis"))]
     ("redis", "sink-redis"),
+    #[cfg(not(feature = "sink-sqs"))]
+    ("sqs", "sink-sqs"),
 ];
 
 /// What is gathered for an object, where nothing else is said: a store counts and keeps objects,

@@ -401,3 +401,32 @@ fn what_a_replay_to_another_receiver_needs_is_read_without_a_secret() {
     assert_eq!(staging.hosts, hosts);
     assert_eq!(staging.listeners.len(), 2);
 }
+
+#[cfg(feature = "sink-sqs")]
+#[test]
+fn a_queue_of_sqs_is_asked_where_it_is_unless_another_place_is_named() {
+    let sqs = |lines: &str| {
+        let text = format!("{LEAST}\n[[sink]]\nname = \"out\"\n[sink.sqs]\n{lines}\n");
+        match good(&text, &[]).sinks.remove(0).settings {
+            crate::drain::sinks::Settings::Sqs(settings) => {
+                (settings.endpoint.to_string(), settings.region)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let of = |endpoint: &str, region: &str| (endpoint.to_owned(), region.to_owned());
+    assert_eq!(
+        sqs("queue_url = \"https://sqs.eu-central-1.amazonaws.com/1/hooks.fifo\""),
+        of("https://sqs.eu-central-1.amazonaws.com/", "eu-central-1")
+    );
+    assert_eq!(
+        sqs("queue_url = \"https://sqs.eu-central-1.amazonaws.com/1/hooks\"\n\
+             endpoint = \"https://vpce-1-a.sqs.eu-west-1.vpce.amazonaws.com/x\""),
+        of("https://vpce-1-a.sqs.eu-west-1.vpce.amazonaws.com/", "eu-west-1")
+    );
+    assert_eq!(
+        sqs("queue_url = \"http://127.0.0.1:9324/1/hooks\"\nregion = \"none\"\n\
+             allow_http = true\nallow_private = true"),
+        of("http://127.0.0.1:9324/", "none")
+    );
+}

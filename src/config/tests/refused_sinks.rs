@@ -87,10 +87,15 @@ fn a_replica_that_cannot_carry_acknowledgements_is_refused_with_its_cure() {
     assert!(report.contains("leave out \"main\", which replicates to it"), "{report}");
 }
 
-#[cfg(not(any(feature = "sink-kafka", feature = "sink-object", feature = "sink-rabbitmq")))]
+#[cfg(not(any(
+    feature = "sink-kafka",
+    feature = "sink-object",
+    feature = "sink-rabbitmq",
+    feature = "sink-sqs"
+)))]
 #[test]
 fn a_sink_that_is_not_built_in_is_refused_with_the_feature_that_brings_it() {
-    for kind in ["kafka", "object", "rabbitmq"] {
+    for kind in ["kafka", "object", "rabbitmq", "sqs"] {
         let report = bad_sink(&format!("[sink.{kind}]"));
         let title = format!("`sink.{kind}` is a kind of sink that this forebay");
         let cure = format!("--features sink-{kind}`");
@@ -229,5 +234,32 @@ fn a_server_of_rabbitmq_that_cannot_be_meant_is_refused() {
         let report = bad_sink(&format!("[sink.rabbitmq]\n{lines}"));
         assert!(report.contains(expected), "{lines}:\n{report}");
         assert!(!report.contains("canary"), "{report}");
+    }
+}
+
+#[cfg(feature = "sink-sqs")]
+#[test]
+fn a_queue_of_sqs_that_cannot_be_meant_is_refused() {
+    const QUEUE: &str = "queue_url = \"https://sqs.eu-central-1.amazonaws.com/1/hooks.fifo\"\n";
+    for (lines, expected) in [
+        ("", "`sink.sqs.queue_url` is missing"),
+        ("queue_url = \"hooks\"", "`sink.sqs.queue_url` is no URL of SQS"),
+        ("queue_url = \"ftp://sqs.example.com/1/hooks\"", "`sink.sqs.queue_url` is no URL of SQS"),
+        ("queue_url = \"https://a:b@sqs.example.com/1/hooks\"", "is no URL of SQS"),
+        ("queue_url = \"https://sqs.example.com/\"", "`sink.sqs.queue_url` names no queue"),
+        ("queue_url = \"https://sqs.example.com/1/a.b\"", "`sink.sqs.queue_url` names no queue"),
+        ("queue_url = \"http://sqs.example.com/1/hooks\"", "`sink.sqs.queue_url` is without TLS"),
+        ("queue_url = \"https://sqs.example.com/1/hooks\"", "`sink.sqs.region` is missing"),
+        ("queue_url = \"https://10.0.0.1/1/hooks\"", "`sink.sqs.queue_url` names an address"),
+        ("QUEUE endpoint = \"https://10.0.0.1\"", "`sink.sqs.endpoint` names an address"),
+        ("QUEUE endpoint = \"http://sqs.example.com\"", "`sink.sqs.endpoint` is without TLS"),
+        ("QUEUE access_key = \"AKIA\"", "`sink.sqs.secret_key` is missing"),
+        ("QUEUE secret_key = { value = \"a\" }", "`sink.sqs.access_key` is missing"),
+        ("QUEUE session_token = { value = \"a\" }", "`sink.sqs.access_key` is missing"),
+        ("QUEUE ca_file = \"/nonexistent\"", "`sink.sqs.ca_file` names `/nonexistent`"),
+        ("QUEUE request_size = \"1\"", "`sink.sqs.request_size`"),
+    ] {
+        let report = bad_sink(&format!("[sink.sqs]\n{}", lines.replace("QUEUE ", QUEUE)));
+        assert!(report.contains(expected), "{lines}:\n{report}");
     }
 }

@@ -15,6 +15,19 @@ pub(super) fn gathered(verdicts: Vec<Result<(), Failure>>) -> Delivered {
     if verdicts.iter().all(Result::is_ok) { Delivered::All } else { Delivered::Each(verdicts) }
 }
 
+/// The same of verdicts in any order, each with its place in a batch of so many; what none speaks
+/// of is done.
+#[cfg(feature = "sink-sqs")]
+pub(super) fn in_places(count: usize, told: Vec<(usize, Result<(), Failure>)>) -> Delivered {
+    let mut verdicts = vec![Ok(()); count];
+    for (place, verdict) in told {
+        if let Some(kept) = verdicts.get_mut(place) {
+            *kept = verdict;
+        }
+    }
+    gathered(verdicts)
+}
+
 /// How long a sink itself waits within the time that a batch may take: somewhat less, so that it
 /// is the sink that says what it waited for.
 pub(super) fn patience(timeout: Duration) -> Duration {

@@ -3,7 +3,12 @@
 //! A kind is its `Settings`, checked by `src/config/sink/KIND.rs`, a variant of [`Settings`] here,
 //! and a [`Sink`] that is made of them when the drain starts.
 
-#[cfg(any(feature = "sink-kafka", feature = "sink-nats", feature = "sink-rabbitmq"))]
+#[cfg(any(
+    feature = "sink-kafka",
+    feature = "sink-nats",
+    feature = "sink-rabbitmq",
+    feature = "sink-sqs"
+))]
 mod about;
 #[cfg(any(
     feature = "sink-kafka",
@@ -11,9 +16,12 @@ mod about;
     feature = "sink-object",
     feature = "sink-postgres",
     feature = "sink-rabbitmq",
-    feature = "sink-redis"
+    feature = "sink-redis",
+    feature = "sink-sqs"
 ))]
 mod answer;
+#[cfg(feature = "sink-sqs")]
+mod parts;
 #[cfg(any(
     feature = "sink-kafka",
     feature = "sink-nats",
@@ -35,6 +43,8 @@ pub mod postgres;
 pub mod rabbitmq;
 #[cfg(feature = "sink-redis")]
 pub mod redis;
+#[cfg(feature = "sink-sqs")]
+pub mod sqs;
 pub mod stdout;
 pub mod file;
 pub mod http;
@@ -73,6 +83,9 @@ pub enum Settings {
     /// Entries of a Redis stream.
     #[cfg(feature = "sink-redis")]
     Redis(redis::Settings),
+    /// Messages of a queue of Amazon SQS.
+    #[cfg(feature = "sink-sqs")]
+    Sqs(Box<sqs::Settings>),
     /// Lines on standard output.
     Stdout(stdout::Settings),
     /// Lines in files.
@@ -104,6 +117,8 @@ impl Settings {
             Self::RabbitMq(_) => "rabbitmq",
             #[cfg(feature = "sink-redis")]
             Self::Redis(_) => "redis",
+            #[cfg(feature = "sink-sqs")]
+            Self::Sqs(_) => "sqs",
             Self::Stdout(_) => "stdout",
             Self::File(_) => "file",
             Self::Http(_) => "http",
@@ -129,6 +144,9 @@ impl Settings {
             Self::RabbitMq(_) => false,
             #[cfg(feature = "sink-redis")]
             Self::Redis(_) => false,
+            // Its consumers take messages away.
+            #[cfg(feature = "sink-sqs")]
+            Self::Sqs(_) => false,
             Self::Stdout(_) | Self::File(_) | Self::Http(_) | Self::Resend(_) => false,
         }
     }
@@ -154,6 +172,8 @@ impl Settings {
             }
             #[cfg(feature = "sink-redis")]
             Self::Redis(settings) => Ok(Arc::new(redis::Redis::new(settings.clone(), timeout))),
+            #[cfg(feature = "sink-sqs")]
+            Self::Sqs(settings) => Ok(Arc::new(sqs::Sqs::new((**settings).clone(), timeout)?)),
             Self::Stdout(settings) => Ok(Arc::new(stdout::Stdout::new(settings))),
             Self::File(settings) => Ok(Arc::new(file::File::new(settings))),
             Self::Http(settings) => Ok(Arc::new(http::Http::new(settings)?)),

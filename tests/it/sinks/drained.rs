@@ -77,12 +77,12 @@ impl Sent {
         true
     }
 
-    /// With this wait between two events.
     fn send_until(
         &mut self,
-        (address, pace): (SocketAddr, Duration),
+        address: SocketAddr,
         answered: &AtomicU64,
         stop: &AtomicBool,
+        pace: Duration,
     ) {
         let mut connection = Connection::open(address).unwrap();
         // Relaxed: one says when there is enough load, the other when it is enough.
@@ -171,7 +171,7 @@ pub(super) fn what_forebay_acknowledged_arrives_once_through_its_kills<C: Counte
     let (mut sent, mut underway) = (Sent::default(), 0);
     for _ in 0..rounds {
         let life = Duration::from_micros(random.between(0, 100_000));
-        while_sending(&mut sent, (&server, Duration::ZERO), || {
+        while_sending::<C>(&mut sent, &server, || {
             std::thread::sleep(life);
             server.strike();
         });
@@ -231,7 +231,7 @@ pub(super) fn order_holds_while_the_server_dies_hangs_and_is_slow<C: Served>() {
     let (server, mut sent) = (serving(&sink), Sent::default());
     for round in 0..rounds {
         let life = Duration::from_micros(random.between(0, 100_000));
-        while_sending(&mut sent, (&server, C::PACE), || {
+        while_sending::<C>(&mut sent, &server, || {
             std::thread::sleep(life);
             match round % 3 {
                 0 => {
@@ -265,11 +265,11 @@ pub(super) fn order_holds_while_the_server_dies_hangs_and_is_slow<C: Served>() {
 }
 
 /// Sends, does something once the load runs, and stops if nobody else has stopped it.
-fn while_sending(sent: &mut Sent, (server, pace): (&Server, Duration), act: impl FnOnce()) {
+fn while_sending<C: Counterpart>(sent: &mut Sent, server: &Server, act: impl FnOnce()) {
     let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let address = server.address();
     std::thread::scope(|scope| {
-        scope.spawn(|| sent.send_until((address, pace), &answered, &stop));
+        scope.spawn(|| sent.send_until(address, &answered, &stop, C::PACE));
         eventually("the load runs", Duration::from_secs(30), || {
             answered.load(Ordering::Relaxed) >= ACKNOWLEDGED_MIN
         });

@@ -23,6 +23,8 @@ mod replicated;
 mod three_nodes;
 #[cfg(feature = "sink-object")]
 mod object;
+#[cfg(feature = "sink-sqs")]
+mod sqs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,10 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What holds events, and the sink that belongs to it.
 trait Counterpart: Sized + Send {
+    /// What senders wait between two events, where it takes longer over an event than forebay does:
+    /// of a key only one is under way.
+    const PACE: Duration = Duration::ZERO;
+
     /// One that is ready.
     fn start() -> Self;
 
@@ -63,9 +69,6 @@ trait Counterpart: Sized + Send {
 trait Served: Counterpart {
     /// Whether a probe learns that the credentials are wrong.
     const PROBE_TELLS_STRANGERS: bool = true;
-    /// How long a sender waits between two events while the server is harmed, so that what gathers
-    /// in that time can be brought in a test's.
-    const PACE: Duration = Duration::ZERO;
 
     fn process(&mut self) -> &mut Process;
 
@@ -113,6 +116,8 @@ macro_rules! for_each_server {
         for_each_counterpart!(@one $suite, redis, Redis, $($name),+);
         for_each_counterpart!(@one $suite, postgres, Postgres, $($name),+);
         for_each_counterpart!(@one $suite, http, Http, $($name),+);
+        #[cfg(feature = "sink-sqs")]
+        for_each_counterpart!(@one $suite, sqs, Fifo, $($name),+);
     };
 }
 
@@ -189,5 +194,33 @@ mod through_objects {
 mod through_folders {
     for_each_counterpart!(@one drained, object, Folder,
         what_forebay_acknowledged_arrives_once_through_its_kills
+    );
+}
+
+/// A queue that promises neither once nor order, at whose consumer events are known again.
+#[cfg(feature = "sink-sqs")]
+mod to_standard_queues {
+    for_each_counterpart!(@one suite, sqs, Standard,
+        a_batch_arrives_once_and_in_order,
+        what_was_handed_over_again_is_there_once,
+        the_control_shows_what_comes_twice,
+        events_of_two_lanes_keep_the_order_of_their_lane,
+        a_lane_that_begins_anew_is_not_taken_for_the_old_one,
+        a_poison_event_fails_alone_and_for_good,
+        a_dead_letter_that_is_redriven_arrives,
+        a_server_that_is_away_is_a_matter_of_time,
+        a_server_that_hangs_is_given_up_in_time,
+        a_server_killed_under_load_has_everything_once,
+        a_stranger_is_told_to_mend_its_credentials
+    );
+}
+
+#[cfg(feature = "sink-sqs")]
+mod through_standard_queues {
+    for_each_counterpart!(@one drained, sqs, Standard,
+        what_forebay_acknowledged_arrives_once_through_its_kills,
+        a_poison_event_becomes_a_dead_letter_and_holds_up_nothing,
+        a_server_that_was_not_there_yet_gets_all_of_it,
+        order_holds_while_the_server_dies_hangs_and_is_slow
     );
 }

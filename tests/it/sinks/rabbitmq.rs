@@ -224,6 +224,9 @@ fn header(message: &Delivery, name: &str) -> Option<String> {
 }
 
 impl Counterpart for RabbitMq {
+    /// It takes seconds to come back, and is handed no more at once than there are keys.
+    const PACE: Duration = Duration::from_millis(2);
+
     fn start() -> Self {
         let started = Self::with("");
         started.declare(QUEUE, &BOUND, FieldTable::default());
@@ -275,9 +278,6 @@ impl Counterpart for RabbitMq {
 }
 
 impl Served for RabbitMq {
-    /// It takes seconds to come back, and is handed no more at once than there are keys.
-    const PACE: Duration = Duration::from_millis(2);
-
     fn process(&mut self) -> &mut Process {
         &mut self.server
     }

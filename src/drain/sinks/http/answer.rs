@@ -53,7 +53,7 @@ fn class_of(status: StatusCode) -> Option<Class> {
 }
 
 /// Seconds, or a date of HTTP.
-fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse() {
         Duration::from_secs(seconds)

@@ -19,8 +19,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client as Pool};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
 use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::Settings;
 use super::answer;
@@ -36,29 +36,83 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Sends requests.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(in crate::drain::sinks) struct Client {
     pool: Pool<HttpsConnector<HttpConnector<Guarded>>, Full<Bytes>>,
     clock: Clock,
 }
 
+/// How a destination is reached, whatever is said to it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::drain::sinks) struct Reach<'s> {
+    /// Where it is; of the path nothing counts.
+    pub(in crate::drain::sinks) url: &'s Uri,
+    /// Whom its certificate is trusted from; none: the system's authorities.
+    pub(in crate::drain::sinks) authorities: Option<&'s RootCertStore>,
+    /// Whether addresses that are not public may be reached.
+    pub(in crate::drain::sinks) allow_private: bool,
+    /// How long a connection may take to be made.
+    pub(in crate::drain::sinks) connect_timeout: Duration,
+    /// How long a connection is kept for the next request.
+    pub(in crate::drain::sinks) idle_timeout: Duration,
+}
+
 impl Client {
     pub(super) fn new(settings: &Settings, clock: Clock) -> Result<Self, OpenError> {
-        let host = settings.url.host().unwrap_or_default();
-        if !settings.allow_private && guard::literal(host).is_some_and(|ip| !guard::is_public(ip)) {
+        let reach = Reach {
+            url: &settings.url,
+            authorities: settings.authorities.as_ref(),
+            allow_private: settings.allow_private,
+            connect_timeout: settings.connect_timeout,
+            idle_timeout: settings.idle_timeout,
+        };
+        Self::reaching(&reach, clock)
+    }
+
+    /// Connects to nothing yet.
+    pub(in crate::drain::sinks) fn reaching(
+        reach: &Reach<'_>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let host = reach.url.host().unwrap_or_default();
+        if !reach.allow_private && guard::literal(host).is_some_and(|ip| !guard::is_public(ip)) {
             let text = format!("{host} is a private address, which `allow_private` would allow");
             return Err(OpenError(text));
         }
-        let mut connector = HttpConnector::new_with_resolver(Guarded::new(settings.allow_private));
+        let mut connector = HttpConnector::new_with_resolver(Guarded::new(reach.allow_private));
         connector.enforce_http(false);
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(settings.connect_timeout));
+        connector.set_connect_timeout(Some(reach.connect_timeout));
         connector.set_keepalive(Some(Duration::from_secs(30)));
-        let connector = tls(settings)?.https_or_http().enable_http1().wrap_connector(connector);
+        let connector = tls(reach)?.https_or_http().enable_http1().wrap_connector(connector);
         let pool = Pool::builder(TokioExecutor::new())
-            .pool_idle_timeout(settings.idle_timeout)
+            .pool_idle_timeout(reach.idle_timeout)
             .pool_timer(TokioTimer::new())
             .build(connector);
         Ok(Self { pool, clock })
+    }
+
+    /// Sends a request and reads all of its answer, of so many bytes at the most.
+    #[cfg(feature = "sink-sqs")]
+    pub(in crate::drain::sinks) async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        bytes_max: usize,
+    ) -> Result<http::Response<Bytes>, Failure> {
+        let answer = self.pool.request(request).await.map_err(|error| failure_of(&error))?;
+        let (head, body) = answer.into_parts();
+        match http_body_util::Limited::new(body, bytes_max).collect().await {
+            Ok(body) => Ok(http::Response::from_parts(head, body.to_bytes())),
+            Err(error) => Err(Failure::temporary(format!("the answer broke off: {error}"))),
+        }
+    }
+
+    /// When the destination wants to be asked again, as its answer says.
+    #[cfg(feature = "sink-sqs")]
+    pub(in crate::drain::sinks) fn retry_after(
+        &self,
+        headers: &http::HeaderMap,
+    ) -> Option<Duration> {
+        answer::retry_after(headers, &self.clock)
     }
 
     /// Sends a request and reads what its answer means.
@@ -91,17 +145,17 @@ impl Client {
 type Builder = HttpsConnectorBuilder<hyper_rustls::builderstates::WantsSchemes>;
 
 /// Whom to trust: the authorities of the destination's own file, or those of the system.
-fn tls(settings: &Settings) -> Result<Builder, OpenError> {
+fn tls(reach: &Reach<'_>) -> Result<Builder, OpenError> {
     let provider = Arc::new(ring::default_provider());
-    let encrypted = settings.url.scheme() == Some(&http::uri::Scheme::HTTPS);
-    if encrypted && settings.authorities.is_none() {
+    let encrypted = reach.url.scheme() == Some(&http::uri::Scheme::HTTPS);
+    if encrypted && reach.authorities.is_none() {
         return HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(
             |error| {
                 OpenError(format!("the system's authorities cannot be read ({error}); set ca_file"))
             },
         );
     }
-    let roots = settings.authorities.clone().unwrap_or_else(rustls::RootCertStore::empty);
+    let roots = reach.authorities.cloned().unwrap_or_else(RootCertStore::empty);
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| OpenError(format!("TLS cannot be set up: {error}")))?

@@ -9,7 +9,7 @@
 //! Redirects are not followed: a redirected POST would carry its signature elsewhere.
 
 mod answer;
-mod client;
+pub(super) mod client;
 pub mod guard;
 mod request;
 pub mod resend;
