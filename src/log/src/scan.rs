@@ -153,13 +153,21 @@ impl Scanned {
 
     /// The key of a record's signed bytes, if it has one that holds. Only then is more than the
     /// header looked at: its field begins the line behind that.
+    #[inline]
     pub(crate) fn signed_key(&self, framed: &Framed) -> Option<Key> {
         if !framed.has_signed_key() {
             return None;
         }
-        let (key, field) = Meta::new(self.sections(framed).0).signed_key()?;
-        let crc = signed_key_crc(self.identity.seed, field);
-        (framed.header.signed_key_crc == crc).then_some(key)
+        let RecordHeader { meta_bytes, signed_key_crc, .. } = framed.header;
+        self.read_signed_key(framed.start, meta_bytes.to_native(), signed_key_crc.to_native())
+    }
+
+    /// With what it needs of a record alone: whoever walks over records keeps them in registers.
+    #[inline(never)]
+    fn read_signed_key(&self, start: u64, meta_bytes: u32, crc: u32) -> Option<Key> {
+        let at = start - self.extent().base + RECORD_HEADER_BYTES;
+        let (key, field) = Meta::new(self.map.bytes(at, u64::from(meta_bytes))).signed_key()?;
+        (signed_key_crc(self.identity.seed, field) == crc).then_some(key)
     }
 
     /// How much of a record's payload a purge leaves: the key of its signed bytes.
