@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use forebay_log::{
-    AckLevel, Appender, Clock, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Retention, Tag,
+    AckLevel, AppendError, Appender, Clock, Kind, Lane, LaneOptions, MetaWriter, NewRecord,
+    Retention, Tag,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -75,7 +76,7 @@ pub(super) struct Buried {
 pub(super) struct Grave {
     pub(super) dir: PathBuf,
     pub(super) sink: Arc<str>,
-    /// Bytes of the largest record that a lane holds.
+    /// Bytes of the largest record that is taken now. One that is older may be larger.
     pub(super) record_bytes_max: u64,
     pub(super) clock: Clock,
     /// Told how many letters wait.
@@ -102,6 +103,8 @@ struct Ground {
     /// Of the letters at hand, those that are in the lane, and where the last of them ends.
     appended: usize,
     end: u64,
+    /// Bytes of the largest letter that there was no room for in a segment.
+    record_bytes_max: u64,
 }
 
 fn keep(grave: &Grave, letters: &Receiver<Letter>, buried: &UnboundedSender<Buried>) {
@@ -176,23 +179,49 @@ impl Counting {
 impl Ground {
     /// Appends the letters that are not there yet, and waits until all are on the medium.
     fn bury(&mut self, grave: &Grave, letters: &[Letter]) -> Result<(), String> {
+        while let Some(letter) = letters.get(self.appended) {
+            if let Some(end) = self.append(grave, letter)? {
+                self.end = end;
+                self.appended += 1;
+            } else {
+                // What is in the segments that there are is kept before there are larger ones.
+                self.await_kept()?;
+                self.lane = None;
+            }
+        }
+        self.await_kept()
+    }
+
+    /// Appends a letter, and says where it ends. Nothing if no segment can hold it: its event is of
+    /// a time when larger ones were taken, and larger segments are asked for, so that no letter
+    /// waits behind it.
+    fn append(&mut self, grave: &Grave, letter: &Letter) -> Result<Option<u64>, String> {
         if self.lane.is_none() {
-            self.lane = Some(open(grave)?);
+            self.lane = Some(open(grave, self.record_bytes_max.max(grave.record_bytes_max))?);
         }
-        let Some((lane, appender)) = &mut self.lane else { return Ok(()) };
-        for letter in letters.iter().skip(self.appended) {
-            write(&mut self.meta, letter).map_err(|error| error.to_string())?;
-            let record = letter.event.record.get();
-            let record = NewRecord {
-                kind: Kind::Event,
-                key: record.key(),
-                received_ns: record.received_ns(),
-                meta: self.meta.as_bytes(),
-                body: record.body(),
-            };
-            self.end = appender.append(&record).map_err(|error| error.to_string())?.end;
-            self.appended += 1;
+        let Some((_, appender)) = &mut self.lane else { return Ok(None) };
+        write(&mut self.meta, letter).map_err(|error| error.to_string())?;
+        let record = letter.event.record.get();
+        let record = NewRecord {
+            kind: Kind::Event,
+            key: record.key(),
+            received_ns: record.received_ns(),
+            meta: self.meta.as_bytes(),
+            body: record.body(),
+        };
+        match (appender.append(&record), record.bytes().map(u64::from)) {
+            (Ok(place), _) => Ok(Some(place.end)),
+            (Err(AppendError::TooLarge { .. }), Some(bytes)) if bytes > self.record_bytes_max => {
+                self.record_bytes_max = bytes;
+                Ok(None)
+            }
+            (Err(error), _) => Err(error.to_string()),
         }
+    }
+
+    /// Waits until the letters that were appended are on the medium.
+    fn await_kept(&self) -> Result<(), String> {
+        let Some((lane, _)) = &self.lane else { return Ok(()) };
         while lane.acked() < self.end {
             if let Some(why) = lane.failure() {
                 return Err(why.to_owned());
@@ -203,10 +232,11 @@ impl Ground {
     }
 }
 
-fn open(grave: &Grave) -> Result<(Lane, Appender), String> {
+/// The lane, with room for several records of this size in a segment.
+fn open(grave: &Grave, record_bytes_max: u64) -> Result<(Lane, Appender), String> {
     let parent = grave.dir.parent().unwrap_or(&grave.dir);
     std::fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
-    let wanted = (4 * grave.record_bytes_max).next_power_of_two();
+    let wanted = (4 * record_bytes_max).next_power_of_two();
     let segment_bytes = wanted.clamp(1 << 20, forebay_log::SEGMENT_BYTES_MAX);
     let options = LaneOptions {
         segment_bytes: segment_bytes / PAGE_BYTES * PAGE_BYTES,

@@ -115,20 +115,25 @@ impl Sink for Fake {
 
 /// A lane with so many events of four rooms in turn.
 fn lane(dir: &Path, count: usize) {
+    lane_of(dir, SEGMENT_BYTES_MIN, (0..count).map(body));
+}
+
+/// A lane with segments of this size and events with these bodies.
+fn lane_of(dir: &Path, segment_bytes: u64, bodies: impl Iterator<Item = String>) {
     let options = LaneOptions {
-        segment_bytes: SEGMENT_BYTES_MIN,
+        segment_bytes,
         ack: AckLevel::Written,
         disk_reserve_bytes: Some(0),
         ..LaneOptions::default()
     };
     let (lane, _) = forebay_log::Lane::open(dir, options).expect("a lane");
     let mut appender = lane.appender();
-    for index in 0..count {
-        let body = body(index);
+    for body in bodies {
         let record = NewRecord {
             kind: Kind::Event,
             key: Key([1; 16]),
-            received_ns: 1,
+            // Letters are kept by the age of their events.
+            received_ns: Clock::System.wall_ns(),
             meta: b"",
             body: body.as_bytes(),
         };
@@ -323,6 +328,27 @@ fn one_poison_event_becomes_a_dead_letter_and_spares_its_batch() {
         assert_eq!(reason, Some(b"permanent: no such room".as_slice()));
         assert_eq!(letter.meta().get(forebay_log::Tag::DeadLane), Some(b"main".as_slice()));
     }
+}
+
+#[test]
+fn no_letter_waits_behind_one_that_is_larger_than_what_is_taken_now() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // The lane of the letters begins with segments of a mebibyte, for records of 4 KiB.
+    let sizes = [10, 3 << 20, 20, 5 << 20, 30];
+    let bodies = sizes.map(|bytes: usize| "x".repeat(bytes));
+    lane_of(dir.path(), 64 << 20, bodies.iter().cloned());
+    let refuse: Script = Box::new(|_, _| Err(Failure::permanent("all of them")));
+    let (fake, _taken) = Fake::new(Nature::PARALLEL, refuse);
+    let ran = drain(dir.path(), &config(Order::None), Arc::new(fake));
+    assert_eq!(ran.counters.dead_letters(), sizes.len() as u64);
+    assert_eq!(ran.place, Some(end_of(dir.path())), "all have settled");
+    let letters = super::super::letters::Letters::open(&dir.path().join("dead")).expect("letters");
+    let mut kept = Vec::new();
+    letters.each(|letter| kept.push(letter.get().body().len())).expect("it reads");
+    kept.sort_unstable();
+    let mut sizes = sizes.to_vec();
+    sizes.sort_unstable();
+    assert_eq!(kept, sizes);
 }
 
 #[test]
