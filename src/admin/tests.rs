@@ -9,8 +9,9 @@ use forebay_log::{Durations, LaneState, LaneStats, WatermarksRead};
 
 use super::*;
 use crate::dedupe;
-use crate::observe::{LaneReading, Outcome, ReplayFate, Watched};
+use crate::observe::{LaneReading, Outcome, ReplayFate, SinkCounters, Watched};
 use crate::reject::Reject;
+use crate::replica::Replica;
 
 /// A reading with a different number in every place.
 fn reading(state: LaneState) -> LaneReading {
@@ -114,6 +115,27 @@ fn readiness_needs_every_lane_open_and_says_which_is_not_and_why() {
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains(&format!("\"lane\":\"live\",\"state\":\"{name}\",\"why\":\"")));
     }
+}
+
+#[test]
+fn a_sink_that_has_stopped_for_good_is_named_and_keeps_only_its_replica_from_being_ready() {
+    let scene = scene();
+    let sink = Arc::new(SinkCounters::new("out", "nats", ["live"]));
+    scene.metrics.watch_sinks(vec![Arc::clone(&sink)]);
+    assert!(!asked(&scene, "/readyz").contains("sinks"));
+    assert!(
+        asked(&scene, "/metrics").contains("forebay_sink_stopped{sink=\"out\",kind=\"nats\"} 0")
+    );
+    sink.stopped(true);
+    let answer = asked(&scene, "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 200"), "what it has not taken is kept: {answer}");
+    assert!(answer.contains("\"sinks\":[{\"sink\":\"out\",\"why\":\"it has stopped"), "{answer}");
+    assert!(
+        asked(&scene, "/metrics").contains("forebay_sink_stopped{sink=\"out\",kind=\"nats\"} 1")
+    );
+    scene.metrics.watch_replicas(vec![("live".to_owned(), Arc::new(Replica::new("out")))]);
+    let answer = asked(&scene, "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 503"), "its lane is never acknowledged: {answer}");
 }
 
 #[test]

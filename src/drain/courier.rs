@@ -207,9 +207,12 @@ impl Courier {
         if self.circuit.begins_probe(now) {
             let sink = Arc::clone(&self.way.sink);
             let probe = async move {
-                let probed = tokio::time::timeout(PROBE_MAX, sink.probe()).await;
-                let late = |_| Err(Failure::temporary("the probe was not answered in time"));
-                Done::Probe(probed.unwrap_or_else(late))
+                let probe = AssertUnwindSafe(sink.probe()).catch_unwind();
+                Done::Probe(match tokio::time::timeout(PROBE_MAX, probe).await {
+                    Ok(Ok(probed)) => probed,
+                    Ok(Err(_)) => Err(Failure::temporary("the sink panicked")),
+                    Err(_) => Err(Failure::temporary("the probe was not answered in time")),
+                })
             };
             self.in_flight.push(probe.boxed());
         }

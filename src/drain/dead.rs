@@ -83,16 +83,14 @@ pub(super) struct Grave {
     pub(super) counters: Arc<SinkCounters>,
 }
 
-/// Keeps letters until nobody sends any more. The lane is opened by the first.
-pub(super) fn start(
+/// What keeps letters until nobody sends any more, on a thread of its own. The lane is opened by the
+/// first.
+pub(super) fn keeper(
     grave: Grave,
     buried: UnboundedSender<Buried>,
-) -> std::io::Result<(Sender<Letter>, std::thread::JoinHandle<()>)> {
+) -> (Sender<Letter>, impl FnOnce() + Send + 'static) {
     let (sender, letters) = channel::unbounded();
-    let name = "forebay-dead".to_owned();
-    let thread =
-        std::thread::Builder::new().name(name).spawn(move || keep(&grave, &letters, &buried))?;
-    Ok((sender, thread))
+    (sender, move || keep(&grave, &letters, &buried))
 }
 
 /// The lane of the letters, once there is one.

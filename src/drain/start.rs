@@ -25,7 +25,7 @@ use super::feed::{Feed, Shaping, Told, permits_of, reader_at};
 use super::given_up::GivenUp;
 use super::letters::LettersError;
 use super::redrive::Redriver;
-use super::runner::{Runner, spawn};
+use super::runner::{Runner, Watch, spawn};
 use super::settle::Settlement;
 use super::sink::{Pass, Sink};
 use super::sinks::OpenError;
@@ -133,6 +133,7 @@ struct Wiring<'a> {
     ground: &'a Ground,
     runtime: &'a Handle,
     kept: &'a Sender<Kept>,
+    watch: Watch,
     feeding: Arc<AtomicBool>,
     stop: watch::Receiver<bool>,
     /// Held by whatever has a cursor.
@@ -238,15 +239,25 @@ impl Drain {
             Some(before) => Arc::clone(before),
             None => Arc::new(new),
         };
+        counters.stopped(false);
+        let replicas = lanes.iter().filter_map(|lane| lane.replica_at(&config.name)).collect();
+        let watch = Watch { counters: Arc::clone(&counters), replicas };
         let (stop, stopped) = watch::channel(false);
         let (holds_cursor, cursors) = channel::unbounded();
         let feeding = Arc::new(AtomicBool::new(false));
         let (kept, runtime) = (&self.kept.0, &runner.handle);
         let (feeds, stops) = (Arc::clone(&feeding), stopped.clone());
-        let wiring =
-            Wiring { ground, runtime, kept, feeding: feeds, stop: stops, cursors: holds_cursor };
+        let wiring = Wiring {
+            ground,
+            runtime,
+            kept,
+            watch,
+            feeding: feeds,
+            stop: stops,
+            cursors: holds_cursor,
+        };
         let (bury, buried) = mpsc::unbounded_channel();
-        let (letters, mut threads) = letters(config, &wiring, &counters, bury)?;
+        let (letters, mut threads) = letters(config, &wiring, bury)?;
         know_given_up(config, &lanes, &wiring, &mut threads)?;
         let (sender, told) = mpsc::unbounded_channel();
         let ready = feeds_of(config, (&lanes, sender), &wiring, &mut threads)?;
@@ -263,10 +274,11 @@ impl Drain {
         };
         let courier = Courier::new(config, courier_lanes, &priorities, way);
         let (runs, ended) = channel::unbounded();
+        let watch = wiring.watch;
         let task = async move {
             // Dropped at the end, also of a panic.
             let _runs: Sender<()> = runs;
-            courier.run(told, buried, stopped).await;
+            watch.over(courier.run(told, buried, stopped)).await;
         };
         runner.tasks.send(task.boxed()).map_err(|_| gone())?;
         let (name, print) = (config.name.clone(), config.print);
@@ -318,7 +330,6 @@ impl Running {
 fn letters(
     config: &SinkConfig,
     wiring: &Wiring<'_>,
-    counters: &Arc<SinkCounters>,
     bury: UnboundedSender<Buried>,
 ) -> std::io::Result<(Sender<Letter>, Vec<JoinHandle<()>>)> {
     let ground = wiring.ground;
@@ -327,15 +338,15 @@ fn letters(
         sink: config.name.as_str().into(),
         record_bytes_max: ground.record_bytes_max,
         clock: ground.clock.clone(),
-        counters: Arc::clone(counters),
+        counters: Arc::clone(&wiring.watch.counters),
     };
     let mut threads = Vec::new();
     if let Some(redriver) = Redriver::new(config, grave.dir.clone(), ground.clock.clone()) {
         let stopped = wiring.stop.clone();
-        threads.push(spawn("forebay-redrive", move || redriver.run(&stopped))?);
+        threads.push(wiring.watch.spawn("forebay-redrive", move || redriver.run(&stopped))?);
     }
-    let (letters, thread) = dead::start(grave, bury)?;
-    threads.push(thread);
+    let (letters, keep) = dead::keeper(grave, bury);
+    threads.push(wiring.watch.spawn("forebay-dead", keep)?);
     Ok((letters, threads))
 }
 
@@ -353,7 +364,7 @@ fn know_given_up(
         let failed = |source| DrainError::Letters { name: config.name.clone(), source };
         given_up.begin().map_err(failed)?;
         let stop = Arc::clone(&wiring.feeding);
-        threads.push(spawn("forebay-letters", move || given_up.follow(&stop))?);
+        threads.push(wiring.watch.spawn("forebay-letters", move || given_up.follow(&stop))?);
     }
     Ok(())
 }
@@ -398,7 +409,7 @@ fn feeds_of(
             held: wiring.cursors.clone(),
             feed,
         };
-        threads.push(spawn("forebay-feed", move || follower.run())?);
+        threads.push(wiring.watch.spawn("forebay-feed", move || follower.run())?);
     }
     Ok(ready)
 }

@@ -204,6 +204,13 @@ impl Metrics {
         self.sinks.store(Arc::new(sinks));
     }
 
+    /// The sinks that have stopped by a bug and go on only after a restart.
+    pub fn stopped_sinks(&self) -> Vec<String> {
+        let sinks = self.sinks.load();
+        let stopped = sinks.iter().filter(|sink| sink.has_stopped());
+        stopped.map(|sink| sink.name().to_owned()).collect()
+    }
+
     /// Tells of these replicas too; the first ones stand.
     pub fn watch_replicas(&self, replicas: Vec<ReplicaOf>) {
         drop(self.replicas.set(replicas));

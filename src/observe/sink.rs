@@ -1,7 +1,8 @@
 //! What is counted of each sink, and its metrics: names, levels, and how far it is behind.
 //!
 //! All of it is written by the one thread that the sink's courier is on, but what is known of its
-//! dead letters: that is written by the thread that keeps them.
+//! dead letters: that is written by the thread that keeps them. Any thread of the sink tells that it
+//! has stopped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -67,6 +68,12 @@ const CIRCUIT: Name = Name(
     "0 if a sink is sent to, 1 if it is tried, 2 if left alone.",
     None,
 );
+/// `forebay_sink_stopped`
+const STOPPED: Name = Name(
+    "forebay_sink_stopped",
+    "1 if a sink has stopped by a bug and goes on only after a restart; the logs tell more.",
+    None,
+);
 /// `forebay_sink_lag_bytes`
 const LAG: Name = Name(
     "forebay_sink_lag",
@@ -105,6 +112,7 @@ pub struct SinkCounters {
     limit: Count,
     queued: Count,
     circuit: Count,
+    stopped: Count,
     records_read: Count,
     bytes_read: Count,
 }
@@ -155,6 +163,7 @@ impl SinkCounters {
             limit: Count::default(),
             queued: Count::default(),
             circuit: Count::default(),
+            stopped: Count::default(),
             records_read: Count::default(),
             bytes_read: Count::default(),
         }
@@ -235,6 +244,16 @@ impl SinkCounters {
         self.circuit.set(state);
     }
 
+    /// Whether a part of the sink has ended that nothing but a restart brings back.
+    pub fn stopped(&self, stopped: bool) {
+        self.stopped.set(u64::from(stopped));
+    }
+
+    /// Whether [`SinkCounters::stopped`] was told so.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.read() > 0
+    }
+
     /// Events that were taken.
     pub fn events(&self) -> u64 {
         self.events.read()
@@ -294,6 +313,7 @@ pub(super) fn sinks(
     page.gauges(&LIMIT, counts(|of| &of.limit))?;
     page.gauges(&QUEUED, counts(|of| &of.queued))?;
     page.gauges(&CIRCUIT, counts(|of| &of.circuit))?;
+    page.gauges(&STOPPED, counts(|of| &of.stopped))?;
     page.histograms(&BATCH, sinks.iter().map(|of| (own(of), latency_of(&of.latency))))?;
     let all = || sinks.iter().flat_map(|of| of.lanes.iter().map(move |lane| (of, lane)));
     page.gauges(&LAG, all().map(|(of, lane)| (labels(of, lane), lag_bytes(lane, lanes))))?;

@@ -189,7 +189,8 @@ fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
         clock: Clock::System,
         counters: Arc::clone(&counters),
     };
-    let (letters, thread) = dead::start(grave, bury).expect("a thread");
+    let (letters, keep) = dead::keeper(grave, bury);
+    let thread = std::thread::spawn(keep);
     let (sender, told) = mpsc::unbounded_channel();
     let (place, placed) = watch::channel(None);
     let permits_max = permits_of(config.memory_bytes_max);
