@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use forebay_log::{From, ReadError, Reader};
 use serde_json::{Value, json};
@@ -9,11 +10,25 @@ use serde_json::{Value, json};
 use super::place::PlaceError;
 use super::which::row;
 use super::{EXIT_TEMPORARY, terminal};
-use crate::config::{self, Drained, SinkConfig};
+use crate::config::{self, Drained, SinkConfig, duration_text};
 use crate::drain::errand::{ErrandError, Ran};
 use crate::drain::letters::LettersError;
 use crate::drain::redrive::RedriveError;
+use crate::drain::sink::Failure;
 use crate::observe::logs;
+
+/// A sink that has failed and taken nothing for too long.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "gave up after {}: sink {sink} takes nothing ({why}); what was not replayed stays in the log",
+    duration_text(*waited)
+)]
+pub(super) struct GaveUp {
+    pub(super) sink: String,
+    pub(super) waited: Duration,
+    /// Its last failure.
+    pub(super) why: Failure,
+}
 
 /// Why nothing, or not all, was brought.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +51,9 @@ pub(super) enum BringError {
     Unresolved { host: String, error: io::Error },
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
+    /// The sink took nothing, and nobody waits any longer.
+    #[error(transparent)]
+    GaveUp(#[from] GaveUp),
     /// Some events are still where they were.
     #[error("{0} events were refused")]
     Refused(usize),

@@ -2,23 +2,27 @@
 //!
 //! It reads the log as any other process does and moves no cursor. Sinks that mark what they are
 //! handed say that it is a replay. What the sink refuses is told, and stays in the log. Exit codes:
-//! 0 all was taken, 1 some was refused, 2 wrong usage, 75 it cannot be run now, 78 a bad
-//! configuration.
+//! 0 all was taken, 1 some was refused, 2 wrong usage, 75 it cannot be run now or the sink takes
+//! nothing, 78 a bad configuration.
 
 mod guard;
+mod patience;
 mod staging;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_log::{Clock, Reader};
 
 use super::bring::{self, BringError};
 use super::place::PlaceError;
 use super::which::{Which, row};
+use crate::config;
 use crate::drain::errand::Errand;
 use crate::drain::sink::Pass;
+use patience::Patience;
 
 /// What `replay` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +43,10 @@ pub(super) struct ReplayArgs {
     /// Events a second at the most; else the sink's own rate, and 50 to a URL
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// End once the sink has failed and taken nothing for so long; else its `retry.horizon`, and to
+    /// a URL never
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
+    timeout: Option<Duration>,
     /// Tell which events it would be, and send nothing
     #[arg(long)]
     dry_run: bool,
@@ -82,7 +90,8 @@ fn to_sink(args: &ReplayArgs, name: &str, clock: &Clock) -> Result<(), BringErro
     if !args.dry_run {
         bring::tell_of_waits()?;
     }
-    let (mut rows, mut ran) = (Vec::new(), Vec::new());
+    let (mut rows, mut ran, mut ended) = (Vec::new(), Vec::new(), Ok(()));
+    let timeout = args.timeout.unwrap_or(sink.retry.horizon);
     for name in lanes {
         let dir = drained.kept.data_dir.join("lanes").join(name);
         let end = bring::end_of(&dir)?;
@@ -98,6 +107,7 @@ fn to_sink(args: &ReplayArgs, name: &str, clock: &Clock) -> Result<(), BringErro
             }
             continue;
         }
+        let patience = Patience::begin(&sink.name, timeout, clock)?;
         let errand = Errand {
             sink: &sink,
             lane: Arc::from(name),
@@ -106,13 +116,20 @@ fn to_sink(args: &ReplayArgs, name: &str, clock: &Clock) -> Result<(), BringErro
             end,
             wanted: Box::new(move |record| chosen.takes(record)),
             pass: Pass::Replay,
-            settled: Box::new(|_| {}),
-            until: None,
+            settled: patience.settled(),
+            failed: Some(patience.failed()),
+            until: Some(patience.until()),
         };
         ran.push(errand.run(clock)?);
+        ended = patience.end();
+        if ended.is_err() {
+            break;
+        }
     }
     if args.dry_run {
         return bring::tell_dry("replayed", &rows, args.json);
     }
-    bring::tell("replayed", &ran, args.json)
+    let told = bring::tell("replayed", &ran, args.json);
+    ended?;
+    told
 }

@@ -57,7 +57,10 @@ enum Done {
 }
 
 /// Told of each event that the sink has taken.
-pub(super) type OnSettled = Box<dyn FnMut(&Event) + Send>;
+pub type OnSettled = Box<dyn FnMut(&Event) + Send>;
+
+/// Told of each failure that is not of an event alone, also of a probe's.
+pub type OnFailed = Box<dyn FnMut(&Failure) + Send>;
 
 /// What the courier of a sink is given.
 pub(super) struct Way {
@@ -66,6 +69,7 @@ pub(super) struct Way {
     pub(super) counters: Arc<SinkCounters>,
     pub(super) clock: Clock,
     pub(super) settled: Option<OnSettled>,
+    pub(super) failed: Option<OnFailed>,
     /// It ends when all feeds have ended and all has settled.
     pub(super) finite: bool,
     /// How long what is in flight may take once it is told to stop.
@@ -302,7 +306,7 @@ impl Courier {
         match done {
             Done::Probe(probed) => {
                 if let Err(failure) = &probed {
-                    self.way.counters.failed(failure.class, 0);
+                    self.failed(failure, 0);
                 }
                 self.circuit.probed(probed.is_ok(), now, &mut self.jitter);
                 if probed.is_ok() {
@@ -318,6 +322,14 @@ impl Courier {
                 self.way.counters.batch(batch.entries.len(), took);
                 self.judge(batch, &delivered, now);
             }
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure, events: u64) {
+        self.way.counters.failed(failure.class, events);
+        if let Some(failed) = self.way.failed.as_mut().filter(|_| failure.class != Class::Permanent)
+        {
+            failed(failure);
         }
     }
 
@@ -363,7 +375,7 @@ impl Courier {
                 }
                 Err(failure) => failure,
             };
-            self.way.counters.failed(failure.class, 1);
+            self.failed(&failure, 1);
             if refused_whole {
                 // One of them may be the poison: halves tell which, and spare the others.
                 entry.company_max = count / 2;

@@ -14,7 +14,8 @@ use forebay_log::{Clock, From, ReadError, Reader};
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::courier::{Courier, Lane, OnSettled, Way};
+use super::courier::{Courier, Lane, Way};
+pub use super::courier::{OnFailed, OnSettled};
 use super::dead::{Buried, Letter};
 use super::feed::{Feed, Shaping, Wanted, permits_of};
 use super::redrive::Until;
@@ -42,6 +43,8 @@ pub struct Errand<'a> {
     pub pass: Pass,
     /// Told of each event that the sink has taken.
     pub settled: OnSettled,
+    /// Told of each failure of the sink that is not of an event alone; none: nobody.
+    pub failed: Option<OnFailed>,
     /// What ends it before all is done; none: nothing.
     pub until: Option<Until>,
 }
@@ -129,6 +132,7 @@ impl Errand<'_> {
             counters: Arc::clone(&counters),
             clock: clock.clone(),
             settled: Some(self.settled),
+            failed: self.failed,
             finite: true,
             landing_max: LANDING_MAX,
         };

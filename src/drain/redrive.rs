@@ -81,6 +81,7 @@ pub fn redrive(
             // Whoever began it reads them at its end.
             drop(marked.map_err(|error| failed.send(error)));
         }),
+        failed: None,
         until,
     };
     let ran = errand.run(clock)?;

@@ -269,6 +269,7 @@ impl Drain {
             counters: Arc::clone(&counters),
             clock: ground.clock.clone(),
             settled: None,
+            failed: None,
             finite: false,
             landing_max: LANDING_MAX,
         };

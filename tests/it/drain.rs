@@ -4,7 +4,8 @@
 //! what it holds was written by the process that was killed, and by nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ for_each_driver![
     a_stopped_server_drains_on_where_it_was,
     a_sink_that_takes_nothing_delays_nobody_and_gets_all_of_it_once_it_does,
     a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor,
+    a_replay_to_a_sink_that_takes_nothing_says_why_and_ends,
     a_sink_that_changes_under_load_loses_nothing_and_keeps_its_order,
 ];
 
@@ -250,4 +252,39 @@ fn a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor(driver: Driver
         .unwrap();
     let empty: serde_json::Value = serde_json::from_slice(&empty.stdout).unwrap();
     assert_eq!(empty["dead_letters"].as_array().map(Vec::len), Some(0));
+}
+
+fn a_replay_to_a_sink_that_takes_nothing_says_why_and_ends(driver: Driver) {
+    // A destination that knows nobody.
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = stranger.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in stranger.incoming().flatten() {
+            let answer = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+            // Whoever has gone needs no answer.
+            _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(answer.as_bytes()));
+        }
+    });
+    let sink = |name: &str, port: u16| {
+        format!(
+            "[[sink]]\nname = \"{name}\"\nretry = {{ first = \"10ms\", max = \"50ms\" }}\n\
+             [sink.http]\nurl = \"http://127.0.0.1:{port}/\"\nallow_private = true\n"
+        )
+    };
+    // No server has the port 1.
+    let both = [sink("away", 1), sink("locked", port)].concat();
+    let server = Server::start(Setup::new(driver).more(&both));
+    send(&server, "live", 3);
+    for (name, why) in [("away", "temporary"), ("locked", "misconfigured")] {
+        let mut command = forebay(&["replay", "--sink", name, "--timeout", "1s", "--config"]);
+        let told = command.arg(server.config()).output().unwrap();
+        let (out, err) =
+            (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+        assert_eq!(told.status.code(), Some(75), "{err}");
+        assert_eq!(out, "replayed 0 events, 0 refused\n");
+        assert!(err.contains("the sink takes nothing; trying again"), "{err}");
+        let last = err.lines().last().unwrap_or_default();
+        assert!(last.contains(&format!("gave up after 1s: sink {name}")), "{err}");
+        assert!(last.contains(why), "{err}");
+    }
 }

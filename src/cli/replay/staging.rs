@@ -22,6 +22,7 @@ use super::super::terminal::Progress;
 use super::super::which::{Chosen, row};
 use super::ReplayArgs;
 use super::guard::Target;
+use super::patience::Patience;
 use crate::config::{self, BatchConfig, Print, RetryConfig, SinkConfig, Staging};
 use crate::drain::errand::Errand;
 use crate::drain::order::Order;
@@ -76,9 +77,13 @@ pub(super) fn replay(args: &ReplayArgs, url: &str, clock: &Clock) -> Result<(), 
         return bring::tell_dry("replayed", &survey.rows, args.json);
     }
     let sink = sink(args, target, signers(args, url, &staging, &survey)?, clock)?;
-    let mut ran = Vec::new();
+    // Without it: an event that is not taken for a minute is told, and the next one goes.
+    let timeout = args.timeout.unwrap_or(Duration::MAX);
+    let (mut ran, mut ended) = (Vec::new(), Ok(()));
     for Part { lane, dir, end, count } in survey.parts {
         let chosen = chosen.clone();
+        let patience = Patience::begin(&sink.name, timeout, clock)?;
+        let mut taken = patience.settled();
         let (mut progress, mut done) = (Progress::new(&format!("replay {lane}")), 0);
         let errand = Errand {
             sink: &sink,
@@ -88,15 +93,23 @@ pub(super) fn replay(args: &ReplayArgs, url: &str, clock: &Clock) -> Result<(), 
             end,
             wanted: Box::new(move |record| chosen.takes(record)),
             pass: Pass::Replay,
-            settled: Box::new(move |_| {
+            settled: Box::new(move |event| {
+                taken(event);
                 done += 1;
                 progress.count(done, count);
             }),
-            until: None,
+            failed: Some(patience.failed()),
+            until: Some(patience.until()),
         };
         ran.push(errand.run(clock)?);
+        ended = patience.end();
+        if ended.is_err() {
+            break;
+        }
     }
-    bring::tell("replayed", &ran, args.json)
+    let told = bring::tell("replayed", &ran, args.json);
+    ended?;
+    told
 }
 
 /// The URL, if a replay may go there.

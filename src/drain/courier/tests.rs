@@ -217,6 +217,7 @@ fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
         counters: Arc::clone(&counters),
         clock: Clock::System,
         settled: None,
+        failed: None,
         finite: true,
         landing_max: Duration::from_secs(5),
     };
