@@ -15,6 +15,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::attempt::{Attempt, Readied, attempt};
 use super::circuit::{Circuit, State};
 use super::dead::{Buried, Letter};
 use super::feed::{Fed, Progress, Told};
@@ -23,7 +24,7 @@ use super::queue::{Batch, Bounds, Entry, Queue};
 use super::rate::Rate;
 use super::retry::{self, Fate, Jitter};
 use super::settle::Settlement;
-use super::sink::{Class, Delivered, Event, Failure, Sink};
+use super::sink::{Class, Delivered, Event, Failure, Sink, Turn};
 use crate::config::{RetryConfig, SinkConfig};
 use crate::observe::SinkCounters;
 use crate::replica::Replica;
@@ -93,6 +94,8 @@ pub(super) struct Courier {
     jitter: Jitter,
     lanes: Vec<Lane>,
     in_flight: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Behind what is in flight, of a sequential sink.
+    readied: Readied,
     batches: usize,
     /// Letters that are not yet on the medium.
     dying: usize,
@@ -121,6 +124,7 @@ impl Courier {
             jitter: Jitter::seeded(),
             lanes,
             in_flight: FuturesUnordered::new(),
+            readied: Readied::default(),
             batches: 0,
             dying: 0,
             way,
@@ -152,6 +156,7 @@ impl Courier {
                 Some(told) = told.recv() => self.told(told),
                 Some(done) = self.in_flight.next() => self.done(done),
                 Some(buried) = buried.recv() => self.buried(buried),
+                never = self.readied.go_on() => match never {},
                 () = sleep => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
@@ -231,6 +236,12 @@ impl Courier {
             }
             self.hand_over(batch, now);
         }
+        while let Some((lane, entries)) = self.queue.ahead() {
+            let tickets = entries.iter().map(|entry| entry.ticket).collect();
+            let events = entries.iter().map(|entry| entry.item.event.clone()).collect();
+            let (sink, timeout) = (Arc::clone(&self.way.sink), self.timeout);
+            self.readied.begin(lane, tickets, |turn| attempt(sink, events, turn, timeout));
+        }
     }
 
     fn hand_over(&mut self, mut batch: Batch<Item>, began: Instant) {
@@ -240,24 +251,22 @@ impl Courier {
             entry.attempts = entry.attempts.saturating_add(1);
         }
         self.batches += 1;
-        let (sink, timeout, in_flight) = (Arc::clone(&self.way.sink), self.timeout, self.batches);
+        let in_flight = self.batches;
+        let attempt = self.attempt(&batch);
         let deliver = async move {
-            let events: Vec<Event> =
-                batch.entries.iter().map(|entry| entry.item.event.clone()).collect();
-            let delivered = {
-                let delivery = AssertUnwindSafe(sink.deliver(&events)).catch_unwind();
-                match tokio::time::timeout(timeout, delivery).await {
-                    Ok(Ok(delivered)) => delivered,
-                    Ok(Err(_)) => Delivered::None(Failure::temporary("the sink panicked")),
-                    Err(_) => {
-                        let late = "the batch was not answered in time";
-                        Delivered::None(Failure::new(Class::Overloaded, late))
-                    }
-                }
-            };
+            let delivered = attempt.await;
             Done::Batch { batch, began, in_flight, delivered }
         };
         self.in_flight.push(deliver.boxed());
+    }
+
+    /// The one that is ready, or a new one.
+    fn attempt(&mut self, batch: &Batch<Item>) -> Attempt {
+        let tickets = batch.entries.iter().map(|entry| entry.ticket);
+        self.readied.take(batch.lane, tickets).unwrap_or_else(|| {
+            let events = batch.entries.iter().map(|entry| entry.item.event.clone()).collect();
+            attempt(Arc::clone(&self.way.sink), events, Turn::NOW, self.timeout)
+        })
     }
 
     fn told(&mut self, told: Told) {
@@ -392,6 +401,9 @@ impl Courier {
                     self.give_up(Letter { lane, ticket, event, failure, permit });
                 }
             }
+        }
+        if !again.is_empty() {
+            self.readied.forget(lane);
         }
         self.way.counters.retried(again.len());
         self.queue.again(lane, again);

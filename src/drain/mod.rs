@@ -31,6 +31,7 @@ mod tally;
 mod settle;
 mod queue;
 mod limit;
+mod attempt;
 mod retry;
 mod circuit;
 mod rate;

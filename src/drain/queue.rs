@@ -12,7 +12,8 @@
 //! - An event whose order key is under way (in flight, or waiting for its retry) is parked behind
 //!   it. So events of one key go one after the other, in the order of their lane, and no other
 //!   event waits for them.
-//! - For a sequential sink a lane has one batch in flight, and what failed goes first again.
+//! - For a sequential sink a lane has one batch in flight, and what failed goes first again. The
+//!   batch behind it may be taken ahead, to be made ready, and goes back if the one in flight fails.
 //! - Of several lanes the one with the highest priority is looked at first.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -94,6 +95,8 @@ struct Lane<T> {
     ready_bytes: usize,
     /// Of a sequential sink: whether a batch is in flight.
     occupied: bool,
+    /// Of a sequential sink: the batch behind that one; it is before all that is ready.
+    ahead: Vec<Entry<T>>,
     /// Of a sequential sink: nothing goes before this.
     until: Option<Instant>,
 }
@@ -101,8 +104,13 @@ struct Lane<T> {
 impl<T> Queue<T> {
     /// Lanes by their priorities; a higher number goes first.
     pub(super) fn new(bounds: Bounds, priorities: &[u8]) -> Self {
-        let lane =
-            |_: &u8| Lane { ready: VecDeque::new(), ready_bytes: 0, occupied: false, until: None };
+        let lane = |_: &u8| Lane {
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            occupied: false,
+            ahead: Vec::new(),
+            until: None,
+        };
         let mut by_priority: Vec<usize> = (0..priorities.len()).collect();
         by_priority.sort_by_key(|lane| std::cmp::Reverse(priorities.get(*lane).copied()));
         Self {
@@ -131,7 +139,9 @@ impl<T> Queue<T> {
         for index in 0..self.by_priority.len() {
             let lane = *self.by_priority.get(index)?;
             while self.is_due(lane, now) {
-                let entries = self.fill(lane);
+                let ahead = self.lanes.get_mut(lane).map(|lane| std::mem::take(&mut lane.ahead));
+                let entries = ahead.filter(|ahead| !ahead.is_empty());
+                let entries = entries.unwrap_or_else(|| self.fill(lane));
                 // All that was ready may have been parked.
                 if entries.is_empty() {
                     continue;
@@ -148,13 +158,32 @@ impl<T> Queue<T> {
         None
     }
 
+    /// Of a sequential sink: takes the batch ahead that follows one in flight, if it is full and was
+    /// not yet. It stays here: [`Queue::next`] has it in its turn, unless what is in flight fails.
+    pub(super) fn ahead(&mut self) -> Option<(usize, &[Entry<T>])> {
+        let fit = |lane: &Lane<T>| {
+            let fresh = lane.ready.front().is_some_and(|front| front.attempts == 0);
+            let follows = lane.occupied && lane.ahead.is_empty() && lane.until.is_none();
+            follows && fresh && lane.is_full(&self.bounds)
+        };
+        let mut by_priority = self.by_priority.iter().copied();
+        let index = by_priority.find(|index| self.lanes.get(*index).is_some_and(fit))?;
+        let entries = self.fill(index);
+        let lane = self.lanes.get_mut(index)?;
+        lane.ahead = entries;
+        Some((index, &lane.ahead))
+    }
+
     /// When [`Queue::next`] may have something that it does not have now, without anything new.
     pub(super) fn wake(&self) -> Option<Instant> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
         let of_lane = |lane: &Lane<T>| {
-            let front = lane.ready.front().filter(|_| !lane.occupied)?;
-            let lingered = front.since + self.bounds.linger;
-            Some(lane.until.map_or(lingered, |until| until.max(lingered)))
+            let front = lane.ahead.first().or_else(|| lane.ready.front());
+            let front = front.filter(|_| !lane.occupied)?;
+            let linger =
+                if lane.lingers(&self.bounds) { self.bounds.linger } else { Duration::ZERO };
+            let due = front.since + linger;
+            Some(lane.until.map_or(due, |until| until.max(due)))
         };
         self.lanes.iter().filter_map(of_lane).chain(delayed).min()
     }
@@ -198,7 +227,12 @@ impl<T> Queue<T> {
         }
         let Some(lane) = self.lanes.get_mut(lane) else { return };
         lane.until = entries.iter().map(|(due, _)| *due).max().max(lane.until);
-        for (_, entry) in entries.into_iter().rev() {
+        if entries.is_empty() {
+            return;
+        }
+        let ahead = std::mem::take(&mut lane.ahead);
+        let entries = entries.into_iter().map(|(_, entry)| entry).chain(ahead);
+        for entry in entries.rev() {
             lane.push_front(entry);
         }
     }
@@ -231,11 +265,9 @@ impl<T> Queue<T> {
         if lane.occupied || lane.until.is_some_and(|until| until > now) {
             return false;
         }
-        lane.ready.front().is_some_and(|front| {
-            front.attempts > 0
-                || front.since + self.bounds.linger <= now
-                || lane.ready.len() >= self.bounds.events_max
-                || lane.ready_bytes >= self.bounds.bytes_max
+        let front = lane.ahead.first().or_else(|| lane.ready.front());
+        front.is_some_and(|front| {
+            !lane.lingers(&self.bounds) || front.since + self.bounds.linger <= now
         })
     }
 
@@ -268,6 +300,16 @@ impl<T> Queue<T> {
 }
 
 impl<T> Lane<T> {
+    fn is_full(&self, bounds: &Bounds) -> bool {
+        self.ready.len() >= bounds.events_max || self.ready_bytes >= bounds.bytes_max
+    }
+
+    /// Whether what goes next waits for more.
+    fn lingers(&self, bounds: &Bounds) -> bool {
+        let tried = self.ready.front().is_some_and(|front| front.attempts > 0);
+        self.ahead.is_empty() && !tried && !self.is_full(bounds)
+    }
+
     fn push_back(&mut self, entry: Entry<T>) {
         self.ready_bytes += entry.bytes;
         self.ready.push_back(entry);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_log::{Key, Position, Record, Tag};
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 /// A destination of events. One value serves all batches, at once if its [`Nature`] allows that.
 pub trait Sink: fmt::Debug + Send + Sync {
@@ -24,6 +25,19 @@ pub trait Sink: fmt::Debug + Send + Sync {
     /// arrived; it then consists of the same events or of some of them. A future that is dropped
     /// leaves the outcome open in the same way.
     fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered>;
+
+    /// As [`Sink::deliver`], for a batch whose turn comes later, because the one before it is
+    /// under way. What asks nothing of the destination is done meanwhile, and all else behind
+    /// `turn`: a future that is dropped before has done nothing.
+    ///
+    /// Who makes bytes for long does so in pieces, with `tokio::task::yield_now` in between: the
+    /// batch before is written by the same thread.
+    fn deliver_in_turn<'a>(&'a self, batch: &'a [Event], turn: Turn) -> BoxFuture<'a, Delivered> {
+        Box::pin(async move {
+            turn.come().await;
+            self.deliver(batch).await
+        })
+    }
 
     /// Asks whether the destination can take anything, and changes nothing there.
     fn probe(&self) -> BoxFuture<'_, Result<(), Failure>>;
@@ -47,6 +61,29 @@ impl Nature {
         Self { sequential: false, events_max: usize::MAX, bytes_max: usize::MAX };
     /// One batch after the other.
     pub const SEQUENTIAL: Self = Self { sequential: true, ..Self::PARALLEL };
+}
+
+/// When a batch may go.
+#[derive(Clone, Debug)]
+pub struct Turn(Option<watch::Receiver<bool>>);
+
+impl Turn {
+    /// At once.
+    pub const NOW: Self = Self(None);
+
+    /// One that has not come, and what lets it come.
+    pub fn later() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(Some(receiver)))
+    }
+
+    /// Waits for it; for ever if it was taken back.
+    pub async fn come(self) {
+        let Self(Some(mut receiver)) = self else { return };
+        if receiver.wait_for(|come| *come).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// What became of a batch.

@@ -177,7 +177,7 @@ struct Ran {
 }
 
 /// Drains the lane in `dir` to its end.
-fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
+fn drain(dir: &Path, config: &SinkConfig, sink: Arc<dyn Sink>) -> Ran {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let counters = Arc::new(SinkCounters::new("fake", "fake", ["main"]));
@@ -212,7 +212,7 @@ fn drain(dir: &Path, config: &SinkConfig, fake: Arc<Fake>) -> Ran {
     let reader = reader_at(dir, Place::default()).expect("a reader");
     let feeding = std::thread::spawn(move || feed.run(reader));
     let way = Way {
-        sink: fake,
+        sink,
         letters,
         counters: Arc::clone(&counters),
         clock: Clock::System,
@@ -307,6 +307,66 @@ fn a_sequential_sink_gets_all_of_it_in_order() {
     assert_eq!(taken, (0..COUNT).map(body).collect::<Vec<_>>());
 }
 
+/// A sequential destination that wants to know what comes next.
+#[derive(Debug)]
+struct Foresighted {
+    fake: Fake,
+    /// Batches that were made ready while another was under way.
+    readied: AtomicU64,
+    under_way: AtomicBool,
+}
+
+impl Sink for Foresighted {
+    fn nature(&self) -> Nature {
+        self.fake.nature()
+    }
+
+    fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered> {
+        self.deliver_in_turn(batch, Turn::NOW)
+    }
+
+    fn deliver_in_turn<'a>(&'a self, batch: &'a [Event], turn: Turn) -> BoxFuture<'a, Delivered> {
+        let deliver = async move {
+            tokio::task::yield_now().await;
+            let readied = self.under_way.load(Ordering::Relaxed);
+            self.readied.fetch_add(u64::from(readied), Ordering::Relaxed);
+            turn.come().await;
+            assert!(!self.under_way.swap(true, Ordering::Relaxed), "two batches at once");
+            let delivered = self.fake.deliver(batch).await;
+            self.under_way.store(false, Ordering::Relaxed);
+            delivered
+        };
+        deliver.boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        self.fake.probe()
+    }
+}
+
+#[test]
+fn a_batch_is_made_ready_while_the_one_before_it_is_under_way_and_never_overtakes_it() {
+    for fails_every in [37, 97, u64::MAX] {
+        let dir = tempfile::tempdir().expect("a directory");
+        lane(dir.path(), COUNT);
+        let (mut fake, taken) = Fake::new(Nature::SEQUENTIAL, Box::new(|_, _| Ok(())));
+        let calls = AtomicU64::new(0);
+        fake.script = Box::new(move |_, _| {
+            let fails = calls.fetch_add(1, Ordering::Relaxed) % fails_every == fails_every - 1;
+            if fails { Err(Failure::temporary("later")) } else { Ok(()) }
+        });
+        fake.whole = true;
+        let (readied, under_way) = (AtomicU64::new(0), AtomicBool::new(false));
+        let sink = Arc::new(Foresighted { fake, readied, under_way });
+        let ran = drain(dir.path(), &config(Order::None), Arc::clone(&sink) as Arc<dyn Sink>);
+        let taken: Vec<String> = taken.try_iter().collect();
+        assert_eq!(taken, (0..COUNT).map(body).collect::<Vec<_>>(), "{fails_every}");
+        assert_eq!(ran.place, Some(end_of(dir.path())));
+        let readied = sink.readied.load(Ordering::Relaxed);
+        assert!(readied > 0, "nothing was made ready");
+    }
+}
+
 #[test]
 fn one_poison_event_becomes_a_dead_letter_and_spares_its_batch() {
     for whole in [false, true] {
@@ -399,7 +459,7 @@ fn memory_is_bounded_by_what_is_held() {
     // Four permits, so never more than four events at once.
     small.memory_bytes_max = 4096;
     let fake = Arc::new(fake);
-    drain(dir.path(), &small, Arc::clone(&fake));
+    drain(dir.path(), &small, Arc::clone(&fake) as Arc<dyn Sink>);
     assert_eq!(counted(&taken).len(), COUNT);
     let calls = usize::try_from(fake.calls.load(Ordering::Relaxed)).expect("small");
     assert!(calls >= COUNT / 4, "{calls} batches of at most four");

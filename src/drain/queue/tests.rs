@@ -89,6 +89,32 @@ fn a_destination_that_is_back_is_not_waited_for() {
     }
 }
 
+#[test]
+fn what_is_taken_ahead_goes_next_unless_what_is_in_flight_fails() {
+    let now = Clock::System.monotonic();
+    let ahead = |queue: &mut Queue<u64>| -> Vec<u64> {
+        let taken = queue.ahead();
+        taken.map_or_else(Vec::new, |(_, entries)| entries.iter().map(|of| of.item).collect())
+    };
+    let mut queue = Queue::new(Bounds { sequential: true, ..BOUNDS }, &[0]);
+    (0..11).for_each(|ticket| queue.push(0, entry(ticket, None, now)));
+    assert!(ahead(&mut queue).is_empty(), "nothing is in flight");
+    let mut batch = queue.next(now).expect("a batch");
+    assert_eq!(ahead(&mut queue), [4, 5, 6, 7]);
+    assert!(ahead(&mut queue).is_empty(), "one at a time");
+    assert!(queue.next(now).is_none(), "its turn has not come");
+    queue.landed(0);
+    batch.entries[0].attempts = 1;
+    queue.again(0, vec![(now, batch.entries.remove(0))]);
+    assert_eq!(tickets(queue.next(now)), [0, 4, 5, 6], "what failed goes first");
+    assert_eq!(ahead(&mut queue), [7, 8, 9, 10]);
+    queue.landed(0);
+    queue.again(0, Vec::new());
+    assert_eq!(queue.wake(), Some(now));
+    assert_eq!(tickets(queue.next(now)), [7, 8, 9, 10]);
+    assert_eq!((queue.len(), queue.wake()), (0, None));
+}
+
 /// What happens next in a run.
 #[derive(Clone, Debug)]
 enum Step {
@@ -97,6 +123,8 @@ enum Step {
         key: Option<u64>,
     },
     Send,
+    /// Of a sequential sink: the batch behind one in flight is taken ahead.
+    Ahead,
     /// A batch in flight comes back: which, and of each of its events whether it failed.
     Land {
         which: prop::sample::Index,
@@ -112,6 +140,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..2_usize, key).prop_map(|(lane, key)| Step::Push { lane, key }),
         3 => Just(Step::Send),
+        2 => Just(Step::Ahead),
         3 => (any::<prop::sample::Index>(), prop::collection::vec(prop::bool::weighted(0.3), 4))
             .prop_map(|(which, failed)| Step::Land { which, failed }),
         1 => (0..100_u64).prop_map(|ms| Step::Pass { ms }),
@@ -127,6 +156,18 @@ struct Oracle {
 }
 
 impl Oracle {
+    /// What is taken ahead is full, and goes behind what is in flight in its lane.
+    fn ahead(&self, queue: &mut Queue<u64>) {
+        let held = queue.len();
+        let Some((lane, entries)) = queue.ahead() else { return };
+        assert_eq!(entries.len(), BOUNDS.events_max);
+        let first = entries[0].ticket;
+        let mut in_flight = self.in_flight.iter().filter(|batch| batch.lane == lane);
+        assert!(in_flight.next().is_some_and(|batch| batch.entries[0].ticket < first));
+        assert!(in_flight.next().is_none());
+        assert_eq!(queue.len(), held, "it is still here");
+    }
+
     /// Events of the lane and key that were pushed before this one must have settled.
     fn check(&self, sequential: bool, lane: usize, entry: &Entry<u64>) {
         let first_of_batch = |other: u64| {
@@ -188,6 +229,7 @@ fn run(sequential: bool, steps: Vec<Step>) {
                 queue.push(lane, entry(ticket, key, now));
             }
             Step::Send => _ = send(&mut queue, &mut oracle, now),
+            Step::Ahead => oracle.ahead(&mut queue),
             Step::Land { which, failed } if !oracle.in_flight.is_empty() => {
                 let at = which.index(oracle.in_flight.len());
                 land(&mut queue, &mut oracle, at, &failed, now);
