@@ -34,16 +34,16 @@ use forebay_log::{Key, Tag};
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind,
-    TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError,
+    ServerErrorKind, TlsCertificates,
 };
 use tokio::sync::Mutex;
 
-use self::append::{To, append};
+use self::append::{To, append, transaction};
 use super::answer::{gathered, patience, unconnected, within, words};
 use super::template::Template;
 use super::trust::Trust;
-use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink};
+use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink, Turn};
 use crate::verify::SecretText;
 
 /// Adds what is not there. It answers how many events are dealt with, and the error that stopped
@@ -99,9 +99,16 @@ impl std::fmt::Debug for Link {
     }
 }
 
-/// Events that one script adds, by what they have in common: a stream, a lane, and whether they
-/// are known by their position.
-type Groups = BTreeMap<(String, [u8; 16], bool), Vec<usize>>;
+/// Events that go together: those of one stream and lane that are, or are not, known by their
+/// position.
+struct Group {
+    to: To,
+    live: bool,
+    /// Where they are in their batch.
+    indices: Vec<usize>,
+    /// The transaction of all of them, if their positions count.
+    whole: Option<Pipeline>,
+}
 
 impl Redis {
     /// A sink that is not connected yet; a batch may take so long.
@@ -147,23 +154,38 @@ impl Redis {
         Ok(Link { connection, value_bytes_max, trust: Trust::default(), alone: Arc::default() })
     }
 
-    async fn add_all(&self, batch: &[Event]) -> Result<Delivered, Failure> {
+    /// Makes the transactions, waits for its turn, and adds.
+    async fn add_all(&self, batch: &[Event], turn: Turn) -> Result<Delivered, Failure> {
+        let groups = self.groups(batch).await;
+        turn.come().await;
         let mut link = self.link().await?;
         // After any failure a new connection is part of the cure: the name may lead elsewhere by
         // now, and the old one may still be answered late.
         let begun = link.trust.begin();
-        let mut groups = Groups::new();
-        for (index, event) in batch.iter().enumerate() {
-            let live = event.pass == Pass::Live;
-            let key = (self.settings.stream.fill(event), event.record.get().lane_id(), live);
-            groups.entry(key).or_default().push(index);
-        }
         let mut verdicts = vec![Ok(()); batch.len()];
-        for (key, indices) in &groups {
-            self.add_group(&mut link, key, (batch, indices), &mut verdicts).await;
+        for group in groups {
+            self.add_group(&mut link, batch, group, &mut verdicts).await;
         }
         begun.end(&verdicts);
         Ok(gathered(verdicts))
+    }
+
+    async fn groups(&self, batch: &[Event]) -> Vec<Group> {
+        let mut by_key: BTreeMap<(String, [u8; 16], bool), Vec<usize>> = BTreeMap::new();
+        for (index, event) in batch.iter().enumerate() {
+            let live = event.pass == Pass::Live;
+            let key = (self.settings.stream.fill(event), event.record.get().lane_id(), live);
+            by_key.entry(key).or_default().push(index);
+        }
+        let mut groups = Vec::with_capacity(by_key.len());
+        for ((stream, lane_id, live), indices) in by_key {
+            let (cursors, lane) = (cursor_name(&stream), Key(lane_id).to_string());
+            let to = To { stream, cursors, lane, entries_max: self.settings.entries_max };
+            let events: Vec<&Event> = indices.iter().map(|index| &batch[*index]).collect();
+            let whole = if live { Some(transaction(&to, &events).await) } else { None };
+            groups.push(Group { to, live, indices, whole });
+        }
+        groups
     }
 
     /// Adds the events of one stream, in their order. One that is refused for good is passed over;
@@ -171,15 +193,15 @@ impl Redis {
     async fn add_group(
         &self,
         link: &mut Link,
-        key: &(String, [u8; 16], bool),
-        (batch, indices): (&[Event], &[usize]),
+        batch: &[Event],
+        group: Group,
         verdicts: &mut [Result<(), Failure>],
     ) {
         let alone = Arc::clone(&link.alone);
         let _alone = alone.lock().await;
         let too_large = |index: &usize| batch[*index].payload.len() > link.value_bytes_max;
         let (refused, mut rest): (Vec<usize>, Vec<usize>) =
-            indices.iter().partition(|index| too_large(index));
+            group.indices.iter().partition(|index| too_large(index));
         for index in refused {
             let reason = format!(
                 "the payload is larger than the {} bytes that the server takes",
@@ -187,7 +209,7 @@ impl Redis {
             );
             verdicts[index] = Err(Failure::permanent(reason));
         }
-        match self.append(link, key, (batch, &rest)).await {
+        match append_group(link, &group, (batch, &rest)).await {
             Ok(false) => {}
             Ok(true) => return,
             Err(error) => {
@@ -198,7 +220,7 @@ impl Redis {
             }
         }
         while !rest.is_empty() {
-            let command = self.command(key, rest.iter().map(|index| &batch[*index]));
+            let command = script(&group, rest.iter().map(|index| &batch[*index]));
             let answer = command.query_async::<(usize, Option<String>)>(&mut link.connection).await;
             let (done, failure) = match answer {
                 Ok((_, None)) => return,
@@ -218,38 +240,35 @@ impl Redis {
             rest = others;
         }
     }
+}
 
-    /// The short way, for events that are known by their position.
-    async fn append(
-        &self,
-        link: &mut Link,
-        (stream, lane_id, live): &(String, [u8; 16], bool),
-        (batch, indices): (&[Event], &[usize]),
-    ) -> Result<bool, RedisError> {
-        if !live || indices.is_empty() {
-            return Ok(false);
-        }
-        let (cursors, lane) = (cursor_name(stream), Key(*lane_id).to_string());
-        let entries_max = self.settings.entries_max;
-        let to = To { stream, cursors: &cursors, lane: &lane, entries_max };
-        let events: Vec<&Event> = indices.iter().map(|index| &batch[*index]).collect();
-        append(&mut link.connection, to, &events).await
+/// The short way, for events that are known by their position.
+async fn append_group(
+    link: &mut Link,
+    group: &Group,
+    (batch, indices): (&[Event], &[usize]),
+) -> Result<bool, RedisError> {
+    let Some(whole) = &group.whole else { return Ok(false) };
+    if indices.is_empty() {
+        return Ok(false);
     }
+    let events: Vec<&Event> = indices.iter().map(|index| &batch[*index]).collect();
+    if indices.len() == group.indices.len() {
+        return append(&mut link.connection, &group.to, &events, whole).await;
+    }
+    let whole = transaction(&group.to, &events).await;
+    append(&mut link.connection, &group.to, &events, &whole).await
+}
 
-    fn command<'e>(
-        &self,
-        (stream, lane_id, live): &(String, [u8; 16], bool),
-        events: impl Iterator<Item = &'e Event>,
-    ) -> Cmd {
-        let lane = if *live { Key(*lane_id).to_string() } else { String::new() };
-        let trim = self.settings.entries_max.map(|count| count.to_string()).unwrap_or_default();
-        let mut command = redis::cmd("EVAL");
-        command.arg(SCRIPT).arg(2).arg(stream).arg(cursor_name(stream)).arg(lane).arg(trim);
-        for event in events {
-            add_event(&mut command, event);
-        }
-        command
+fn script<'e>(Group { to, live, .. }: &Group, events: impl Iterator<Item = &'e Event>) -> Cmd {
+    let lane = if *live { to.lane.as_str() } else { "" };
+    let trim = to.entries_max.map(|count| count.to_string()).unwrap_or_default();
+    let mut command = redis::cmd("EVAL");
+    command.arg(SCRIPT).arg(2).arg(&to.stream).arg(&to.cursors).arg(lane).arg(trim);
+    for event in events {
+        add_event(&mut command, event);
     }
+    command
 }
 
 impl Sink for Redis {
@@ -258,7 +277,11 @@ impl Sink for Redis {
     }
 
     fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered> {
-        Box::pin(async move { self.add_all(batch).await.unwrap_or_else(Delivered::None) })
+        self.deliver_in_turn(batch, Turn::NOW)
+    }
+
+    fn deliver_in_turn<'a>(&'a self, batch: &'a [Event], turn: Turn) -> BoxFuture<'a, Delivered> {
+        Box::pin(async move { self.add_all(batch, turn).await.unwrap_or_else(Delivered::None) })
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Failure>> {
