@@ -32,9 +32,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub use self::statement::{Payload, Table};
 
 use self::failure::{of_connect, of_error};
-use self::statement::Statements;
+use self::statement::{Rows, Statements};
 use super::answer::{gathered, patience, within};
-use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink};
+use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink, Turn};
 use crate::verify::SecretText;
 
 /// A value of the server holds one GiB, and so do all payloads of a statement together.
@@ -79,6 +79,13 @@ impl Drop for Link {
     }
 }
 
+/// Some events of a batch that are inserted by one statement.
+struct Part {
+    /// Where they are in their batch.
+    indices: Vec<usize>,
+    rows: Result<Rows, Failure>,
+}
+
 impl Postgres {
     /// A sink that is not connected yet; a batch may take so long.
     pub fn new(settings: Settings, timeout: Duration) -> Self {
@@ -110,22 +117,30 @@ impl Postgres {
 
     /// Inserts what can be; after a failure that may pass nothing more is, or the cursor would go
     /// past what is missing.
-    async fn insert_all(&self, batch: &[Event]) -> Vec<Result<(), Failure>> {
+    async fn insert_all(&self, batch: &[Event], turn: Turn) -> Vec<Result<(), Failure>> {
         let mut verdicts = vec![Ok(()); batch.len()];
-        // One connection, one statement at a time: rows come in the order of their positions.
-        let mut slot = self.link.lock().await;
         let mut groups: BTreeMap<([u8; 16], bool), Vec<usize>> = BTreeMap::new();
         for (index, event) in batch.iter().enumerate() {
             let key = (event.record.get().lane_id(), event.pass == Pass::Live);
             groups.entry(key).or_default().push(index);
         }
-        // Halves that are still to do, the earliest on top.
-        let mut open: Vec<Vec<usize>> = groups.into_values().rev().collect();
-        while let Some(indices) = open.pop() {
-            let events: Vec<&Event> = indices.iter().map(|index| &batch[*index]).collect();
-            let Err(failure) = self.insert(&mut slot, &events).await else { continue };
+        // Parts that are still to do, the earliest on top.
+        let mut open = Vec::with_capacity(groups.len());
+        for indices in groups.into_values().rev() {
+            open.push(self.part(batch, indices).await);
+        }
+        turn.come().await;
+        // One connection, one statement at a time: rows come in the order of their positions.
+        let mut slot = self.link.lock().await;
+        while let Some(Part { indices, rows }) = open.pop() {
+            let inserted = match rows {
+                Ok(rows) => self.insert(&mut slot, &rows).await,
+                Err(failure) => Err(failure),
+            };
+            let Err(failure) = inserted else { continue };
             if failure.class != Class::Permanent {
-                for index in indices.iter().chain(open.iter().flatten()) {
+                let rest = open.iter().flat_map(|part| &part.indices);
+                for index in indices.iter().chain(rest) {
                     verdicts[*index] = Err(failure.clone());
                 }
                 break;
@@ -135,15 +150,23 @@ impl Postgres {
                 continue;
             }
             let (first, second) = indices.split_at(indices.len() / 2);
-            open.extend([second.to_vec(), first.to_vec()]);
+            for half in [second, first] {
+                open.push(self.part(batch, half.to_vec()).await);
+            }
         }
         verdicts
     }
 
-    async fn insert(&self, slot: &mut Option<Link>, events: &[&Event]) -> Result<(), Failure> {
+    async fn part(&self, batch: &[Event], indices: Vec<usize>) -> Part {
+        let events: Vec<&Event> = indices.iter().map(|index| &batch[*index]).collect();
+        let rows = self.statements.rows(&events).await;
+        Part { indices, rows }
+    }
+
+    async fn insert(&self, slot: &mut Option<Link>, rows: &Rows) -> Result<(), Failure> {
         within(self.timeout, async {
             let link = self.link(slot).await?;
-            let inserted = self.statements.insert(&link.client, events).await;
+            let inserted = self.statements.insert(&link.client, rows).await;
             let answered = |failure: &Failure| failure.class == Class::Permanent;
             if inserted.as_ref().err().is_none_or(answered) {
                 *slot = Some(link);
@@ -160,7 +183,11 @@ impl Sink for Postgres {
     }
 
     fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered> {
-        Box::pin(async move { gathered(self.insert_all(batch).await) })
+        self.deliver_in_turn(batch, Turn::NOW)
+    }
+
+    fn deliver_in_turn<'a>(&'a self, batch: &'a [Event], turn: Turn) -> BoxFuture<'a, Delivered> {
+        Box::pin(async move { gathered(self.insert_all(batch, turn).await) })
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Failure>> {

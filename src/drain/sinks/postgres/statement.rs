@@ -1,10 +1,13 @@
 //! The statements of the sink, and what fills them.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use bytes::BytesMut;
 use forebay_log::{Key, Tag};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Error};
 
 use super::failure::of_error;
@@ -89,55 +92,31 @@ impl Statements {
         }
     }
 
-    /// Inserts events of one lane and one kind of pass.
-    pub(super) async fn insert(&self, client: &Client, events: &[&Event]) -> Result<(), Failure> {
-        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
-        let lane_id = Key(first.record.get().lane_id()).to_string();
-        let lane = first.lane.as_ref();
-        let live = first.pass == Pass::Live;
-        let rows = Rows::of(events);
-        let text: Vec<&str>;
-        let bytes: Vec<&[u8]>;
-        let (payload, payload_type): (&(dyn ToSql + Sync), _) = match self.payload {
-            Payload::Bytes => {
-                bytes = events.iter().map(|event| event.payload.as_ref()).collect();
-                (&bytes, Type::BYTEA_ARRAY)
-            }
-            Payload::Json => {
-                let as_text = events.iter().map(|event| std::str::from_utf8(&event.payload));
-                // Only of an event alone is this final; of several the sink halves the batch.
-                text = as_text.collect::<Result<_, _>>().map_err(|_| {
-                    Failure::permanent("the payload is not UTF-8, so it is no JSON")
-                })?;
-                (&text, Type::TEXT_ARRAY)
-            }
-        };
-        let (epoch, offset) = parts(last);
-        let parameters: [(&(dyn ToSql + Sync), Type); 17] = [
-            (&lane_id, Type::TEXT),
+    /// The rows of events of one lane and one kind of pass. They are made in pieces, between which
+    /// others go on.
+    pub(super) async fn rows(&self, events: &[&Event]) -> Result<Rows, Failure> {
+        Rows::of(events, self.payload).await
+    }
+
+    /// Inserts them.
+    pub(super) async fn insert(&self, client: &Client, rows: &Rows) -> Result<(), Failure> {
+        let lane = rows.lane.as_ref();
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+            (&rows.lane_id, Type::TEXT),
             (&lane, Type::TEXT),
-            (&live, Type::BOOL),
-            (&epoch, Type::INT8),
-            (&offset, Type::INT8),
-            (&rows.epochs, Type::INT8_ARRAY),
-            (&rows.offsets, Type::INT8_ARRAY),
-            (&rows.received_us, Type::INT8_ARRAY),
-            (&rows.keys, Type::TEXT_ARRAY),
-            (&rows.content_types, Type::TEXT_ARRAY),
-            (&rows.fields[0], Type::TEXT_ARRAY),
-            (&rows.fields[1], Type::TEXT_ARRAY),
-            (&rows.fields[2], Type::TEXT_ARRAY),
-            (&rows.fields[3], Type::TEXT_ARRAY),
-            (&rows.fields[4], Type::TEXT_ARRAY),
-            (&rows.fields[5], Type::TEXT_ARRAY),
-            (payload, payload_type),
+            (&rows.live, Type::BOOL),
+            (&rows.last.0, Type::INT8),
+            (&rows.last.1, Type::INT8),
         ];
-        let mut inserted = self.put(client, live, &parameters).await;
+        for (column, array) in &rows.columns {
+            parameters.push((column, array.clone()));
+        }
+        let mut inserted = self.put(client, rows.live, &parameters).await;
         // Made only where they are missing: who may insert need not be one who may create.
         let missing = |error: &Error| error.code() == Some(&SqlState::UNDEFINED_TABLE);
         if inserted.as_ref().err().is_some_and(missing) {
             client.batch_execute(&self.create).await.map_err(|error| of_error(&error))?;
-            inserted = self.put(client, live, &parameters).await;
+            inserted = self.put(client, rows.live, &parameters).await;
         }
         inserted.map_err(|error| of_error(&error))
     }
@@ -161,15 +140,16 @@ impl Statements {
     }
 }
 
-/// The columns of a batch.
+/// The rows of a batch, as they are sent.
 #[derive(Debug)]
-struct Rows {
-    epochs: Vec<i64>,
-    offsets: Vec<i64>,
-    received_us: Vec<i64>,
-    keys: Vec<String>,
-    content_types: Vec<String>,
-    fields: [Vec<Option<String>>; FIELDS.len()],
+pub(super) struct Rows {
+    lane_id: String,
+    lane: Arc<str>,
+    live: bool,
+    /// The position of the last one.
+    last: (i64, i64),
+    /// What differs from row to row, in the order of the statement.
+    columns: Vec<(Encoded, Type)>,
 }
 
 /// The columns that an event may leave empty, in the order of the statement.
@@ -177,22 +157,81 @@ const FIELDS: [Tag; 6] =
     [Tag::Source, Tag::Environment, Tag::Tenant, Tag::EventId, Tag::EventType, Tag::EventTime];
 
 impl Rows {
-    fn of(events: &[&Event]) -> Self {
-        let field = |tag| {
-            let value = |event: &&Event| event.field(tag).map(|value| storable(&value));
-            events.iter().map(value).collect()
+    async fn of(events: &[&Event], payload: Payload) -> Result<Self, Failure> {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            return Err(Failure::temporary("a batch without events"));
         };
-        let received_us =
-            |event: &&Event| i64::try_from(event.received_ns() / 1000).unwrap_or(i64::MAX);
-        Self {
-            epochs: events.iter().map(|event| parts(event).0).collect(),
-            offsets: events.iter().map(|event| parts(event).1).collect(),
-            received_us: events.iter().map(received_us).collect(),
-            keys: events.iter().map(|event| event.idempotency_key()).collect(),
-            content_types: events.iter().map(|event| storable(&event.content_type)).collect(),
-            fields: FIELDS.map(field),
+        let is_text = |event: &&Event| std::str::from_utf8(&event.payload).is_ok();
+        let payload_type = match payload {
+            Payload::Bytes => Type::BYTEA_ARRAY,
+            Payload::Json if events.iter().all(is_text) => Type::TEXT_ARRAY,
+            // Only of an event alone is this final; of several the sink halves the batch.
+            Payload::Json => {
+                return Err(Failure::permanent("the payload is not UTF-8, so it is no JSON"));
+            }
+        };
+        let mut columns = Columns { events, made: Vec::with_capacity(12) };
+        columns.add(Type::INT8_ARRAY, |event| parts(event).0).await?;
+        columns.add(Type::INT8_ARRAY, |event| parts(event).1).await?;
+        columns.add(Type::INT8_ARRAY, received_us).await?;
+        columns.add(Type::TEXT_ARRAY, Event::idempotency_key).await?;
+        columns.add(Type::TEXT_ARRAY, |event| storable(Cow::Borrowed(&event.content_type))).await?;
+        for tag in FIELDS {
+            columns.add(Type::TEXT_ARRAY, |event| event.field(tag).map(storable)).await?;
         }
+        columns.add(payload_type, |event| event.payload.as_ref()).await?;
+        Ok(Self {
+            lane_id: Key(first.record.get().lane_id()).to_string(),
+            lane: Arc::clone(&first.lane),
+            live: first.pass == Pass::Live,
+            last: parts(last),
+            columns: columns.made,
+        })
     }
+}
+
+/// What differs from row to row, as it is made.
+struct Columns<'e> {
+    events: &'e [&'e Event],
+    made: Vec<(Encoded, Type)>,
+}
+
+impl<'e> Columns<'e> {
+    /// Adds an array of one value of each event, and lets others go on.
+    async fn add<T: ToSql>(
+        &mut self,
+        array: Type,
+        value: impl Fn(&'e Event) -> T,
+    ) -> Result<(), Failure> {
+        let values: Vec<T> = self.events.iter().map(|event| value(event)).collect();
+        let mut bytes = BytesMut::new();
+        let encoded = values.to_sql(&array, &mut bytes);
+        encoded.map_err(|_| Failure::permanent("the batch is larger than a value may be"))?;
+        self.made.push((Encoded(bytes), array));
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+/// A value in the form in which it is sent.
+#[derive(Debug)]
+struct Encoded(BytesMut);
+
+impl ToSql for Encoded {
+    fn to_sql(
+        &self,
+        _type: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_type: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
 }
 
 /// Epoch and offset as the server counts: no lane comes near the end of its numbers.
@@ -201,9 +240,14 @@ fn parts(event: &Event) -> (i64, i64) {
     (i64::from(position.epoch()), i64::try_from(position.offset()).unwrap_or(i64::MAX))
 }
 
+/// Microseconds, as the server counts.
+fn received_us(event: &Event) -> i64 {
+    i64::try_from(event.received_ns() / 1000).unwrap_or(i64::MAX)
+}
+
 /// Text holds any character but one, and no event fails for that in its type.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+fn storable(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text }
 }
 
 fn create(rows: &str, cursors: &str, payload: &str) -> String {
@@ -267,6 +311,6 @@ mod tests {
 
     #[test]
     fn text_that_the_server_cannot_hold_is_mended() {
-        assert_eq!(storable("a\0b"), "a\u{fffd}b");
+        assert_eq!(storable("a\0b".into()), "a\u{fffd}b");
     }
 }
