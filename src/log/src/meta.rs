@@ -77,23 +77,24 @@ const FIELD_HEADER_BYTES: usize = 4;
 const SIGNED_KEY_FRONT: [u8; FIELD_HEADER_BYTES] = [Tag::SignedKey as u8, 0, 16, 0];
 /// Bytes of the field that is the key of the signed bytes.
 pub(crate) const SIGNED_KEY_BYTES: usize = FIELD_HEADER_BYTES + 16;
+/// The longest field that a 16-bit length can tell.
+const BYTES_MAX: usize = u16::MAX as usize;
 
 /// Writes a meta section into a buffer that is kept for the next one.
 #[derive(Clone, Debug, Default)]
 pub struct MetaWriter {
     buffer: Vec<u8>,
-    length: usize,
 }
 
 impl MetaWriter {
     /// An empty section with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { buffer: vec![0; capacity], length: 0 }
+        Self { buffer: Vec::with_capacity(capacity) }
     }
 
     /// Forgets the fields and keeps the buffer.
     pub fn clear(&mut self) {
-        self.length = 0;
+        self.buffer.clear();
     }
 
     /// Adds a field. On an error nothing is added.
@@ -117,42 +118,28 @@ impl MetaWriter {
         self.add([(Tag::HeaderName as u16, name), (Tag::HeaderDigest as u16, digest)])
     }
 
-    /// Adds all of these fields or none. Looks once whether they fit: a request has dozens.
+    /// Adds all of these fields or none.
     fn add<const COUNT: usize>(
         &mut self,
         fields: [(u16, &[u8]); COUNT],
     ) -> Result<(), FieldTooLong> {
-        let mut end = self.length;
-        for (_, value) in fields {
-            end += FIELD_HEADER_BYTES + usize::from(length_of(value)?);
+        if let Some((_, long)) = fields.iter().find(|(_, value)| value.len() > BYTES_MAX) {
+            return Err(FieldTooLong { bytes: long.len() });
         }
-        if end > self.buffer.len() {
-            self.buffer.resize(end.max(2 * self.buffer.len()), 0);
-        }
-        let mut place = self.buffer.get_mut(self.length..end).unwrap_or_default();
         for (tag, value) in fields {
             let [tag_low, tag_high] = tag.to_le_bytes();
-            let [length_low, length_high] = length_of(value)?.to_le_bytes();
-            let Some((header, rest)) = place.split_first_chunk_mut::<FIELD_HEADER_BYTES>() else {
-                break;
-            };
-            *header = [tag_low, tag_high, length_low, length_high];
-            let Some((room, rest)) = rest.split_at_mut_checked(value.len()) else { break };
-            room.copy_from_slice(value);
-            place = rest;
+            let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+            let [length_low, length_high] = length.to_le_bytes();
+            self.buffer.extend_from_slice(&[tag_low, tag_high, length_low, length_high]);
+            self.buffer.extend_from_slice(value);
         }
-        self.length = end;
         Ok(())
     }
 
     /// The section written so far.
     pub fn as_bytes(&self) -> &[u8] {
-        self.buffer.get(..self.length).unwrap_or_default()
+        &self.buffer
     }
-}
-
-fn length_of(value: &[u8]) -> Result<u16, FieldTooLong> {
-    u16::try_from(value.len()).map_err(|_| FieldTooLong { bytes: value.len() })
 }
 
 /// A meta section as read.
