@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use forebay_log::{AppendError, Clock, LaneState};
+use forebay_log::{AppendError, Clock, LaneState, Look};
 use http::Request;
 use hyper::body::{Body, Incoming};
 
@@ -112,6 +112,8 @@ pub struct Line {
     pub steady: Steady,
     /// The time.
     pub clock: Clock,
+    /// The wall time as last asked for.
+    pub look: Look,
 }
 
 impl Line {
@@ -247,7 +249,7 @@ impl Line {
         let route = routes.0.find_shown(request.path()).ok_or(Reject::UnknownPath)?;
         let again = request.request(&route.source.expanded_path()).ok_or(Reject::HeadMalformed)?;
         let (head, body) = again.into_parts();
-        let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
+        let (received_ns, started) = self.now();
         let seat = self.seats.get(route.source.lane).ok_or(Reject::UnknownPath)?;
         let age_ns = received_ns.saturating_sub(request.received_ns);
         if u128::from(age_ns) >= seat.lane.dedupe_window.as_nanos() {
@@ -273,7 +275,7 @@ impl Line {
     {
         connection.answering();
         let (head, body) = request.into_parts();
-        let (received_ns, started) = (self.clock.wall_ns(), self.clock.monotonic());
+        let (received_ns, started) = self.now();
         let received = Received { head, received_ns, started, connection, released: None };
         // A block and not an async fn, whose future would hold its arguments twice.
         async move {
@@ -310,6 +312,12 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// This moment by both clocks.
+    fn now(&self) -> (u64, Instant) {
+        let started = self.clock.monotonic();
+        (self.clock.wall_ns_at(started, &self.look), started)
     }
 
     /// Whether this client is listened to at all.

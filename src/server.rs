@@ -178,6 +178,7 @@ impl Opened {
                 .map(|max| Failures::new(max, self.clock.monotonic())),
             proxies: Arc::clone(&self.receive.proxies),
             steady: self.steady,
+            look: self.clock.look(),
             clock: self.clock.clone(),
         }
     }

@@ -1,11 +1,18 @@
 //! Wall time for what is written down, monotonic time for what is waited for.
 //!
+//! Many events of one millisecond ask for the wall time once and add what has passed since by the
+//! monotonic clock: see [`Clock::wall_ns_at`].
+//!
 //! The only place that asks the operating system what time it is. Everything else takes a
 //! [`Clock`], so a test can stop the wall clock or turn it back.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a look at both clocks serves: a step of the wall clock shows after so long at the latest.
+const LOOK_SERVES: Duration = Duration::from_millis(1);
 
 /// Where the time comes from.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +24,31 @@ pub enum Clock {
     Fixed(Arc<AtomicU64>),
 }
 
+/// A look at both clocks at one moment, kept by one thread.
+#[derive(Debug)]
+pub struct Look(Cell<(u64, Instant)>);
+
 impl Clock {
+    /// Looks at both clocks.
+    pub fn look(&self) -> Look {
+        Look(Cell::new((self.wall_ns(), self.monotonic())))
+    }
+
+    /// Nanoseconds since the unix epoch at `moment`, which is now: by the last look if that is
+    /// not older than a millisecond, else by a new one.
+    pub fn wall_ns_at(&self, moment: Instant, last: &Look) -> u64 {
+        if let Self::Fixed(_) = self {
+            return self.wall_ns();
+        }
+        let (wall_ns, looked) = last.0.get();
+        let since = moment.saturating_duration_since(looked);
+        if since >= LOOK_SERVES {
+            last.0.set((self.wall_ns(), moment));
+            return last.0.get().0;
+        }
+        wall_ns.saturating_add(u64::from(since.subsec_nanos()))
+    }
+
     /// A wall clock that stands at `unix_ns`.
     pub fn fixed(unix_ns: u64) -> Self {
         Self::Fixed(Arc::new(AtomicU64::new(unix_ns)))

@@ -84,7 +84,7 @@ mod golden;
 mod models;
 
 pub use append::{AppendError, Appended, Appender, NewRecord};
-pub use clock::Clock;
+pub use clock::{Clock, Look};
 pub use cursor::{CURSORS_MAX, Cursor, CursorError, CursorFacts, Place, cursors, remove_cursor};
 pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 pub use inspect::{
