@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, Method, Version, header};
 use hyper::body::Body;
 
 use super::body::{self, Budget, Share};
@@ -214,13 +214,19 @@ impl<'h> Framing<'h> {
     fn read(headers: &'h HeaderMap) -> Self {
         let mut framing = Self::default();
         for (name, value) in headers {
-            let place = match name.as_str() {
-                "host" => &mut framing.host,
-                "content-length" => &mut framing.length,
-                "transfer-encoding" => &mut framing.transfer_coding,
-                "content-encoding" => &mut framing.content_coding,
-                "content-type" => &mut framing.media,
-                _ => continue,
+            // Compared as names and not as texts: a known name is a number.
+            let place = if *name == header::HOST {
+                &mut framing.host
+            } else if *name == header::CONTENT_LENGTH {
+                &mut framing.length
+            } else if *name == header::TRANSFER_ENCODING {
+                &mut framing.transfer_coding
+            } else if *name == header::CONTENT_ENCODING {
+                &mut framing.content_coding
+            } else if *name == header::CONTENT_TYPE {
+                &mut framing.media
+            } else {
+                continue;
             };
             place.add(value.as_bytes());
         }

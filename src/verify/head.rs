@@ -4,9 +4,11 @@
 //! The headers are gone through once. Nothing is copied: candidates and labelled values are spans
 //! of the signature header's value. Nothing is decoded here and nothing is trusted.
 
+use std::iter::once;
 use std::ops::Range;
 
 use http::{HeaderMap, HeaderName};
+use memchr::memchr_iter;
 
 use crate::limits;
 use crate::reject::Reject;
@@ -256,12 +258,11 @@ fn keep(found: &mut Found, value: &[u8], range: Range<usize>, readable: impl FnM
 /// The entries of a list without the white space around them.
 fn entries(value: &[u8], separator: u8) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
-    value.split(move |byte| *byte == separator).map(move |entry| {
-        let left = entry.len() - entry.trim_ascii_start().len();
-        let begin = start + left;
-        let range = begin..begin + entry.trim_ascii().len();
-        start += entry.len() + 1;
-        range
+    memchr_iter(separator, value).chain(once(value.len())).map(move |end| {
+        let entry = value.get(start..end).unwrap_or_default();
+        let begin = end - entry.trim_ascii_start().len();
+        start = end + 1;
+        begin..begin + entry.trim_ascii().len()
     })
 }
 
