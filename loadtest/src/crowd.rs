@@ -23,8 +23,9 @@ use crate::session::Session;
 use crate::text;
 use crate::wire::Connections;
 
-/// After its start a server still makes memory ready, and after a crowd has come too.
-const SETTLE: Duration = Duration::from_secs(1);
+/// After its start a server still makes memory ready; and a connection that had a request gives its
+/// buffers back once it was idle for `limits::REST_AFTER`.
+const SETTLE: Duration = Duration::from_millis(2500);
 
 /// Arguments of `crowd`.
 #[derive(Clone, Debug, Args)]

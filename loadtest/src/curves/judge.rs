@@ -13,7 +13,8 @@ use crate::figures::Summary;
 pub(super) enum Expected {
     /// The ratio of the two servers stays where it is at the first point.
     Flat,
-    /// Every byte costs the same: over the last step of the axis as much as over the step before.
+    /// Every byte costs the same: what the subject spends more than the reference grows over the
+    /// last step of the axis as over the step before. What the kernel copies is in both.
     ByTheByte,
 }
 
@@ -35,8 +36,9 @@ pub(super) struct Point {
     pub(super) text: String,
     pub(super) subject_us: Summary,
     pub(super) reference_us: Summary,
-    /// Of the two in the same round.
+    /// Of the two in the same round, and what the subject spends more.
     pub(super) ratio: Summary,
+    added_us: Summary,
     /// Subject and reference.
     rounds: Vec<[f64; 2]>,
 }
@@ -46,7 +48,8 @@ impl Point {
         let of = |part: fn(&[f64; 2]) -> f64| Summary::of(rounds.iter().map(part));
         let (subject_us, reference_us) = (of(|[subject, _]| *subject), of(|[_, other]| *other));
         let ratio = of(|[subject, reference]| subject / reference);
-        Self { at, text, subject_us, reference_us, ratio, rounds }
+        let added_us = of(|[subject, reference]| subject - reference);
+        Self { at, text, subject_us, reference_us, ratio, added_us, rounds }
     }
 }
 
@@ -131,11 +134,10 @@ fn growth(points: &[Point]) -> f64 {
     most.map_or(f64::NAN, |most| most / first.ratio.median - 1.0)
 }
 
-/// How much more the subject spends on a byte over the last step than over the one before.
+/// How much dearer a byte is over the last step than over the one before.
 fn bend(points: &[Point]) -> f64 {
-    let slope = |from: &Point, to: &Point| {
-        (to.subject_us.median - from.subject_us.median) / (to.at - from.at)
-    };
+    let slope =
+        |from: &Point, to: &Point| (to.added_us.median - from.added_us.median) / (to.at - from.at);
     match points {
         [.., first, middle, last] => slope(middle, last) / slope(first, middle) - 1.0,
         _ => f64::NAN,
