@@ -168,6 +168,7 @@ pub(super) fn read_token(
     feature = "sink-nats",
     feature = "sink-object",
     feature = "sink-postgres",
+    feature = "sink-pubsub",
     feature = "sink-rabbitmq",
     feature = "sink-redis",
     feature = "sink-sqs"

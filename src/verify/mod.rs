@@ -40,7 +40,7 @@ mod template;
 pub(crate) mod jwt;
 mod answers;
 mod profile;
-mod private;
+pub(crate) mod private;
 mod sign;
 mod verified;
 

@@ -1,4 +1,5 @@
-//! Private keys, for whoever plays the sender: tests, tools and the demo.
+//! Private keys, for whoever plays the sender: tests, tools and the demo; and for sinks that prove by
+//! one who forebay is.
 //!
 //! Read from PKCS#8 in PEM, as `openssl genpkey` writes it. No source ever holds one.
 
@@ -11,7 +12,7 @@ use super::spec::Algorithm;
 
 /// A key that signs by one algorithm.
 #[derive(Debug)]
-pub(super) enum Private {
+pub(crate) enum Private {
     Ed25519(Ed25519KeyPair),
     Ecdsa(EcdsaKeyPair),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
@@ -24,7 +25,7 @@ impl Private {
     }
 
     /// Reads a key for this algorithm, or says in words that do not repeat it why not.
-    pub(super) fn read(pem: &str, algorithm: Algorithm) -> Result<Self, String> {
+    pub(crate) fn read(pem: &str, algorithm: Algorithm) -> Result<Self, String> {
         let (_, document) = SecretDocument::from_pem(pem.trim())
             .map_err(|_| "is no PEM; copy it again, all lines of it".to_owned())?;
         let der = document.as_bytes();
@@ -55,7 +56,7 @@ impl Private {
     }
 
     /// The signature over a message; nothing if the machine has no randomness for it.
-    pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
         match self {
             Self::Ed25519(key) => Some(key.sign(message).as_ref().to_vec()),

@@ -11,12 +11,16 @@ mod nats;
 mod object;
 #[cfg(feature = "sink-postgres")]
 mod postgres;
+#[cfg(feature = "sink-pubsub")]
+mod pubsub;
 #[cfg(feature = "sink-rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "sink-redis")]
 mod redis;
 #[cfg(feature = "sink-sqs")]
 mod sqs;
+#[cfg(any(feature = "sink-pubsub", feature = "sink-sqs"))]
+mod endpoint;
 mod stdout;
 mod file;
 mod http;
@@ -125,6 +129,8 @@ const KINDS: &[Kind] = &[
     Kind { word: "object", path: "sink.object", read: object::read },
     #[cfg(feature = "sink-postgres")]
     Kind { word: "postgres", path: "sink.postgres", read: postgres::read },
+    #[cfg(feature = "sink-pubsub")]
+    Kind { word: "pubsub", path: "sink.pubsub", read: pubsub::read },
     #[cfg(feature = "sink-rabbitmq")]
     Kind { word: "rabbitmq", path: "sink.rabbitmq", read: rabbitmq::read },
     #[cfg(feature = "sink-redis")]
@@ -143,6 +149,8 @@ const UNBUILT: &[(&str, &str)] = &[
     ("object", "sink-object"),
     #[cfg(not(feature = "sink-postgres"))]
     ("postgres", "sink-postgres"),
+    #[cfg(not(feature = "sink-pubsub"))]
+    ("pubsub", "sink-pubsub"),
     #[cfg(not(feature = "sink-rabbitmq"))]
     ("rabbitmq", "sink-rabbitmq"),
     #[cfg(not(feature = "sink-redis"))]

@@ -3,6 +3,7 @@
 use http::Uri;
 
 use super::super::secret;
+use super::endpoint::endpoint;
 use super::http::{check_host, trusted};
 use super::{Section, Settings};
 use crate::drain::sinks::sqs::{self, Credentials};
@@ -10,12 +11,14 @@ use crate::drain::sinks::sqs::{self, Credentials};
 const QUEUE_CURE: &str =
     "write queue_url = \"https://sqs.eu-central-1.amazonaws.com/123456789012/hooks\"";
 
+const ENDPOINT_CURE: &str = "write endpoint = \"https://sqs.example.com\"";
+
 pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let allow_http = section.truth("allow_http")?;
     let allow_private = section.truth("allow_private")?;
     let queue = queue(section, allow_http);
     let endpoint = if section.has("endpoint") {
-        endpoint(section, "endpoint", allow_http)
+        endpoint(section, "endpoint", ENDPOINT_CURE, allow_http)
     } else {
         queue.as_ref().map(|(_, url)| url.clone())
     };
@@ -41,7 +44,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
 /// The queue's name as SQS has it, and where it is asked unless something else is said.
 fn queue(section: &Section<'_>, allow_http: bool) -> Option<(String, Uri)> {
     let text = section.required("queue_url", QUEUE_CURE)?;
-    let origin = endpoint(section, "queue_url", allow_http)?;
+    let origin = endpoint(section, "queue_url", QUEUE_CURE, allow_http)?;
     let (_, name) = text.rsplit_once('/')?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let of_queue = name.strip_suffix(".fifo").unwrap_or(name);
@@ -50,34 +53,6 @@ fn queue(section: &Section<'_>, allow_http: bool) -> Option<(String, Uri)> {
         return None;
     }
     Some((text.to_owned(), origin))
-}
-
-/// Scheme and authority of the URL under this key.
-fn endpoint(section: &Section<'_>, key: &'static str, allow_http: bool) -> Option<Uri> {
-    let text = section.text(key)?;
-    let url: Option<Uri> = text.parse().ok();
-    let whole = url.filter(|url| {
-        matches!(url.scheme_str(), Some("https" | "http"))
-            && url.query().is_none()
-            && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-    });
-    let Some(url) = whole else {
-        let cure = if key == "endpoint" {
-            "write endpoint = \"https://sqs.example.com\""
-        } else {
-            QUEUE_CURE
-        };
-        section.refuse(key, "is no URL of SQS", cure);
-        return None;
-    };
-    if url.scheme_str() == Some("http") && !allow_http {
-        let cure = "write https://, or allow_http = true if nobody can listen on the way";
-        section.refuse(key, "is without TLS", cure);
-        return None;
-    }
-    let mut parts = url.into_parts();
-    parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-    Uri::from_parts(parts).ok()
 }
 
 /// What is said, or else the word behind `sqs` in a host of Amazon's.

@@ -430,3 +430,32 @@ fn a_queue_of_sqs_is_asked_where_it_is_unless_another_place_is_named() {
         of("http://127.0.0.1:9324/", "none")
     );
 }
+
+#[cfg(feature = "sink-pubsub")]
+#[test]
+fn a_topic_of_pubsub_is_published_to_as_the_machine_unless_a_key_is_given() {
+    use crate::drain::sinks::pubsub::Login;
+    let pubsub = |lines: &str, environment: &[(&str, &str)]| {
+        let text = format!(
+            "{LEAST}\n[[sink]]\nname = \"out\"\n[sink.pubsub]\n\
+             topic = \"projects/p/topics/t\"\n{lines}\n"
+        );
+        match good(&text, environment).sinks.remove(0).settings {
+            crate::drain::sinks::Settings::PubSub(settings) => settings,
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = pubsub("", &[]);
+    assert_eq!(plain.endpoint, "https://pubsub.googleapis.com/");
+    assert!(matches!(&plain.login, Login::Machine(host) if host == "metadata.google.internal"));
+    let moved = pubsub("", &[("GCE_METADATA_HOST", "127.0.0.1:8080")]);
+    assert!(matches!(&moved.login, Login::Machine(host) if host == "127.0.0.1:8080"));
+    assert!(matches!(pubsub("login = \"none\"", &[]).login, Login::Nobody));
+    let key = serde_json::json!({
+        "client_email": "me@example.com", "token_uri": "https://oauth2.googleapis.com/token",
+        "private_key": include_str!("../../../tests/keys/rsa.pem"),
+    });
+    let keyed = pubsub("credentials = { env = \"KEY\" }", &[("KEY", key.to_string().as_str())]);
+    assert!(matches!(keyed.login, Login::Key(_)));
+    assert!(!format!("{keyed:?}").contains("PRIVATE"), "{keyed:?}");
+}

@@ -90,12 +90,13 @@ fn a_replica_that_cannot_carry_acknowledgements_is_refused_with_its_cure() {
 #[cfg(not(any(
     feature = "sink-kafka",
     feature = "sink-object",
+    feature = "sink-pubsub",
     feature = "sink-rabbitmq",
     feature = "sink-sqs"
 )))]
 #[test]
 fn a_sink_that_is_not_built_in_is_refused_with_the_feature_that_brings_it() {
-    for kind in ["kafka", "object", "rabbitmq", "sqs"] {
+    for kind in ["kafka", "object", "pubsub", "rabbitmq", "sqs"] {
         let report = bad_sink(&format!("[sink.{kind}]"));
         let title = format!("`sink.{kind}` is a kind of sink that this forebay");
         let cure = format!("--features sink-{kind}`");
@@ -243,9 +244,12 @@ fn a_queue_of_sqs_that_cannot_be_meant_is_refused() {
     const QUEUE: &str = "queue_url = \"https://sqs.eu-central-1.amazonaws.com/1/hooks.fifo\"\n";
     for (lines, expected) in [
         ("", "`sink.sqs.queue_url` is missing"),
-        ("queue_url = \"hooks\"", "`sink.sqs.queue_url` is no URL of SQS"),
-        ("queue_url = \"ftp://sqs.example.com/1/hooks\"", "`sink.sqs.queue_url` is no URL of SQS"),
-        ("queue_url = \"https://a:b@sqs.example.com/1/hooks\"", "is no URL of SQS"),
+        ("queue_url = \"hooks\"", "`sink.sqs.queue_url` is no URL of an API"),
+        (
+            "queue_url = \"ftp://sqs.example.com/1/hooks\"",
+            "`sink.sqs.queue_url` is no URL of an API",
+        ),
+        ("queue_url = \"https://a:b@sqs.example.com/1/hooks\"", "is no URL of an API"),
         ("queue_url = \"https://sqs.example.com/\"", "`sink.sqs.queue_url` names no queue"),
         ("queue_url = \"https://sqs.example.com/1/a.b\"", "`sink.sqs.queue_url` names no queue"),
         ("queue_url = \"http://sqs.example.com/1/hooks\"", "`sink.sqs.queue_url` is without TLS"),
@@ -260,6 +264,30 @@ fn a_queue_of_sqs_that_cannot_be_meant_is_refused() {
         ("QUEUE request_size = \"1\"", "`sink.sqs.request_size`"),
     ] {
         let report = bad_sink(&format!("[sink.sqs]\n{}", lines.replace("QUEUE ", QUEUE)));
+        assert!(report.contains(expected), "{lines}:\n{report}");
+    }
+}
+
+#[cfg(feature = "sink-pubsub")]
+#[test]
+fn a_topic_of_pubsub_that_cannot_be_meant_is_refused() {
+    const TOPIC: &str = "topic = \"projects/p/topics/t\"\n";
+    for (lines, expected) in [
+        ("", "`sink.pubsub.topic` is missing"),
+        ("topic = \"hooks\"", "`sink.pubsub.topic` is no whole name of a topic"),
+        ("topic = \"projects/p/topics/a?b\"", "is no whole name of a topic"),
+        ("TOPIC endpoint = \"pubsub\"", "`sink.pubsub.endpoint` is no URL of an API"),
+        ("TOPIC endpoint = \"http://a.example.com\"", "`sink.pubsub.endpoint` is without TLS"),
+        ("TOPIC endpoint = \"https://10.0.0.1\"", "`sink.pubsub.endpoint` names an address"),
+        ("TOPIC login = \"me\"", "`sink.pubsub.login`"),
+        ("TOPIC credentials = { value = \"a\" }", "is no key of a service account as JSON"),
+        (
+            "TOPIC login = \"none\"\ncredentials = { value = \"a\" }",
+            "`sink.pubsub.login` is said by `credentials` already",
+        ),
+        ("TOPIC ca_file = \"/nonexistent\"", "`sink.pubsub.ca_file` names `/nonexistent`"),
+    ] {
+        let report = bad_sink(&format!("[sink.pubsub]\n{}", lines.replace("TOPIC ", TOPIC)));
         assert!(report.contains(expected), "{lines}:\n{report}");
     }
 }

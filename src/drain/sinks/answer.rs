@@ -17,7 +17,7 @@ pub(super) fn gathered(verdicts: Vec<Result<(), Failure>>) -> Delivered {
 
 /// The same of verdicts in any order, each with its place in a batch of so many; what none speaks
 /// of is done.
-#[cfg(feature = "sink-sqs")]
+#[cfg(any(feature = "sink-pubsub", feature = "sink-sqs"))]
 pub(super) fn in_places(count: usize, told: Vec<(usize, Result<(), Failure>)>) -> Delivered {
     let mut verdicts = vec![Ok(()); count];
     for (place, verdict) in told {

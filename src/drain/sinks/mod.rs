@@ -6,6 +6,7 @@
 #[cfg(any(
     feature = "sink-kafka",
     feature = "sink-nats",
+    feature = "sink-pubsub",
     feature = "sink-rabbitmq",
     feature = "sink-sqs"
 ))]
@@ -15,12 +16,13 @@ mod about;
     feature = "sink-nats",
     feature = "sink-object",
     feature = "sink-postgres",
+    feature = "sink-pubsub",
     feature = "sink-rabbitmq",
     feature = "sink-redis",
     feature = "sink-sqs"
 ))]
 mod answer;
-#[cfg(feature = "sink-sqs")]
+#[cfg(any(feature = "sink-pubsub", feature = "sink-sqs"))]
 mod parts;
 #[cfg(any(
     feature = "sink-kafka",
@@ -39,6 +41,8 @@ pub mod nats;
 pub mod object;
 #[cfg(feature = "sink-postgres")]
 pub mod postgres;
+#[cfg(feature = "sink-pubsub")]
+pub mod pubsub;
 #[cfg(feature = "sink-rabbitmq")]
 pub mod rabbitmq;
 #[cfg(feature = "sink-redis")]
@@ -77,6 +81,9 @@ pub enum Settings {
     /// Rows of a PostgreSQL table.
     #[cfg(feature = "sink-postgres")]
     Postgres(postgres::Settings),
+    /// Messages of a topic of Google Cloud Pub/Sub.
+    #[cfg(feature = "sink-pubsub")]
+    PubSub(Box<pubsub::Settings>),
     /// Messages of an exchange of `RabbitMQ`.
     #[cfg(feature = "sink-rabbitmq")]
     RabbitMq(Box<rabbitmq::Settings>),
@@ -113,6 +120,8 @@ impl Settings {
             Self::Object(_) => "object",
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(_) => "postgres",
+            #[cfg(feature = "sink-pubsub")]
+            Self::PubSub(_) => "pubsub",
             #[cfg(feature = "sink-rabbitmq")]
             Self::RabbitMq(_) => "rabbitmq",
             #[cfg(feature = "sink-redis")]
@@ -144,7 +153,9 @@ impl Settings {
             Self::RabbitMq(_) => false,
             #[cfg(feature = "sink-redis")]
             Self::Redis(_) => false,
-            // Its consumers take messages away.
+            // Kept until a consumer has taken it, and no longer than the queue or the topic says.
+            #[cfg(feature = "sink-pubsub")]
+            Self::PubSub(_) => false,
             #[cfg(feature = "sink-sqs")]
             Self::Sqs(_) => false,
             Self::Stdout(_) | Self::File(_) | Self::Http(_) | Self::Resend(_) => false,
@@ -166,6 +177,8 @@ impl Settings {
             Self::Postgres(settings) => {
                 Ok(Arc::new(postgres::Postgres::new(settings.clone(), timeout)))
             }
+            #[cfg(feature = "sink-pubsub")]
+            Self::PubSub(settings) => Ok(Arc::new(pubsub::PubSub::new(settings, timeout)?)),
             #[cfg(feature = "sink-rabbitmq")]
             Self::RabbitMq(settings) => {
                 Ok(Arc::new(rabbitmq::RabbitMq::new(settings.as_ref().clone(), timeout)))

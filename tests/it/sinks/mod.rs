@@ -25,6 +25,8 @@ mod three_nodes;
 mod object;
 #[cfg(feature = "sink-sqs")]
 mod sqs;
+#[cfg(feature = "sink-pubsub")]
+mod pubsub;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +120,8 @@ macro_rules! for_each_server {
         for_each_counterpart!(@one $suite, http, Http, $($name),+);
         #[cfg(feature = "sink-sqs")]
         for_each_counterpart!(@one $suite, sqs, Fifo, $($name),+);
+        #[cfg(feature = "sink-pubsub")]
+        for_each_counterpart!(@one $suite, pubsub, Fake, $($name),+);
     };
 }
 

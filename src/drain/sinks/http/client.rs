@@ -92,7 +92,7 @@ impl Client {
     }
 
     /// Sends a request and reads all of its answer, of so many bytes at the most.
-    #[cfg(feature = "sink-sqs")]
+    #[cfg(any(feature = "sink-pubsub", feature = "sink-sqs"))]
     pub(in crate::drain::sinks) async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// When the destination wants to be asked again, as its answer says.
-    #[cfg(feature = "sink-sqs")]
+    #[cfg(any(feature = "sink-pubsub", feature = "sink-sqs"))]
     pub(in crate::drain::sinks) fn retry_after(
         &self,
         headers: &http::HeaderMap,
