@@ -15,6 +15,9 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a connection is idle before it gives back what only HTTP needs: two buffers of 8 KiB
 /// and the room for a request.
 pub const REST_AFTER: Duration = Duration::from_secs(1);
+/// The most connections of one receiver that go to rest in one sweep: a crowd would keep those that are
+/// busy waiting, and an allocator gives pages back while others are freed, not behind the last.
+pub const RESTS_MAX: usize = 128;
 /// The most signatures of one request that are compared.
 pub const SIGNATURES_MAX: usize = 8;
 /// The most secrets that one source may hold.

@@ -26,7 +26,7 @@ use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::unparsed;
-use crate::limits::{LINGER_BYTES_MAX, REST_AFTER};
+use crate::limits::{LINGER_BYTES_MAX, REST_AFTER, RESTS_MAX};
 
 /// How long each phase may last.
 #[derive(Clone, Copy, Debug)]
@@ -229,14 +229,16 @@ impl Connections {
         Entered { connections: Rc::clone(self), connection, slot }
     }
 
-    /// Wakes every connection that is late, and once each that may rest.
+    /// Wakes every connection that is late, and once each that may rest, a few at a time.
     pub fn sweep(&self, now: Instant) {
         self.pulse.beat(now);
+        let mut places = RESTS_MAX;
         for (_, connection) in self.open.borrow().iter() {
             if connection.until.get().is_some_and(|until| until <= now) {
                 connection.expired.set(true);
                 wake(connection);
-            } else if connection.tires(now) {
+            } else if places > 0 && connection.tires(now) {
+                places -= 1;
                 connection.tired.set(true);
                 wake(connection);
             }
@@ -299,6 +301,8 @@ impl<S> Watched<S> {
     /// The same stream, of which `early` has been read and not been used.
     pub(super) fn returned(self, early: Bytes) -> Self {
         debug_assert!(self.early.is_empty(), "who read on had it first");
+        // Bytes without a byte may hold the buffer that they were in.
+        let early = if early.is_empty() { Bytes::new() } else { early };
         Self { early, ..self }
     }
 }
@@ -421,5 +425,18 @@ mod tests {
         assert!(!connection.tired(), "it lingers, and its buffers with it");
         connections.sweep(start + 3 * REST_AFTER + IDLE);
         assert!(connection.expired(), "none is kept for resting");
+    }
+
+    #[test]
+    fn a_crowd_goes_to_rest_a_few_at_a_time() {
+        let start = forebay_log::Clock::System.monotonic();
+        let connections = Connections::new(deadlines(), start);
+        let enter = |_| connections.enter(([127, 0, 0, 1], 9).into());
+        let crowd: Vec<Entered> = (0..=2 * RESTS_MAX).map(enter).collect();
+        let tired = || crowd.iter().filter(|entered| entered.connection().tired()).count();
+        for expected in [RESTS_MAX, 2 * RESTS_MAX, 2 * RESTS_MAX + 1] {
+            connections.sweep(start + REST_AFTER);
+            assert_eq!(tired(), expected);
+        }
     }
 }
