@@ -27,6 +27,9 @@ use crate::wire::Connections;
 /// buffers back once it was idle for `limits::REST_AFTER`.
 const SETTLE: Duration = Duration::from_millis(2500);
 
+/// Memory still falls where a look finds less than this share of the one before.
+const FALLS: f64 = 0.99;
+
 /// Arguments of `crowd`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CrowdArgs {
@@ -158,7 +161,16 @@ fn measure(args: &CrowdArgs, idle: u32) -> io::Result<Measured> {
             )));
         }
     }
-    let used = memory()?;
+    // They give it back a few at a time.
+    let mut used = memory()?;
+    loop {
+        let now = memory()?;
+        let falls = now < used * FALLS;
+        used = now;
+        if !falls {
+            break;
+        }
+    }
     let schedule = Schedule::phases(vec![Phase::flat("steady", args.rate, args.span)]);
     let trial = session.trial(schedule, &mut View::new())?;
     let counts = trial.outcome.counts;
