@@ -284,10 +284,10 @@ fn bytes(value: f64) -> String {
     format!("{} {name}", (value / unit * 100.0).round() / 100.0)
 }
 
-/// `64`, `4,096`, `50 million`.
+/// `64`, `4,096`, `50M`.
 fn figures(value: f64) -> String {
     if value >= 1e6 {
-        return format!("{} million", (value / 1e4).round() / 100.0);
+        return format!("{}M", (value / 1e4).round() / 100.0);
     }
     let count = whole(value);
     if count < 1000 { format!("{count}") } else { format!("{},{:03}", count / 1000, count % 1000) }
@@ -301,7 +301,7 @@ mod tests {
     fn values_are_told_as_people_write_them() {
         let told = [256.0, 1024.0, 65_536.0, 1.25 * real(1 << 30)].map(bytes);
         assert_eq!(told, ["256 B", "1 KiB", "64 KiB", "1.25 GiB"]);
-        assert_eq!([0.0, 64.0, 4096.0, 5e7].map(figures), ["0", "64", "4,096", "50 million"]);
+        assert_eq!([0.0, 64.0, 4096.0, 5e7].map(figures), ["0", "64", "4,096", "50M"]);
     }
 
     #[test]
