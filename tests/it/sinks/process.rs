@@ -105,8 +105,8 @@ fn stands_still(pid: Pid) -> bool {
     let threads = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
     threads.into_iter().flatten().flatten().all(|thread| {
         let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // One that has ended says nothing.
-        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        // One that has ended says nothing, and is a zombie while its parent stands still.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z']))
     })
 }
 
