@@ -15,7 +15,8 @@
 //! moves `published` to where it came. Two producers that commit neighbouring records at the same
 //! moment must not both miss the other's word, so each runs a `SeqCst` fence between its own
 //! store and its walk: in the one order of fences, the later one sees both records. The last
-//! committer of a contiguous run therefore always publishes the whole run.
+//! committer of a contiguous run therefore always publishes the whole run. A walk ends at
+//! `claimed`, read behind that fence, and so does not look at memory that nobody has touched yet.
 
 use crossbeam::utils::CachePadded;
 
@@ -163,8 +164,13 @@ impl Watermarks {
         }
         loop {
             let from = self.published();
+            // Behind the fence: who claims later than this has a fence of its own, behind which
+            // it sees the records of this walk. So it is the one to go on from there.
+            let claimed = self.claimed();
             let mut to = from;
-            while let Some(next) = step(to) {
+            while to < claimed
+                && let Some(next) = step(to)
+            {
                 to = next;
             }
             if to == from {
@@ -180,7 +186,7 @@ impl Watermarks {
             let moved = self.published.compare_exchange(from, to, order, Ordering::Relaxed);
             if moved.is_ok() {
                 // Pair assertion: `step` never goes beyond what was claimed.
-                assert!(to <= self.claimed(), "published has passed claimed");
+                assert!(to <= claimed, "published has passed claimed");
                 return true;
             }
             if planted::has(Bug::WalkNotRepeated) {
