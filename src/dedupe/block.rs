@@ -199,12 +199,15 @@ impl Block {
                 None => {}
                 Some(Held::Pending) => return None,
                 Some(Held::Stored { end }) => {
-                    settled.keys.push(Words { low, high });
+                    // Slots follow the low words, and probing moves a key by a few of them: so
+                    // its place is near the end.
+                    let words = Words { low, high };
+                    let before = settled.keys.iter().rposition(|known| *known <= words);
+                    settled.keys.insert(before.map_or(0, |before| before + 1), words);
                     settled.to = settled.to.max(end);
                 }
             }
         }
-        settled.keys.sort_unstable();
         Some(settled)
     }
 

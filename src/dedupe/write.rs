@@ -142,8 +142,14 @@ impl Writing {
 
 /// A filter over one part; nothing for no keys, or for keys that make none.
 fn filter(keys: &[Words]) -> Option<BinaryFuse16> {
+    if keys.is_empty() {
+        return None;
+    }
     let mut hashes: Vec<u64> = keys.iter().copied().map(filtered).collect();
-    hashes.sort_unstable();
-    hashes.dedup();
-    if hashes.is_empty() { None } else { BinaryFuse16::try_from(&hashes).ok() }
+    BinaryFuse16::try_from(&hashes).ok().or_else(|| {
+        // Two keys with one hash, which hardly any filter ever meets: sorting costs more than making it.
+        hashes.sort_unstable();
+        hashes.dedup();
+        BinaryFuse16::try_from(&hashes).ok()
+    })
 }
