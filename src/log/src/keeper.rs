@@ -30,6 +30,9 @@ use crate::watermark::WatermarksRead;
 const SYNC_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// At ack level written: unsynced bytes are bounded by this, lest the kernel throttle a store.
 const UNSYNCED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// The huge pages of most processors.
+const HUGE_BYTES: u64 = 2 * 1024 * 1024;
+const _: () = assert!(UNSYNCED_BYTES_MAX >= 2 * HUGE_BYTES, "rounded down, a sync moves on");
 /// At ack level written: how long a record may stay unsynced.
 const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 /// At ack level written: the pause between two cycles while records come in and a tail of some
@@ -185,10 +188,12 @@ impl Keeper {
         }
         let now = self.shared.clock.monotonic();
         let since = *self.unsynced_since.get_or_insert(now);
-        let due = self.shared.ack == AckLevel::Synced
-            || published - durable >= UNSYNCED_BYTES_MAX
-            || now.saturating_duration_since(since) >= UNSYNCED_MAX;
-        if due {
+        if self.shared.ack == AckLevel::Written && published - durable >= UNSYNCED_BYTES_MAX {
+            // To where a huge page ends, if it is one: it is then written once.
+            self.sync_to((durable + UNSYNCED_BYTES_MAX) / HUGE_BYTES * HUGE_BYTES);
+        } else if self.shared.ack == AckLevel::Synced
+            || now.saturating_duration_since(since) >= UNSYNCED_MAX
+        {
             self.sync_to(published.min(durable + SYNC_BYTES_MAX));
         }
     }

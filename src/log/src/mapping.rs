@@ -178,6 +178,13 @@ impl WriteMap {
         self.raw.advise_range(Advice::PopulateWrite, range.start, range.len())
     }
 
+    /// Asks for huge pages where a range is made ready next.
+    pub(crate) fn prefer_huge(&self, at: u64, bytes: u64) {
+        let range = range(self.raw.len(), at, bytes);
+        // Only a hint: without it the range is made ready in small pages.
+        let _ = self.raw.advise_range(Advice::HugePage, range.start, range.len());
+    }
+
     /// Takes whole pages out of the mapping. What stands in them comes back from the file.
     pub(crate) fn leave(&self, at: u64, bytes: u64) -> io::Result<()> {
         let range = range(self.raw.len(), at, bytes);
