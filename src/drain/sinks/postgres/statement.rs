@@ -152,7 +152,12 @@ pub(super) struct Rows {
     columns: Vec<(Encoded, Type)>,
 }
 
-/// The columns that an event may leave empty, in the order of the statement.
+/// Columns that often hold the same in all rows of a batch, from the tenth parameter on. What they all
+/// hold is sent and taken apart once, as an array of one.
+const SHARED: [&str; 7] =
+    ["content_type", "source", "environment", "tenant", "event_id", "event_type", "event_time"];
+
+/// Those of them that an event may leave empty.
 const FIELDS: [Tag; 6] =
     [Tag::Source, Tag::Environment, Tag::Tenant, Tag::EventId, Tag::EventType, Tag::EventTime];
 
@@ -175,9 +180,9 @@ impl Rows {
         columns.add(Type::INT8_ARRAY, |event| parts(event).1).await?;
         columns.add(Type::INT8_ARRAY, received_us).await?;
         columns.add(Type::TEXT_ARRAY, Event::idempotency_key).await?;
-        columns.add(Type::TEXT_ARRAY, |event| storable(Cow::Borrowed(&event.content_type))).await?;
+        columns.share(|event| Some(storable(Cow::Borrowed(&event.content_type)))).await?;
         for tag in FIELDS {
-            columns.add(Type::TEXT_ARRAY, |event| event.field(tag).map(storable)).await?;
+            columns.share(|event| event.field(tag).map(storable)).await?;
         }
         columns.add(payload_type, |event| event.payload.as_ref()).await?;
         Ok(Self {
@@ -203,7 +208,22 @@ impl<'e> Columns<'e> {
         array: Type,
         value: impl Fn(&'e Event) -> T,
     ) -> Result<(), Failure> {
-        let values: Vec<T> = self.events.iter().map(|event| value(event)).collect();
+        self.push(array, &self.events.iter().map(|event| value(event)).collect()).await
+    }
+
+    /// Adds an array of one text of each event, or of the one that all have.
+    async fn share(
+        &mut self,
+        value: impl Fn(&'e Event) -> Option<Cow<'e, str>>,
+    ) -> Result<(), Failure> {
+        let mut values: Vec<_> = self.events.iter().map(|event| value(event)).collect();
+        if values.windows(2).all(|pair| pair[0] == pair[1]) {
+            values.truncate(1);
+        }
+        self.push(Type::TEXT_ARRAY, &values).await
+    }
+
+    async fn push<T: ToSql>(&mut self, array: Type, values: &Vec<T>) -> Result<(), Failure> {
         let mut bytes = BytesMut::new();
         let encoded = values.to_sql(&array, &mut bytes);
         encoded.map_err(|_| Failure::permanent("the batch is larger than a value may be"))?;
@@ -268,6 +288,10 @@ fn create(rows: &str, cursors: &str, payload: &str) -> String {
 /// was given up on and still runs is waited for. The last part reads from `put`, because parts
 /// that nothing reads from run last, and then the cursor would have moved.
 fn insert(rows: &str, cursors: &str, payload: &str, on_conflict: &str) -> String {
+    let shared = |(name, number): (&str, usize)| {
+        format!("CASE WHEN cardinality(${number}) = 1 THEN (${number})[1] ELSE given.{name} END")
+    };
+    let shared = SHARED.into_iter().zip(10..).map(shared).collect::<Vec<_>>().join(", ");
     format!(
         "WITH taken AS (\
            SELECT epoch, position FROM {cursors} WHERE lane_id = $1::uuid FOR UPDATE\
@@ -280,8 +304,7 @@ fn insert(rows: &str, cursors: &str, payload: &str, on_conflict: &str) -> String
              source, environment, tenant, event_id, event_type, event_time, payload) \
            SELECT $1::uuid, $2, given.epoch, given.position, \
              to_timestamp(0) + given.received_us * interval '1 microsecond', \
-             given.key, given.content_type, given.source, given.environment, given.tenant, \
-             given.event_id, given.event_type, given.event_time, {payload} \
+             given.key, {shared}, {payload} \
            FROM given LEFT JOIN taken ON true WHERE NOT $3 OR taken.epoch IS NULL \
              OR (given.epoch, given.position) > (taken.epoch, taken.position) \
            {on_conflict} RETURNING 1\
