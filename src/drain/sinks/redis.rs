@@ -19,6 +19,12 @@
 //! kill and a loss of power; with `everysec`, the server's default, even a kill of its process may
 //! take what it has answered for, since it puts off its writes while an older one is synced.
 //!
+//! A kill of the server may cut a transaction in its file within a command. With
+//! `aof-load-truncated yes`, its default, Redis takes off that command alone and leaves the `MULTI` and
+//! what follows it, to apply it with the next one at the start after (mended in Valkey by
+//! <https://github.com/valkey-io/valkey/pull/4342>): those events are there twice. With `no` it does not
+//! start, and `redis-check-aof --fix` takes off the transaction as a whole.
+//!
 //! Fields of an entry: `payload`, `content_type`, `key` (the same for all deliveries of one event),
 //! `lane`, `position`, `received_ns`, and where there is one `source`, `type`, `event_id`, `tenant`,
 //! `environment`, `pass`.

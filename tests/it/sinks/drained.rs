@@ -20,8 +20,10 @@ const ROUNDS_DEFAULT: u64 = 2;
 const KEYS: u64 = 7;
 /// The server dies no earlier than this many acknowledgements into a round.
 const ACKNOWLEDGED_MIN: u64 = 60;
-/// How long the last events may take to arrive.
+/// How long nothing may arrive while something is missing.
 pub(super) const DRAIN_WAIT: Duration = Duration::from_secs(60);
+/// How often the sink is asked for what it has.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How long nothing more must come after all have come.
 const QUIET: Duration = Duration::from_millis(300);
 /// How long a server that is stopped stays so: longer than its sink waits for a batch.
@@ -119,12 +121,24 @@ impl Sent {
         faults
     }
 
-    /// Waits for all of it, and for nothing more.
+    /// Waits for all of it, for as long as it comes, and for nothing more.
     pub(super) fn must_arrive<C: Counterpart>(&self, sink: &C) {
-        eventually("all that was acknowledged is at the sink", DRAIN_WAIT, || {
+        let clock = Clock::System;
+        let (mut arrived, mut since) = (0, clock.monotonic());
+        loop {
             let stored: BTreeSet<String> = sink.event_ids().into_iter().collect();
-            self.acknowledged.iter().all(|id| stored.contains(id))
-        });
+            let missing = self.acknowledged.iter().filter(|id| !stored.contains(*id)).count();
+            if missing == 0 {
+                break;
+            }
+            if stored.len() > arrived {
+                (arrived, since) = (stored.len(), clock.monotonic());
+            }
+            let still = clock.monotonic() - since;
+            assert!(still < DRAIN_WAIT, "{missing} are missing, and nothing came for {still:?}");
+            // To be asked for all of it is work for the sink as well.
+            std::thread::sleep(ASK_EVERY);
+        }
         std::thread::sleep(QUIET);
         assert_eq!(self.faults(&sink.event_ids()), Vec::<String>::new());
     }
@@ -264,16 +278,26 @@ pub(super) fn order_holds_while_the_server_dies_hangs_and_is_slow<C: Served>() {
     assert!(failures > 0, "no harm met a batch on its way");
 }
 
+/// Stops the load with it.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Sends, does something once the load runs, and stops if nobody else has stopped it.
 fn while_sending<C: Counterpart>(sent: &mut Sent, server: &Server, act: impl FnOnce()) {
     let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let address = server.address();
     std::thread::scope(|scope| {
         scope.spawn(|| sent.send_until(address, &answered, &stop, C::PACE));
+        // Also when something below panics, or the sender would be waited for without end.
+        let _stop = Stop(&stop);
         eventually("the load runs", Duration::from_secs(30), || {
             answered.load(Ordering::Relaxed) >= ACKNOWLEDGED_MIN
         });
         act();
-        stop.store(true, Ordering::Relaxed);
     });
 }
