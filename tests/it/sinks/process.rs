@@ -63,12 +63,12 @@ impl Process {
 
     /// Stops it where it stands: its sockets stay open and nobody answers.
     pub(super) fn pause(&self) {
-        self.signal(Signal::STOP);
-        // The signal is sent by now, and a thread of it may still run.
         let child = self.child.as_ref().expect("it runs");
-        let family = family(child.id());
+        // The signal is sent by now, and a thread of it may still run, or have begun a child.
         eventually("a stopped server stands still", START_WAIT, || {
-            family.iter().copied().all(stands_still)
+            let family = family(child.id());
+            signal(&family, Signal::STOP);
+            family.into_iter().all(stands_still)
         });
     }
 
