@@ -7,6 +7,7 @@ use forebay::verify::{
     self, Family, NamedSecret, Profile, SecretText, SignInput, SignedRequest, SpecError,
 };
 use forebay_log::Clock;
+use jiff::Timestamp;
 
 use crate::schedule::Happening;
 
@@ -106,11 +107,68 @@ pub(crate) struct Draft {
     pub(crate) signed_ns: u64,
 }
 
+/// Where in its bodies a sender says what happened, and when: it decides how much of a body has to
+/// be read for it.
+#[derive(Clone, Copy, Debug)]
+enum Frame {
+    /// `type` and `timestamp`, then `data`: the payload structure of Standard Webhooks
+    /// (`spec/standard-webhooks.md`, "Payload structure").
+    Standard,
+    /// By name, as the examples of Stripe's "The Event object" are: `type` stands last.
+    Stripe,
+    /// In the order of the fields of `WebhookEvent` in `livekit_webhook.proto`, as protojson writes
+    /// them: `id` and `createdAt` stand last.
+    LiveKit,
+    /// Under the names of several others, in front.
+    Plain,
+}
+
+impl Frame {
+    fn of(preset: &str) -> Self {
+        match preset {
+            "standard-webhooks" | "svix" => Self::Standard,
+            "stripe" => Self::Stripe,
+            "livekit" => Self::LiveKit,
+            _ => Self::Plain,
+        }
+    }
+
+    /// The body of an event, `about` being members that say what it is about. Of one frame all are
+    /// as long as what is given.
+    fn body(self, id: &str, event: &str, created_ns: u64, about: &str) -> String {
+        let created = format!("{:010}", created_ns / 1_000_000_000);
+        match self {
+            Self::Standard => {
+                let (event, at) =
+                    (event.replace('_', "."), Timestamp::from_nanosecond(created_ns.into()));
+                let at = at.unwrap_or_default();
+                format!(
+                    "{{\"type\":\"{event}\",\"timestamp\":\"{at:.6}\",\
+                     \"data\":{{\"id\":\"{id}\",{about}}}}}"
+                )
+            }
+            Self::Stripe => format!(
+                "{{\"id\":\"{id}\",\"object\":\"event\",\"api_version\":\"2024-06-20\",\
+                 \"created\":{created},\"data\":{{\"object\":{{{about}}}}},\"livemode\":false,\
+                 \"pending_webhooks\":1,\"request\":null,\"type\":\"{event}\"}}"
+            ),
+            Self::LiveKit => format!(
+                "{{\"event\":\"{event}\",{about},\"id\":\"{id}\",\"createdAt\":\"{created}\"}}"
+            ),
+            Self::Plain => format!(
+                "{{\"id\":\"{id}\",\"type\":\"{event}\",\"event\":\"{event}\",\
+                 \"created\":{created},\"createdAt\":\"{created}\",{about}}}"
+            ),
+        }
+    }
+}
+
 /// Makes requests to one path as one sender, signed by one secret.
 #[derive(Debug)]
 pub(crate) struct Signer {
     inner: verify::Signer,
     sender: Sender,
+    frame: Frame,
     prefix: String,
     pad: String,
 }
@@ -126,9 +184,10 @@ impl Signer {
         };
         let named = |error: SpecError| io::Error::other(format!("{}: {error}", sender.preset));
         let inner = verify::Signer::new(sender.profile()?, secret).map_err(named)?;
-        let mut made = Self { inner, sender, prefix: prefix(run), pad: String::new() };
-        let frame = made.body(&Draft::default(), "").len();
-        made.pad = "x".repeat(body_bytes.saturating_sub(frame));
+        let frame = Frame::of(&sender.preset);
+        let mut made = Self { inner, sender, frame, prefix: prefix(run), pad: String::new() };
+        let bare = made.body(&Draft::default(), "").len();
+        made.pad = "x".repeat(body_bytes.saturating_sub(bare));
         Ok(made)
     }
 
@@ -151,15 +210,14 @@ impl Signer {
             Happening::Left => "participant_left",
             Happening::Finished => "room_finished",
         };
-        let (room, created) = (draft.room, draft.created_ns / 1_000_000_000);
+        let room = draft.room;
         let short = id.len() + usize::try_from(room.checked_ilog10().unwrap_or(0)).unwrap_or(0) * 2;
-        format!(
-            "{{\"id\":\"{id}\",\"type\":\"{event}\",\"event\":\"{event}\",\"created\":{created:010},\
-             \"createdAt\":\"{created:010}\",\"room\":{{\"sid\":\"RM_{room}\",\
-             \"name\":\"stage {room}\"}},\"participant\":{{\"sid\":\"PA_1\",\
-             \"identity\":\"guest\",\"metadata\":\"{}\"}}}}",
+        let about = format!(
+            "\"room\":{{\"sid\":\"RM_{room}\",\"name\":\"stage {room}\"}},\
+             \"participant\":{{\"sid\":\"PA_1\",\"identity\":\"guest\",\"metadata\":\"{}\"}}",
             self.pad.get(short..).unwrap_or_default()
-        )
+        );
+        self.frame.body(id, event, draft.created_ns, &about)
     }
 
     /// The event's id.
@@ -310,6 +368,32 @@ mod tests {
             assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
         }
         assert!(pool.request(3).is_empty());
+    }
+
+    #[test]
+    fn a_body_says_what_happened_where_its_sender_says_it() {
+        let draft = Draft { created_ns: 1_667_507_170_344_522_999, room: 20, ..Draft::default() };
+        for (preset, starts, ends) in [
+            (
+                "standard-webhooks",
+                "{\"type\":\"participant.joined\",\"timestamp\":\"2022-11-03T20:26:10.344522Z\",\
+                 \"data\":{\"id\":\"msg_7_0\",",
+                "x\"}}}",
+            ),
+            ("stripe", "{\"id\":\"msg_7_0\",", ",\"type\":\"participant_joined\"}"),
+            (
+                "livekit",
+                "{\"event\":\"participant_joined\",",
+                ",\"id\":\"msg_7_0\",\"createdAt\":\"1667507170\"}",
+            ),
+            ("wave", "{\"id\":\"msg_7_0\",\"type\":\"participant_joined\",", "x\"}}"),
+        ] {
+            let request = text(&signer(preset), draft);
+            let (_, body) = request.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(body.starts_with(starts) && body.ends_with(ends), "{body}");
+            assert_eq!(body.len(), 1024, "{preset}");
+            assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{preset}");
+        }
     }
 
     #[test]
