@@ -20,7 +20,7 @@ use crate::observe::logs;
 /// A sink that has failed and taken nothing for too long.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "gave up after {}: sink {sink} takes nothing ({why}); what was not replayed stays in the log",
+    "gave up after {}: sink {sink} takes nothing ({why}); {stays}",
     duration_text(*waited)
 )]
 pub(super) struct GaveUp {
@@ -28,6 +28,8 @@ pub(super) struct GaveUp {
     pub(super) waited: Duration,
     /// Its last failure.
     pub(super) why: Failure,
+    /// Where that is which was not brought.
+    pub(super) stays: &'static str,
 }
 
 /// Why nothing, or not all, was brought.

@@ -3,27 +3,32 @@
 //! A letter is the event as it was, with the reason, the number of attempts, and where it came
 //! from. All of it works beside a running server. A letter that was redriven or discarded is no
 //! longer listed; its record goes with the age of the lane. Exit codes: 0 done, 1 some letters
-//! were refused once more and stay, 2 wrong usage, 75 it cannot be done now, 78 a bad
-//! configuration.
+//! were refused once more and stay, 2 wrong usage, 75 it cannot be done now or a sink takes
+//! nothing, 78 a bad configuration.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use forebay_log::{Clock, Position, Record, Tag};
 use serde_json::{Value, json};
 
 use super::bring::{self, BringError};
+use super::patience::Patience;
 use super::place::PlaceError;
 use super::row::{Style, harmless};
-use super::terminal;
+use super::terminal::{self, Progress};
 use super::which::{Chosen, Which, row};
-use crate::config::Drained;
+use crate::config::{self, Drained};
 use crate::drain::dead;
 use crate::drain::letters::Letters;
 use crate::drain::redrive;
+
+/// Of what was not brought when a redrive gives up.
+const STAYS: &str = "what was not redriven stays a dead letter";
 
 /// What `dead-letters` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,7 +44,7 @@ enum Verb {
     /// The letters whole, with headers and bodies
     Show(Of),
     /// Bring them to their sink once more
-    Redrive(Doing),
+    Redrive(Redriving),
     /// Give them up: they are listed no longer
     Discard(Doing),
 }
@@ -75,13 +80,22 @@ struct Doing {
     dry_run: bool,
 }
 
+#[derive(Clone, Debug, clap::Args)]
+struct Redriving {
+    #[command(flatten)]
+    doing: Doing,
+    /// End with a sink once it has failed and taken nothing for so long; else its `retry.horizon`
+    #[arg(long, value_name = "DURATION", value_parser = config::parse_duration)]
+    timeout: Option<Duration>,
+}
+
 /// Runs the verb.
 pub(super) fn run(args: &DeadLettersArgs) -> ExitCode {
     let clock = Clock::System;
     let done = match &args.verb {
         Verb::List(of) => list(of, &clock),
         Verb::Show(of) => show(of, &clock),
-        Verb::Redrive(doing) => redrive(doing, &clock),
+        Verb::Redrive(redriving) => redrive(redriving, &clock),
         Verb::Discard(doing) => discard(doing, &clock),
     };
     match done {
@@ -227,26 +241,34 @@ fn dry(found: &BTreeMap<String, Vec<Record>>, verb: &str, json: bool) -> Result<
     bring::tell_dry(verb, &rows, json)
 }
 
-fn redrive(doing: &Doing, clock: &Clock) -> Result<(), BringError> {
+fn redrive(redriving: &Redriving, clock: &Clock) -> Result<(), BringError> {
+    let Redriving { doing, timeout } = redriving;
     check_meant(doing)?;
     let (drained, found) = chosen(&doing.of, clock)?;
     if doing.dry_run {
         return dry(&found, "redriven", doing.of.json);
     }
     bring::tell_of_waits()?;
-    let mut ran = Vec::new();
+    let (mut ran, mut ended) = (Vec::new(), Ok(()));
     for (name, records) in found {
         let sink = bring::sink(&drained, &name)?;
         let dir = dead::dir(&drained.kept.data_dir, &name);
         let meant: HashSet<Position> =
             records.iter().map(|record| record.get().position()).collect();
         drop(records);
+        let patience = Patience::begin(&name, STAYS, timeout.unwrap_or(sink.retry.horizon), clock)?;
+        let progress = Progress::new(&format!("redrive {name}"));
+        let watch = patience.watch(Some((progress, meant.len() as u64)));
         let meant = |letter: &Record| meant.contains(&letter.get().position());
-        let redriven = redrive::redrive(sink, &dir, meant, clock, None)?;
+        let redriven = redrive::redrive(sink, &dir, meant, clock, watch)?;
         redriven.unmarked.iter().for_each(|error| terminal::complain(error));
         ran.push(redriven.ran);
+        // One sink that takes nothing keeps no letter from another.
+        ended = ended.and(patience.end());
     }
-    bring::tell("redriven", &ran, doing.of.json)
+    let told = bring::tell("redriven", &ran, doing.of.json);
+    ended?;
+    told
 }
 
 fn discard(doing: &Doing, clock: &Clock) -> Result<(), BringError> {

@@ -12,6 +12,7 @@ mod dead_letters;
 mod demo;
 mod keys;
 mod outgoing;
+mod patience;
 mod providers;
 mod doctor;
 mod place;

@@ -6,7 +6,6 @@
 //! nothing, 78 a bad configuration.
 
 mod guard;
-mod patience;
 mod staging;
 
 use std::path::PathBuf;
@@ -17,12 +16,15 @@ use std::time::Duration;
 use forebay_log::{Clock, Reader};
 
 use super::bring::{self, BringError};
+use super::patience::Patience;
 use super::place::PlaceError;
 use super::which::{Which, row};
 use crate::config;
 use crate::drain::errand::Errand;
 use crate::drain::sink::Pass;
-use patience::Patience;
+
+/// Of what was not brought when a replay gives up.
+const STAYS: &str = "what was not replayed stays in the log";
 
 /// What `replay` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -107,7 +109,7 @@ fn to_sink(args: &ReplayArgs, name: &str, clock: &Clock) -> Result<(), BringErro
             }
             continue;
         }
-        let patience = Patience::begin(&sink.name, timeout, clock)?;
+        let patience = Patience::begin(&sink.name, STAYS, timeout, clock)?;
         let errand = Errand {
             sink: &sink,
             lane: Arc::from(name),
@@ -116,9 +118,7 @@ fn to_sink(args: &ReplayArgs, name: &str, clock: &Clock) -> Result<(), BringErro
             end,
             wanted: Box::new(move |record| chosen.takes(record)),
             pass: Pass::Replay,
-            settled: patience.settled(),
-            failed: Some(patience.failed()),
-            until: Some(patience.until()),
+            watch: patience.watch(None),
         };
         ran.push(errand.run(clock)?);
         ended = patience.end();

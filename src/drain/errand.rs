@@ -41,12 +41,31 @@ pub struct Errand<'a> {
     pub wanted: Wanted,
     /// Why.
     pub pass: Pass,
+    /// Who is told how it goes.
+    pub watch: Watch,
+}
+
+/// Who is told how an errand goes, and what ends it.
+pub struct Watch {
     /// Told of each event that the sink has taken.
     pub settled: OnSettled,
     /// Told of each failure of the sink that is not of an event alone; none: nobody.
     pub failed: Option<OnFailed>,
     /// What ends it before all is done; none: nothing.
     pub until: Option<Until>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("until", &self.until).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// Nobody is told.
+    pub fn nobody(until: Option<Until>) -> Self {
+        Self { settled: Box::new(|_| {}), failed: None, until }
+    }
 }
 
 impl std::fmt::Debug for Errand<'_> {
@@ -79,6 +98,7 @@ impl Errand<'_> {
     /// Runs until every event was taken or refused, or it is ended.
     pub fn run(self, clock: &Clock) -> Result<Ran, ErrandError> {
         let config = self.sink;
+        let Watch { settled, failed, until } = self.watch;
         let mut reader = Reader::open(&self.dir)?;
         reader.seek(self.from)?;
         let runtime = Builder::new_current_thread().enable_all().build();
@@ -131,15 +151,14 @@ impl Errand<'_> {
             letters,
             counters: Arc::clone(&counters),
             clock: clock.clone(),
-            settled: Some(self.settled),
-            failed: self.failed,
+            settled: Some(settled),
+            failed,
             finite: true,
             landing_max: LANDING_MAX,
         };
         let courier = Courier::new(config, vec![lane], &[0], way);
         let (_never, stopped) = watch::channel(false);
-        let Until { stopped, passed } =
-            self.until.unwrap_or(Until { stopped, passed: Duration::MAX });
+        let Until { stopped, passed } = until.unwrap_or(Until { stopped, passed: Duration::MAX });
         // What is cut is neither taken nor refused.
         let courier =
             async { tokio::time::timeout(passed, courier.run(told, buried, stopped)).await };

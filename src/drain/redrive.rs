@@ -16,9 +16,9 @@ use forebay_log::{Clock, From, Position, ReadError, Reader, Record};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::errand::{Errand, ErrandError, Ran};
+use super::errand::{Errand, ErrandError, Ran, Watch};
 use super::letters::{Letters, LettersError};
-use super::sink::Pass;
+use super::sink::{Event, Pass};
 use crate::config::SinkConfig;
 
 /// How often it is looked whether it is time.
@@ -50,13 +50,14 @@ pub struct Redriven {
     pub unmarked: Vec<LettersError>,
 }
 
-/// Brings the letters in `dir` that wait and are meant; `until` may end it early.
+/// Brings the letters in `dir` that wait and are meant. Whoever watches is told of one that was taken
+/// once it is marked.
 pub fn redrive(
     sink: &SinkConfig,
     dir: &Path,
     meant: impl Fn(&Record) -> bool,
     clock: &Clock,
-    until: Option<Until>,
+    watch: Watch,
 ) -> Result<Redriven, RedriveError> {
     let mut done = Letters::open(dir)?.begin()?;
     // Once more, now that nobody else does anything with them.
@@ -67,7 +68,14 @@ pub fn redrive(
     reader.seek(From::Latest)?;
     let from = wanted.first().map_or(From::Latest, |first| From::Position(*first));
     let wanted: HashSet<Position> = wanted.into_iter().collect();
-    let (failed, unmarked) = channel::unbounded();
+    let (complain, unmarked) = channel::unbounded();
+    let Watch { mut settled, failed, until } = watch;
+    let mark = move |event: &Event| {
+        let marked = done.done(event.position(), "redriven").and_then(|()| done.sync());
+        // Whoever began it reads them at its end.
+        drop(marked.map_err(|error| complain.send(error)));
+        settled(event);
+    };
     let errand = Errand {
         sink,
         lane: Arc::from(sink.name.as_str()),
@@ -76,13 +84,7 @@ pub fn redrive(
         end: reader.offset(),
         wanted: Box::new(move |letter| wanted.contains(&letter.get().position())),
         pass: Pass::Redrive,
-        settled: Box::new(move |event| {
-            let marked = done.done(event.position(), "redriven").and_then(|()| done.sync());
-            // Whoever began it reads them at its end.
-            drop(marked.map_err(|error| failed.send(error)));
-        }),
-        failed: None,
-        until,
+        watch: Watch { settled: Box::new(mark), failed, until },
     };
     let ran = errand.run(clock)?;
     Ok(Redriven { ran, unmarked: unmarked.try_iter().collect() })
@@ -192,7 +194,7 @@ impl Redriver {
         }
         let ran = self.dir.is_dir().then(|| {
             let until = Until { stopped: stopped.clone(), passed: RUN_MAX };
-            redrive(&self.sink, &self.dir, |_| true, &self.clock, Some(until))
+            redrive(&self.sink, &self.dir, |_| true, &self.clock, Watch::nobody(Some(until)))
         });
         // From now on, so that a long run is not followed by those that it has missed.
         self.next_ns = self.times.next_ns(self.clock.wall_ns());
@@ -286,7 +288,7 @@ mod tests {
         let (dir, folder) = (data.path().join("out"), data.path().join("files"));
         Written::fill(&dir, 5);
         let sink = sink(&folder, 3);
-        let all = |until| redrive(&sink, &dir, |_| true, &Clock::System, until);
+        let all = |until| redrive(&sink, &dir, |_| true, &Clock::System, Watch::nobody(until));
         let doing = Letters::open(&dir).expect("letters").begin().expect("free");
         let busy = all(None).expect_err("somebody works on them");
         assert!(matches!(busy, RedriveError::Letters(LettersError::InUse { .. })), "{busy}");

@@ -9,7 +9,7 @@ use forebay_log::{AckLevel, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord,
 use serde_json::Value;
 
 use crate::support::server::{Server, Setup, forebay};
-use crate::support::{Driver, eventually};
+use crate::support::{Driver, eventually, stranger};
 
 const SINK: &str = "\n[[sink]]\nname = \"out\"\n[sink.stdout]\n";
 
@@ -26,6 +26,12 @@ fn letters(count: u8) -> Server {
 
 fn letters_of(sink: &str, count: u8) -> Server {
     let server = Server::prepare(Setup::new(Driver::Epoll).more(sink));
+    bury(&server, "out", count);
+    server
+}
+
+/// Puts letters where the server would have.
+fn bury(server: &Server, name: &str, count: u8) {
     let options = LaneOptions {
         segment_bytes: 1 << 20,
         ack: AckLevel::Written,
@@ -34,7 +40,7 @@ fn letters_of(sink: &str, count: u8) -> Server {
     };
     let folder = server.data().join("dead-letters");
     std::fs::create_dir_all(&folder).unwrap();
-    let (lane, _) = Lane::open(folder.join("out"), options).unwrap();
+    let (lane, _) = Lane::open(folder.join(name), options).unwrap();
     let mut appender = lane.appender();
     let mut meta = MetaWriter::default();
     for index in 0..count {
@@ -62,7 +68,6 @@ fn letters_of(sink: &str, count: u8) -> Server {
         };
         appender.append(&record).unwrap();
     }
-    server
 }
 
 fn run(server: &Server, words: &[&str]) -> Output {
@@ -184,4 +189,25 @@ fn a_redrive_says_why_it_waits() {
     let told = told.expect("it is told long before the horizon");
     assert!(told.contains("\"sink\":\"out\"") && told.contains("temporary"), "{told}");
     assert_eq!(listed(&server, &[]), ["evt_0"]);
+}
+
+#[test]
+fn a_redrive_to_a_sink_that_takes_nothing_says_why_and_ends_and_keeps_no_other_from_its_letters() {
+    let locked = format!(
+        "\n[[sink]]\nname = \"locked\"\nretry = {{ first = \"10ms\", max = \"50ms\" }}\n\
+         [sink.http]\nurl = \"http://127.0.0.1:{}/\"\nallow_private = true\n",
+        stranger()
+    );
+    let server = letters_of(&[locked.as_str(), SINK].concat(), 2);
+    bury(&server, "locked", 3);
+    let told = run(&server, &["redrive", "--all", "--timeout", "1s"]);
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert_eq!(told.status.code(), Some(75), "{err}");
+    assert_eq!(out, format!("{}\n{}\nredriven 2 events, 0 refused\n", body(0), body(1)));
+    assert!(err.contains("the sink takes nothing; trying again"), "{err}");
+    let last = err.lines().last().unwrap_or_default();
+    assert!(last.contains("gave up after 1s: sink locked takes nothing (misconfigured"), "{err}");
+    assert!(last.ends_with("what was not redriven stays a dead letter"), "{err}");
+    assert!(listed(&server, &["--sink", "out"]).is_empty());
+    assert_eq!(listed(&server, &["--sink", "locked"]).len(), 3);
 }

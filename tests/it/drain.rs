@@ -4,8 +4,7 @@
 //! what it holds was written by the process that was killed, and by nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use forebay_log::Clock;
 use crate::support::http::Connection;
 use crate::support::random::Random;
 use crate::support::server::{Server, Setup, forebay};
-use crate::support::{Driver, eventually, setting, sign};
+use crate::support::{Driver, eventually, setting, sign, stranger};
 
 for_each_driver![
     what_was_acknowledged_reaches_the_sink_though_forebay_is_killed_at_random,
@@ -255,16 +254,6 @@ fn a_replay_brings_again_what_it_is_asked_for_and_moves_no_cursor(driver: Driver
 }
 
 fn a_replay_to_a_sink_that_takes_nothing_says_why_and_ends(driver: Driver) {
-    // A destination that knows nobody.
-    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = stranger.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for mut stream in stranger.incoming().flatten() {
-            let answer = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
-            // Whoever has gone needs no answer.
-            _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(answer.as_bytes()));
-        }
-    });
     let sink = |name: &str, port: u16| {
         format!(
             "[[sink]]\nname = \"{name}\"\nretry = {{ first = \"10ms\", max = \"50ms\" }}\n\
@@ -272,7 +261,7 @@ fn a_replay_to_a_sink_that_takes_nothing_says_why_and_ends(driver: Driver) {
         )
     };
     // No server has the port 1.
-    let both = [sink("away", 1), sink("locked", port)].concat();
+    let both = [sink("away", 1), sink("locked", stranger())].concat();
     let server = Server::start(Setup::new(driver).more(&both));
     send(&server, "live", 3);
     for (name, why) in [("away", "temporary"), ("locked", "misconfigured")] {

@@ -17,12 +17,12 @@ use serde_json::Value;
 
 use super::super::bring::{self, BringError};
 use super::super::keys::{self, HiddenSecretArgs};
+use super::super::patience::Patience;
 use super::super::place::PlaceError;
 use super::super::terminal::Progress;
 use super::super::which::{Chosen, row};
-use super::ReplayArgs;
 use super::guard::Target;
-use super::patience::Patience;
+use super::{ReplayArgs, STAYS};
 use crate::config::{self, BatchConfig, Print, RetryConfig, SinkConfig, Staging};
 use crate::drain::errand::Errand;
 use crate::drain::order::Order;
@@ -82,9 +82,8 @@ pub(super) fn replay(args: &ReplayArgs, url: &str, clock: &Clock) -> Result<(), 
     let (mut ran, mut ended) = (Vec::new(), Ok(()));
     for Part { lane, dir, end, count } in survey.parts {
         let chosen = chosen.clone();
-        let patience = Patience::begin(&sink.name, timeout, clock)?;
-        let mut taken = patience.settled();
-        let (mut progress, mut done) = (Progress::new(&format!("replay {lane}")), 0);
+        let patience = Patience::begin(&sink.name, STAYS, timeout, clock)?;
+        let progress = Progress::new(&format!("replay {lane}"));
         let errand = Errand {
             sink: &sink,
             lane: Arc::from(lane.as_str()),
@@ -93,13 +92,7 @@ pub(super) fn replay(args: &ReplayArgs, url: &str, clock: &Clock) -> Result<(), 
             end,
             wanted: Box::new(move |record| chosen.takes(record)),
             pass: Pass::Replay,
-            settled: Box::new(move |event| {
-                taken(event);
-                done += 1;
-                progress.count(done, count);
-            }),
-            failed: Some(patience.failed()),
-            until: Some(patience.until()),
+            watch: patience.watch(Some((progress, count))),
         };
         ran.push(errand.run(clock)?);
         ended = patience.end();

@@ -8,6 +8,8 @@ pub(crate) mod random;
 pub(crate) mod server;
 pub(crate) mod sign;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use forebay_log::Clock;
@@ -70,6 +72,20 @@ pub(crate) fn setting(name: &str, default: u64) -> u64 {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         Err(_) => default,
     }
+}
+
+/// The port of a destination that knows nobody: it answers everything with 401.
+pub(crate) fn stranger() -> u16 {
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = stranger.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in stranger.incoming().flatten() {
+            let answer = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+            // Whoever has gone needs no answer.
+            _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(answer.as_bytes()));
+        }
+    });
+    port
 }
 
 /// Asks until the answer is yes, and fails with `what` when it stays no.

@@ -1,6 +1,7 @@
-//! How long a replay waits for a sink that fails and takes nothing, and what is told meanwhile.
+//! How long a replay or a redrive waits for a sink that fails and takes nothing, and what is told
+//! meanwhile.
 //!
-//! A sink that is set up wrongly gives no event up, so that without a bound the replay would wait for
+//! A sink that is set up wrongly gives no event up, so that without a bound both would wait for
 //! ever: right beside live traffic, and of no use to whoever sits in front of it.
 
 use std::io;
@@ -11,8 +12,9 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use forebay_log::Clock;
 use tokio::sync::watch;
 
-use crate::cli::bring::GaveUp;
-use crate::drain::errand::{OnFailed, OnSettled};
+use super::bring::GaveUp;
+use super::terminal::Progress;
+use crate::drain::errand::Watch;
 use crate::drain::redrive::Until;
 use crate::drain::sink::Failure;
 
@@ -42,12 +44,18 @@ struct Trouble {
 }
 
 impl Patience {
-    pub(super) fn begin(sink: &str, timeout: Duration, clock: &Clock) -> io::Result<Self> {
+    /// Once it has an end, it says of what was not brought where that `stays`.
+    pub(super) fn begin(
+        sink: &str,
+        stays: &'static str,
+        timeout: Duration,
+        clock: &Clock,
+    ) -> io::Result<Self> {
         let (told, hears) = channel::unbounded();
         let (stop, ends) = watch::channel(false);
         let (sink, clock) = (sink.to_owned(), clock.clone());
         let watch = move || {
-            let waited = watch_over(&sink, &hears, (timeout, &clock));
+            let waited = watch_over((&sink, stays), &hears, (timeout, &clock));
             stop.send_replace(waited.is_err());
             waited
         };
@@ -56,19 +64,22 @@ impl Patience {
         Ok(Self { told, ends, thread })
     }
 
-    pub(super) fn settled(&self) -> OnSettled {
-        let told = self.told.clone();
-        // Once it has given up nobody listens.
-        Box::new(move |_| drop(told.send(Told::Taken)))
-    }
-
-    pub(super) fn failed(&self) -> OnFailed {
-        let told = self.told.clone();
-        Box::new(move |failure| drop(told.send(Told::Failed(failure.clone()))))
-    }
-
-    pub(super) fn until(&self) -> Until {
-        Until { stopped: self.ends.clone(), passed: Duration::MAX }
+    /// What the errand is given; `progress` shows how many of so many were taken.
+    pub(super) fn watch(&self, mut progress: Option<(Progress, u64)>) -> Watch {
+        let (taken, failed) = (self.told.clone(), self.told.clone());
+        let mut done = 0;
+        Watch {
+            settled: Box::new(move |_| {
+                // Once it has given up nobody listens.
+                drop(taken.send(Told::Taken));
+                done += 1;
+                if let Some((progress, all)) = &mut progress {
+                    progress.count(done, *all);
+                }
+            }),
+            failed: Some(Box::new(move |why| drop(failed.send(Told::Failed(why.clone()))))),
+            until: Some(Until { stopped: self.ends.clone(), passed: Duration::MAX }),
+        }
     }
 
     /// The errand has ended; whether that was for want of patience.
@@ -80,7 +91,7 @@ impl Patience {
 
 /// Until nobody tells any more, or the sink has taken nothing for too long.
 fn watch_over(
-    sink: &str,
+    (sink, stays): (&str, &'static str),
     told: &Receiver<Told>,
     (timeout, clock): (Duration, &Clock),
 ) -> Result<(), GaveUp> {
@@ -101,7 +112,8 @@ fn watch_over(
         let Some(Trouble { since, said, why }) = &mut trouble else { continue };
         let waited = now.saturating_duration_since(*since);
         if waited >= timeout {
-            return Err(GaveUp { sink: sink.to_owned(), waited: timeout, why: why.clone() });
+            let (sink, why) = (sink.to_owned(), why.clone());
+            return Err(GaveUp { sink, waited: timeout, why, stays });
         }
         if said.is_none_or(|said| now.saturating_duration_since(said) >= EVERY) {
             *said = Some(now);
