@@ -29,6 +29,7 @@ fn lane() -> (tempfile::TempDir, Lane) {
         disk_reserve_bytes: Some(0),
         volatile_allowed: true,
         clock: Clock::System,
+        ..LaneOptions::default()
     };
     let lane = Lane::open(dir.path(), options).expect("a lane").0;
     (dir, lane)

@@ -173,6 +173,7 @@ mod tests {
             disk_reserve_bytes: Some(0),
             volatile_allowed: true,
             clock: Clock::System,
+            ..LaneOptions::default()
         };
         let (lane, _) = Lane::open(folder.path().join("lane"), options).expect("a lane");
         let (signers, mut appender) = (signers(), lane.appender());

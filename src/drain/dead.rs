@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use forebay_log::{
-    AckLevel, AppendError, Appender, Clock, Kind, Lane, LaneOptions, MetaWriter, NewRecord,
-    Retention, Tag,
+    AckLevel, AgeSince, AppendError, Appender, Clock, Kind, Lane, LaneOptions, MetaWriter,
+    NewRecord, Retention, Tag,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -26,7 +26,7 @@ use super::sink::{Class, Event, Failure};
 use super::tally::{Tally, Waiting};
 use crate::observe::SinkCounters;
 
-/// How long a dead letter is kept.
+/// How long a dead letter is kept, from when it became one: its event may be old already.
 const AGE: Duration = Duration::from_secs(90 * 86_400);
 /// How long a letter that could not be kept waits for the next try.
 const REST: Duration = Duration::from_secs(1);
@@ -240,6 +240,8 @@ fn open(grave: &Grave, record_bytes_max: u64) -> Result<(Lane, Appender), String
         segment_bytes: segment_bytes / PAGE_BYTES * PAGE_BYTES,
         ack: AckLevel::Synced,
         retention: Retention { age: Some(AGE), bytes: None },
+        // A record says when its event arrived.
+        age_since: AgeSince::Sealed,
         // Where lanes that synced are refused, nothing is synced anywhere.
         volatile_allowed: true,
         clock: grave.clock.clone(),
@@ -273,4 +275,73 @@ fn write(meta: &mut MetaWriter, letter: &Letter) -> Result<(), forebay_log::Fiel
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use tokio::sync::{Semaphore, mpsc};
+
+    use super::super::letters::Letters;
+    use super::super::testing::{RECEIVED_NS, Written};
+    use super::*;
+
+    const LETTERS: u8 = 100;
+    const DAY_NS: u64 = 86_400_000_000_000;
+    /// Longer than retention takes to look again.
+    const RETENTION_LOOKS: Duration = Duration::from_millis(1500);
+
+    fn waiting(dir: &Path) -> usize {
+        let mut count = 0;
+        Letters::open(dir).expect("letters").each(|_| count += 1).expect("they can be read");
+        count
+    }
+
+    #[test]
+    fn a_letter_of_an_old_event_is_kept_as_long_as_one_of_a_new_event() {
+        let data = tempfile::tempdir().expect("a folder");
+        // The events arrived 100 days before they were given up.
+        let clock = Clock::fixed(RECEIVED_NS + 100 * DAY_NS);
+        let Clock::Fixed(now_ns) = clock.clone() else { unreachable!("it is fixed") };
+        let counters = Arc::new(SinkCounters::new("out", "stdout", ["main"]));
+        let dir = dir(data.path(), "out");
+        let grave = Grave {
+            dir: dir.clone(),
+            sink: "out".into(),
+            record_bytes_max: 1 << 16,
+            clock,
+            counters,
+        };
+        let (bury, mut buried) = mpsc::unbounded_channel();
+        let (letters, keep) = keeper(grave, bury);
+        let keeping = std::thread::spawn(keep);
+        let mut written = Written::new();
+        let memory = Arc::new(Semaphore::new(usize::from(LETTERS)));
+        let body = format!("\"{}\"", "x".repeat(30_000));
+        let record = written.event(1, &body).record;
+        for number in 0..LETTERS {
+            let permit = Arc::clone(&memory).try_acquire_owned().expect("room");
+            let event = Written::event_of(record.clone());
+            let failure = Failure::permanent("no");
+            let letter = Letter { lane: 0, ticket: number.into(), event, failure, permit };
+            letters.send(letter).expect("it is kept");
+        }
+        for _ in 0..LETTERS {
+            buried.blocking_recv().expect("it is on the medium");
+        }
+        std::thread::sleep(RETENTION_LOOKS);
+        assert_eq!(waiting(&dir), usize::from(LETTERS));
+        let age_ns = u64::try_from(AGE.as_nanos()).expect("90 days");
+        now_ns.fetch_add(age_ns + DAY_NS, Ordering::Relaxed);
+        // What is left is in the segment that is written.
+        let gone = || waiting(&dir) < usize::from(LETTERS) / 2;
+        let mut looks = 0..40;
+        while !gone() && looks.next().is_some() {
+            std::thread::sleep(RETENTION_LOOKS / 3);
+        }
+        assert!(gone(), "{}", waiting(&dir));
+        drop(letters);
+        keeping.join().expect("it ends");
+    }
 }

@@ -24,6 +24,12 @@ pub enum Clock {
     Fixed(Arc<AtomicU64>),
 }
 
+/// Nanoseconds since the unix epoch.
+pub(crate) fn unix_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// A look at both clocks at one moment, kept by one thread.
 #[derive(Debug)]
 pub struct Look(Cell<(u64, Instant)>);
@@ -58,9 +64,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes")]
     pub fn wall_ns(&self) -> u64 {
         match self {
-            Self::System => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
+            Self::System => unix_ns(SystemTime::now()),
             // Relaxed: a lone number that orders nothing else.
             Self::Fixed(unix_ns) => unix_ns.load(Ordering::Relaxed),
         }

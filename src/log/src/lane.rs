@@ -43,11 +43,22 @@ pub enum AckLevel {
 /// What is kept. A segment goes when either bound says so, oldest first, sealed ones only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Segments whose newest record is older than this may go.
+    /// Segments whose newest record is older than this may go; see [`AgeSince`].
     pub age: Option<Duration>,
     /// Segments go while the files of the lane take more than this: each counts whole, however
     /// little is in it, but for those that a crash has left empty, which go before all others.
     pub bytes: Option<u64>,
+}
+
+/// From when on [`Retention::age`] counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgeSince {
+    /// From when the newest record of the segment was received, by what it says itself.
+    #[default]
+    Received,
+    /// From when the segment was sealed: no record in it came into the lane later, however old it
+    /// says that it is.
+    Sealed,
 }
 
 /// How a lane is kept.
@@ -60,6 +71,8 @@ pub struct LaneOptions {
     pub ack: AckLevel,
     /// What is kept.
     pub retention: Retention,
+    /// From when on the age of a segment counts.
+    pub age_since: AgeSince,
     /// Bytes of the disk that the lane leaves free; by default two segments or 5% of the disk,
     /// whichever is more.
     pub disk_reserve_bytes: Option<u64>,
@@ -76,6 +89,7 @@ impl Default for LaneOptions {
             segment_bytes: 128 * 1024 * 1024,
             ack: AckLevel::Synced,
             retention: Retention::default(),
+            age_since: AgeSince::default(),
             disk_reserve_bytes: None,
             volatile_allowed: false,
             clock: Clock::System,

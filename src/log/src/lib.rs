@@ -91,7 +91,7 @@ pub use inspect::{
     Finding, FooterFacts, HeaderFacts, SegmentFacts, SegmentState, Severity, Verified, segments,
     verify,
 };
-pub use lane::{AckLevel, Lane, LaneOptions, OpenError, Recovered, Retention};
+pub use lane::{AckLevel, AgeSince, Lane, LaneOptions, OpenError, Recovered, Retention};
 pub use mapping::{FileMap, tell_bus_errors};
 pub use meta::{FieldTooLong, Fields, HeaderValue, Headers, Meta, MetaWriter, Tag};
 pub use position::{Key, Kind, ParsePositionError, Position};

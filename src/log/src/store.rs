@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::format::{Footer, KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
-use crate::lane::{AckLevel, LaneOptions, Retention, random};
+use crate::lane::{AckLevel, AgeSince, LaneOptions, Retention, random};
 use crate::planted::{self, Point};
 use crate::recover::{Plan, Sealed, Tally};
 use crate::residency::Residency;
@@ -57,6 +57,7 @@ pub(crate) struct Store {
     segment_bytes: u64,
     reserve_bytes: Option<u64>,
     retention: Retention,
+    age_since: AgeSince,
     no_cow: bool,
     /// Sealed segments, oldest first; those that are not sealed are in the shared table.
     sealed: VecDeque<Sealed>,
@@ -104,6 +105,7 @@ impl Store {
             segment_bytes: options.segment_bytes,
             reserve_bytes: options.disk_reserve_bytes,
             retention: options.retention,
+            age_since: options.age_since,
             no_cow: volume.copies_on_write(),
             sealed: plan.sealed.into(),
             next_base: plan.next_base,

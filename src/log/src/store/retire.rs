@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Store;
+use crate::clock::unix_ns;
 use crate::cursor;
+use crate::format::Footer;
+use crate::lane::AgeSince;
 use crate::planted::{self, Point};
 use crate::recover::Sealed;
 use crate::segment::{self, Segment, sync_dir};
@@ -90,8 +93,7 @@ impl Store {
         }
         let too_old = self.retention.age.is_some_and(|age| {
             let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-            let newest_ns = oldest.footer.last_ns.to_native();
-            newest_ns.saturating_add(age_ns) < self.shared.clock.wall_ns()
+            self.newest_ns(oldest).saturating_add(age_ns) < self.shared.clock.wall_ns()
         });
         let too_much = self.retention.bytes.is_some_and(|bytes| self.bytes() > bytes);
         if too_old || too_much {
@@ -100,6 +102,22 @@ impl Store {
         // What a cursor has not read stays beyond its age, but not beyond the bound on size, and
         // not at the price of refusing events.
         too_much || (too_old && (self.low || !unread.holds(oldest)))
+    }
+
+    /// From when on the age of a sealed segment counts, unix time in nanoseconds.
+    fn newest_ns(&self, sealed: &Sealed) -> u64 {
+        let Footer { last_ns, sealed_ns, .. } = &sealed.footer;
+        match (self.age_since, sealed_ns.to_native()) {
+            (AgeSince::Received, _) => last_ns.to_native(),
+            // By a recovery, which does not say when: nobody has written into the file since, and a
+            // purge has made it anew.
+            (AgeSince::Sealed, 0) => {
+                let path = self.dir.join(segment::file_name(sealed.extent().base));
+                // As long as nobody can tell it is young.
+                fs::metadata(path).and_then(|file| file.modified()).map_or(u64::MAX, unix_ns)
+            }
+            (AgeSince::Sealed, sealed_ns) => sealed_ns,
+        }
     }
 
     /// Removes a segment's name; false if that failed, to be tried again later.

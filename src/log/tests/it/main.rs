@@ -12,3 +12,4 @@ mod purge;
 mod signed_keys;
 mod readers;
 mod repair;
+mod retention;

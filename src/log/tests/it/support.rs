@@ -20,6 +20,7 @@ pub(crate) fn options(ack: AckLevel) -> LaneOptions {
         disk_reserve_bytes: Some(0),
         volatile_allowed: true,
         clock: Clock::System,
+        ..LaneOptions::default()
     }
 }
 
