@@ -84,7 +84,8 @@ impl Writer {
         if duplicate.identified.verified().admitted().received().released.is_some() {
             return Appended::at(end);
         }
-        let noted = self.record(Kind::Delivery, (duplicate.key, None), &duplicate.identified);
+        let keys = (duplicate.key, duplicate.signed_key);
+        let noted = self.record(Kind::Delivery, keys, &duplicate.identified);
         if let Err(error) = noted {
             tracing::debug!(%error, "a repeated delivery was not noted");
         }

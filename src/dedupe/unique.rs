@@ -25,9 +25,9 @@ pub struct Unique<'v> {
     identified: Identified<'v>,
     key: Key,
     reservation: Reservation,
-    /// The key of its signed bytes, where its id is not among them and they did not come before. It
-    /// goes into the record too, from which a start has both.
-    signed: Option<(Key, Reservation)>,
+    /// The key of its signed bytes, where its id is not among them; reserved unless they came before.
+    /// It goes into the record too: a start has both from there, and a purge what belongs together.
+    signed: Option<(Key, Option<Reservation>)>,
 }
 
 /// A delivery of a known event.
@@ -37,6 +37,8 @@ pub struct Duplicate<'v> {
     pub identified: Identified<'v>,
     /// The key of its event.
     pub key: Key,
+    /// The key of its signed bytes, where they came before under another id; for its record as well.
+    pub signed_key: Option<Key>,
     /// The offset that the lane's `acked` must reach before this may be acknowledged too.
     pub end: u64,
 }
@@ -64,20 +66,21 @@ impl<'v> Delivery<'v> {
         let reservation = match table.reserve(key, at) {
             Outcome::Reserved(reservation) => reservation,
             Outcome::Seen { end } => {
-                return Ok(Self::Duplicate(Duplicate { identified, key, end }));
+                let signed_key = None;
+                return Ok(Self::Duplicate(Duplicate { identified, key, signed_key, end }));
             }
             Outcome::Pending => return Ok(Self::Pending),
             Outcome::Full => return Err(Reject::DedupeFull),
         };
         let signed = match signed.map(|key| (key, table.reserve(key, at))) {
-            Some((key, Outcome::Reserved(signed))) => Some((key, signed)),
-            Some((_, Outcome::Seen { end })) => {
+            Some((signed, Outcome::Reserved(reservation))) => Some((signed, Some(reservation))),
+            Some((signed, Outcome::Seen { end })) => {
                 identified.suspect();
                 if source.drops_replays {
-                    return Ok(Self::Duplicate(Duplicate { identified, key, end }));
+                    let signed_key = Some(signed);
+                    return Ok(Self::Duplicate(Duplicate { identified, key, signed_key, end }));
                 }
-                // The record of those that came first has it, for as long as it counts.
-                None
+                Some((signed, None))
             }
             Some((_, Outcome::Pending)) => return Ok(Self::Pending),
             // The event itself found room, and this one only watches over it.
@@ -106,7 +109,7 @@ impl<'v> Unique<'v> {
     /// The event is in the log up to `end`: from now on it is known.
     pub fn appended(self, end: u64) {
         self.reservation.appended(end);
-        if let Some((_, signed)) = self.signed {
+        if let Some((_, Some(signed))) = self.signed {
             signed.appended(end);
         }
     }

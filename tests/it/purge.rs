@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use crate::support::server::{Server, Setup, forebay};
+use serde_json::{Value, json};
+
+use crate::support::server::{Server, Setup, forebay, source};
 use crate::support::{Driver, sign};
 
 for_each_driver![
     a_purged_event_is_nowhere_and_its_later_delivery_still_a_duplicate,
+    a_replay_under_another_id_goes_with_the_event_that_was_named,
     a_purge_that_is_killed_again_and_again_comes_to_its_end_and_harms_nothing,
 ];
 
@@ -105,6 +108,69 @@ fn a_purged_event_is_nowhere_and_its_later_delivery_still_a_duplicate(driver: Dr
     assert!(server.end().success());
     let verified = command(&server, &["segments", "verify"]);
     assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+fn a_replay_under_another_id_goes_with_the_event_that_was_named(driver: Driver) {
+    let strict = source("strict", "github", &[("only", sign::GITHUB_SECRET)]);
+    let mut server = Server::start(Setup::new(driver).more(&(strict + "on_replay = \"drop\"\n")));
+    let (first, again) = (format!("{CANARY}-1"), format!("{CANARY}-2"));
+    let secret = format!("{{\"who\":\"{CANARY}\"}}");
+    let send = |server: &Server, path: &str, guid: &str, body: &str| {
+        let request = sign::github(guid, body.as_bytes()).to(path);
+        assert_eq!(server.send(&request).status, 200);
+    };
+    // GitHub signs no id: under another one the same bytes are an event of their own at the first
+    // source, with a later delivery, and at the second one a delivery each time.
+    for path in ["/github", "/strict"] {
+        for guid in [&first, &again, &again] {
+            send(&server, path, guid, &secret);
+        }
+        send(&server, path, "other", "{}");
+    }
+    // A third copy is refused.
+    let header = "x-hub-signature-256";
+    let forged = sign::github("3", secret.as_bytes()).without(header);
+    let forged = forged.header(header, format!("sha256={}", "0".repeat(64)));
+    assert_eq!(server.send(&forged).status, 401);
+    let rows = server.rows_of(8);
+    assert_eq!(rows.iter().filter(|row| row.suspect_replay).count(), 3);
+    let mut held = with_canary(&server).into_iter().map(|path| path.display().to_string());
+    assert!(held.any(|path| path.contains("quarantine")));
+
+    let done = command(&server, &["purge", "--json", "--event", &first]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let copies = |bytes: u64, body: u64| json!({ "same_signed_bytes": bytes, "same_body": body });
+    let expected = [("quarantine", 1, copies(0, 1)), ("main", 6, copies(4, 0))];
+    for ((name, records, copies), lane) in expected.iter().zip(told["lanes"].as_array().unwrap()) {
+        assert_eq!((&lane["lane"], &lane["records"]), (&json!(name), &json!(records)), "{told}");
+        assert_eq!(lane["copies"], *copies, "{told}");
+    }
+    assert_eq!(with_canary(&server), Vec::<PathBuf>::new());
+    let journal = std::fs::read_to_string(server.data().join("lanes/main/purges")).unwrap();
+    let lines: Vec<Value> =
+        journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // For each source: the key of the event, that of its signed bytes, that of the other id.
+    assert_eq!(lines[0]["event_keys"].as_array().map(Vec::len), Some(6));
+    assert_eq!(lines[1]["copies"], copies(4, 0));
+    assert_eq!(server.rows_of(2).len(), 2, "nothing else went");
+
+    server.kill();
+    std::fs::remove_dir_all(server.data().join("lanes/main/dedupe")).unwrap();
+    server.run();
+    for guid in [&first, &again, "new"] {
+        send(&server, "/github", guid, &secret);
+    }
+    let rows = server.rows_of(5);
+    let of_them: Vec<_> =
+        rows[2..].iter().map(|row| (row.is_event(), row.suspect_replay)).collect();
+    assert_eq!(of_them, [(false, false), (false, false), (true, true)], "both keys are known");
+    // By any key of an event that was purged long ago, what has come since goes too.
+    let key = rows[2].key.clone();
+    let done = command(&server, &["purge", "--event", &key]);
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(told.contains("2 of them came under another id with the same signed bytes"), "{told}");
+    assert_eq!(with_canary(&server), Vec::<PathBuf>::new());
 }
 
 fn a_purge_that_is_killed_again_and_again_comes_to_its_end_and_harms_nothing(driver: Driver) {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use forebay_log::{
-    AckLevel, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Position, Reader, SEGMENT_BYTES_MIN,
+    AckLevel, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Position, Reader,
+    SEGMENT_BYTES_MIN, Tag,
 };
 use tempfile::TempDir;
 
@@ -195,4 +196,78 @@ fn nothing_named_and_times_that_are_none_are_refused() {
     }
     let error = purge(&args(&data, &["--before", "yesterday"]), &Clock::System).unwrap_err();
     assert!(error.to_string().contains("write a time"), "{error}");
+}
+
+/// An event, the same signed bytes under another id, one more delivery of that, an event of its own,
+/// and in quarantine a request with the body of the first and one with that of the last.
+fn replayed() -> (TempDir, PathBuf) {
+    let data = tempfile::tempdir().unwrap();
+    let (folder, held) = (data.path().join("lanes/main"), crate::quarantine::log_dir(data.path()));
+    let append = |folder: &PathBuf, kind, (key, signed): (u8, Option<u8>), body: &[u8]| {
+        let (lane, _) = Lane::open(folder, options()).unwrap();
+        let mut meta = MetaWriter::default();
+        if let Some(signed) = signed {
+            meta.field(Tag::SignedKey, &[signed; 16]).unwrap();
+        }
+        meta.field(Tag::Source, b"github").unwrap();
+        meta.field(Tag::EventId, format!("evt_{key}").as_bytes()).unwrap();
+        let (key, meta) = (Key([key; 16]), meta.as_bytes());
+        let record = NewRecord { kind, key, received_ns: SIX, meta, body };
+        lane.appender().append(&record).unwrap();
+        lane.close();
+    };
+    append(&folder, Kind::Event, (1, Some(9)), b"100");
+    append(&folder, Kind::Event, (2, Some(9)), b"100");
+    append(&folder, Kind::Delivery, (2, None), b"2");
+    append(&folder, Kind::Event, (3, Some(8)), b"300");
+    append(&held, Kind::Quarantine, (0, None), b"100");
+    append(&held, Kind::Quarantine, (0, None), b"300");
+    (data, folder)
+}
+
+#[test]
+fn what_came_under_another_id_goes_whichever_of_them_is_named_and_it_is_told_why() {
+    let key = |of: u8| format!("{of:02x}").repeat(16);
+    let copies = |bytes: u64, body: u64| json!({ "same_signed_bytes": bytes, "same_body": body });
+    let by_key = key(1);
+    for (name, tied) in [("evt_1", 2), ("evt_2", 1), (&by_key, 2)] {
+        let (data, folder) = replayed();
+        let words = ["--event", name, "--json"];
+        let (told, complete) = purge(&args(&data, &words), &Clock::System).unwrap();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert!(complete);
+        assert_eq!(left(&folder), [300]);
+        assert_eq!(left(&crate::quarantine::log_dir(data.path())), [300]);
+        let of = |lane: usize| &told["lanes"][lane]["copies"];
+        assert_eq!((of(0), of(1)), (&copies(0, 1), &copies(tied, 0)), "{name}");
+        let text = std::fs::read_to_string(folder.join("purges")).unwrap();
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["event_keys"], json!([key(1), key(2), key(9)]));
+        assert_eq!(lines[1]["copies"], copies(tied, 0));
+    }
+}
+
+#[test]
+fn the_key_of_what_was_purged_before_still_finds_what_came_since() {
+    let (data, folder) = replayed();
+    let named = |name: &str| purge(&args(&data, &["--event", name]), &Clock::System).unwrap().0;
+    named("evt_1");
+    let (lane, _) = Lane::open(&folder, options()).unwrap();
+    let mut meta = MetaWriter::default();
+    meta.field(Tag::SignedKey, &[9; 16]).unwrap();
+    let (kind, key, meta) = (Kind::Event, Key([4; 16]), meta.as_bytes());
+    let record = NewRecord { kind, key, received_ns: SIX, meta, body: b"100" };
+    lane.appender().append(&record).unwrap();
+    lane.close();
+    let told = named(&"01".repeat(16));
+    assert!(
+        told.contains("  1 of them came under another id with the same signed bytes\n"),
+        "{told}"
+    );
+    assert_eq!(left(&folder), [300]);
+    // An id of the same form is not written down.
+    let stranger = "ab".repeat(16);
+    named(&stranger);
+    assert!(!std::fs::read_to_string(folder.join("purges")).unwrap().contains(&stranger));
 }

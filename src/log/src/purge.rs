@@ -96,6 +96,8 @@ pub struct Candidate<'a> {
     pub kind: Option<Kind>,
     /// The fingerprint of its event key.
     pub key: Key,
+    /// The fingerprint of its signed bytes, of an event whose id is not among them.
+    pub signed_key: Option<Key>,
     /// When the request arrived, unix time in nanoseconds.
     pub received_ns: u64,
     /// Its meta section; nothing if its payload does not hold, so that nobody knows whose it is.
@@ -178,6 +180,22 @@ impl Purger {
             victims(&scanned, limit, &mut choose, &mut erased);
         }
         Ok(erased)
+    }
+
+    /// Tells the keys of every acknowledged record that has two, whether it was purged or not: that of
+    /// its event and that of its signed bytes.
+    pub fn each_pair(&self, mut take: impl FnMut(Key, Key)) -> Result<(), PurgeError> {
+        for base in self.list()? {
+            let Some((_, scanned, limit)) = self.open_segment(base)? else { continue };
+            let mut offset = scanned.extent().first();
+            while let Found::Record(framed) | Found::Gap(framed) = scanned.find(offset, limit) {
+                offset = framed.end;
+                if let Some(signed) = scanned.signed_key(&framed) {
+                    take(Key(framed.header.key), signed);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Erases the payload of every record that is acknowledged now and that `choose` chooses.
@@ -379,6 +397,7 @@ fn candidate<'a>(
         position: Position::new(scanned.identity.epoch, framed.start),
         kind: Kind::from_number(framed.header.kind),
         key: Key(framed.header.key),
+        signed_key: scanned.signed_key(framed),
         received_ns: framed.header.received_ns.to_native(),
         meta: payload.map(|(meta, _)| Meta::new(meta)),
         body: payload.map(|(_, body)| body),

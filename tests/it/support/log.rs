@@ -11,6 +11,8 @@ use serde::Deserialize;
 pub(crate) struct Row {
     pub(crate) position: String,
     pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) key: String,
     pub(crate) received_at: String,
     pub(crate) lane: String,
     pub(crate) source: Option<String>,
