@@ -143,6 +143,7 @@ pub enum Bug {
     ReservationKept,
     BlockGoneEarly,
     CoversTooMuch,
+    SignedKeyUnread,
 }
 
 impl Bug {
@@ -165,6 +166,7 @@ impl Bug {
             Self::ReservationKept => "reservation-kept",
             Self::BlockGoneEarly => "block-gone-early",
             Self::CoversTooMuch => "covers-too-much",
+            Self::SignedKeyUnread => "signed-key-unread",
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::cursor::Place;
 use crate::lane::Recovered;
 use crate::mapping::MarksMap;
+use crate::planted::{self, Bug};
 use crate::position::{Key, Kind, Position};
 use crate::record::{Record, RecordRef};
 use crate::scan::{Found, Framed};
@@ -220,6 +221,7 @@ impl Reader {
                 let key = Key(framed.header.key);
                 let signed_key =
                     self.current.as_ref().and_then(|current| current.scanned.signed_key(&framed));
+                let signed_key = signed_key.filter(|_| !planted::has(Bug::SignedKeyUnread));
                 let received_ns = framed.header.received_ns.to_native();
                 let end = framed.end;
                 return Ok(Some(Recovered { key, signed_key, kind, received_ns, end }));

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use forebay::dedupe::{Fingerprinter, OpenError, Options, Outcome, Table};
+use forebay::dedupe::{Fingerprinter, OpenError, Options, Outcome, Reservation, Table};
 use forebay_log::planted::Point;
 use forebay_log::{
-    AckLevel, AppendError, Appender, Clock, Key, Kind, Lane, LaneOptions, NewRecord,
+    AckLevel, AppendError, Appender, Clock, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord,
+    Tag,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(1);
 /// One delivery in so many is of an event from before.
 const AGAIN_EVERY: u64 = 8;
+/// One event in so many has an id that is not signed, and so a second key.
+const UNSIGNED_EVERY: u64 = 8;
 /// Progress is told this often.
 const TOLD_EVERY: u64 = 20_000;
 /// How many broken promises are spelled out.
@@ -200,12 +203,19 @@ fn key(fingerprinter: &Fingerprinter, number: u64) -> Key {
     fingerprinter.fingerprint("campaign", None, [&number.to_le_bytes()[..]])
 }
 
+/// The second key of an event, of its signed bytes, if it has one.
+fn signed_key(fingerprinter: &Fingerprinter, number: u64) -> Option<Key> {
+    let key = || fingerprinter.fingerprint("signed", None, [&number.to_le_bytes()[..]]);
+    number.is_multiple_of(UNSIGNED_EVERY).then(key)
+}
+
 /// A lane and what it remembers.
 struct Memorial {
     table: Arc<Table>,
     appender: Appender,
     fingerprinter: Fingerprinter,
     clock: Clock,
+    meta: MetaWriter,
     body: Vec<u8>,
     broken: u64,
     waits: u64,
@@ -237,6 +247,7 @@ fn work(task: &Task) -> io::Result<()> {
         appender: log.appender(),
         fingerprinter: Fingerprinter::new(b"sixteen bytes it"),
         clock,
+        meta: MetaWriter::default(),
         body: vec![0; task.body_bytes],
         broken: 0,
         waits: 0,
@@ -298,12 +309,27 @@ impl Memorial {
         Ok(())
     }
 
-    /// A known event must be a duplicate.
+    /// A known event must be a duplicate, and its signed bytes known too.
     fn again(&mut self, number: u64) -> io::Result<()> {
         if self.is_new(number)? {
-            self.break_promise(&format!("event {number} was forgotten"))?;
+            return self.break_promise(&format!("event {number} was forgotten"));
         }
-        Ok(())
+        let Some(signed) = signed_key(&self.fingerprinter, number) else { return Ok(()) };
+        loop {
+            match self.table.reserve(signed, self.clock.wall_ns()) {
+                Outcome::Seen { .. } => return Ok(()),
+                Outcome::Pending | Outcome::Full => self.wait(),
+                Outcome::Reserved(_) => {
+                    let what = format!("the signed bytes of event {number} were forgotten");
+                    return self.break_promise(&what);
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        self.waits += 1;
+        thread::sleep(PAUSE);
     }
 
     fn deliver_all(&mut self, task: &Task) -> io::Result<()> {
@@ -330,21 +356,41 @@ impl Memorial {
                 Outcome::Seen { .. } => return Ok(false),
                 Outcome::Pending | Outcome::Full => {}
                 Outcome::Reserved(reservation) => {
-                    let received_ns = self.clock.wall_ns();
-                    let (kind, body) = (Kind::Event, &self.body[..]);
-                    let record = NewRecord { kind, key, received_ns, meta: b"", body };
-                    match self.appender.append(&record) {
-                        Ok(appended) => {
-                            reservation.appended(appended.end);
-                            return Ok(true);
-                        }
-                        Err(AppendError::Full) => drop(reservation),
-                        Err(error) => return Err(io::Error::other(error)),
+                    if self.store(number, key, reservation)? {
+                        return Ok(true);
                     }
                 }
             }
-            self.waits += 1;
-            thread::sleep(PAUSE);
+            self.wait();
+        }
+    }
+
+    /// Appends a new event under its keys; false, and all of them are free again, if there is no room.
+    fn store(&mut self, number: u64, key: Key, reservation: Reservation) -> io::Result<bool> {
+        let received_ns = self.clock.wall_ns();
+        self.meta.clear();
+        let mut both = (reservation, None);
+        if let Some(signed) = signed_key(&self.fingerprinter, number) {
+            match self.table.reserve(signed, received_ns) {
+                Outcome::Reserved(reservation) => both.1 = Some(reservation),
+                Outcome::Seen { .. } => {
+                    let what = format!("the signed bytes of event {number} are known, it is not");
+                    self.break_promise(&what)?;
+                }
+                Outcome::Pending | Outcome::Full => return Ok(false),
+            }
+            self.meta.field(Tag::SignedKey, &signed.0).map_err(io::Error::other)?;
+        }
+        let (kind, meta) = (Kind::Event, self.meta.as_bytes());
+        let record = NewRecord { kind, key, received_ns, meta, body: &self.body };
+        match self.appender.append(&record) {
+            Ok(appended) => {
+                both.0.appended(appended.end);
+                both.1.into_iter().for_each(|signed| signed.appended(appended.end));
+                Ok(true)
+            }
+            Err(AppendError::Full) => Ok(false),
+            Err(error) => Err(io::Error::other(error)),
         }
     }
 
