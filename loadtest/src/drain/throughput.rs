@@ -240,11 +240,11 @@ fn head(args: &ThroughputArgs, cores: Cores) {
         if cores.shared() { " (the same one: these figures mean little)" } else { "" },
     ));
     say(&format!(
-        "{:<10}{:>14}{:>14}   {:<24}{:>13}{:>11}",
+        "{:<10}{:>14}{:>14}   {:<24}{:>15}{:>15}",
         "", "drain", "raw client", "drain / raw client", "CPU us/event", "CPU us/event"
     ));
     say(&format!(
-        "{:<10}{:>14}{:>14}   {:<24}{:>13}{:>11}",
+        "{:<10}{:>14}{:>14}   {:<24}{:>15}{:>15}",
         "sink", "events/s", "events/s", "median (least to most)", "drain", "raw"
     ));
 }
@@ -252,7 +252,7 @@ fn head(args: &ThroughputArgs, cores: Cores) {
 fn line(of: &Of) {
     let Of { sink, drain_per_second, raw_per_second, ratio, drain_cpu_us, raw_cpu_us } = of;
     say(&format!(
-        "{sink:<10}{:>14.0}{:>14.0}   {:<24}{:>13.2}{:>11.2}",
+        "{sink:<10}{:>14.0}{:>14.0}   {:<24}{:>15.2}{:>15.2}",
         drain_per_second.median,
         raw_per_second.median,
         format!("{:.2} ({:.2} to {:.2})", ratio.median, ratio.least, ratio.most),
