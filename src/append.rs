@@ -85,7 +85,7 @@ impl Writer {
             return Appended::at(end);
         }
         let keys = (duplicate.key, duplicate.signed_key);
-        let noted = self.record(Kind::Delivery, keys, &duplicate.identified);
+        let noted = self.record(Kind::Delivery, keys, duplicate.identified);
         if let Err(error) = noted {
             tracing::debug!(%error, "a repeated delivery was not noted");
         }

@@ -185,8 +185,8 @@ impl Line {
         admitted.within_budget()?;
         admitted.source().expected.check(&verified)?;
         let waits = &self.seats[route.source.lane].waits;
-        for identified in Identified::identify(verified).skip(batch.kept) {
-            match self.keep_event(identified, route)? {
+        for mut identified in Identified::identify(verified).skip(batch.kept) {
+            match self.keep_event(&mut identified, route)? {
                 Kept::Done(appended, outcome) => batch.add(appended, outcome, waits),
                 later => return Ok(later),
             }
@@ -210,7 +210,7 @@ impl Line {
         }
     }
 
-    fn keep_event(&self, identified: Identified<'_>, route: &Route) -> Result<Kept, Reject> {
+    fn keep_event(&self, identified: &mut Identified<'_>, route: &Route) -> Result<Kept, Reject> {
         let seat = &self.seats[route.source.lane];
         let Lane { table, log, .. } = &*seat.lane;
         let replayed = |fate| route.counters.suspect_replay(self.receiver, fate);

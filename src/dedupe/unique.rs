@@ -7,13 +7,13 @@ use super::{Fingerprinter, Outcome, Reservation, Steady, Table};
 use crate::identify::Identified;
 use crate::reject::Reject;
 
-/// What the table says of a delivery.
+/// What the table says of a delivery, which it borrows: there is one answer at a time.
 #[derive(Debug)]
-pub enum Delivery<'v> {
+pub enum Delivery<'i> {
     /// The first of its event: to be appended.
-    Unique(Unique<'v>),
+    Unique(Unique<'i>),
     /// One more of an event in the log.
-    Duplicate(Duplicate<'v>),
+    Duplicate(Duplicate<'i>),
     /// One more of an event that is between reservation and append: its outcome decides, so ask
     /// again in a moment.
     Pending,
@@ -21,8 +21,8 @@ pub enum Delivery<'v> {
 
 /// The first delivery of an event, its key reserved until it is appended or given up.
 #[derive(Debug)]
-pub struct Unique<'v> {
-    identified: Identified<'v>,
+pub struct Unique<'i> {
+    identified: &'i Identified<'i>,
     key: Key,
     reservation: Reservation,
     /// The key of its signed bytes, where its id is not among them; reserved unless they came before.
@@ -32,9 +32,9 @@ pub struct Unique<'v> {
 
 /// A delivery of a known event.
 #[derive(Debug)]
-pub struct Duplicate<'v> {
+pub struct Duplicate<'i> {
     /// The delivery.
-    pub identified: Identified<'v>,
+    pub identified: &'i Identified<'i>,
     /// The key of its event.
     pub key: Key,
     /// The key of its signed bytes, where they came before under another id; for its record as well.
@@ -43,10 +43,10 @@ pub struct Duplicate<'v> {
     pub end: u64,
 }
 
-impl<'v> Delivery<'v> {
+impl<'i> Delivery<'i> {
     /// Looks the event up and reserves its key if it is new.
     pub fn dedupe(
-        mut identified: Identified<'v>,
+        identified: &'i mut Identified<'_>,
         table: &Table,
         fingerprinter: &Fingerprinter,
         steady: Steady,
@@ -90,10 +90,10 @@ impl<'v> Delivery<'v> {
     }
 }
 
-impl<'v> Unique<'v> {
+impl<'i> Unique<'i> {
     /// The delivery.
-    pub fn identified(&self) -> &Identified<'v> {
-        &self.identified
+    pub fn identified(&self) -> &'i Identified<'i> {
+        self.identified
     }
 
     /// The key of its event.
