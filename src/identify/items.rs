@@ -14,7 +14,7 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use super::rule::Source;
-use super::{Identity, Rules, header_text};
+use super::{Identity, Rules, claimed, header_text};
 use crate::limits::ITEMS_MAX;
 use crate::verify::json::{Paths, Slot, Values};
 
@@ -99,7 +99,7 @@ impl<'r> Iterator for Items<'r> {
             Source::Item { slot, .. } => values.text(*slot),
             // What holds a list is no form.
             Source::Form { .. } => None,
-            Source::Claim(slot) => claims.text(*slot).map(|text| Cow::Owned(text.into())),
+            Source::Claim(slot) => claimed(claims.as_ref(), *slot),
         });
         self.index += 1;
         Some(Item { bytes: start..start + text.len(), identity })

@@ -124,7 +124,7 @@ impl Rules {
         self.identity(None, |source| match source {
             Source::Header { name, .. } => header_text(headers, name).map(Cow::Borrowed),
             Source::Json { slot, .. } => values.text(*slot),
-            Source::Claim(slot) => claim_values.text(*slot).map(|text| Cow::Owned(text.into())),
+            Source::Claim(slot) => claimed(claim_values.as_ref(), *slot),
             Source::Form { name, .. } => form_text(body, name),
             Source::Item { .. } => None,
         })
@@ -145,11 +145,8 @@ impl Rules {
         jwt::claims_of(headers.get(&token.header)?.as_bytes(), &token.prefix)
     }
 
-    fn claim_values<'c>(&self, claims: Option<&'c [u8]>) -> Values<'c> {
-        match (&self.token, claims) {
-            (Some(token), Some(claims)) => token.paths.read(claims, u32::MAX),
-            _ => Values::none(),
-        }
+    fn claim_values<'c>(&self, claims: Option<&'c [u8]>) -> Option<Values<'c>> {
+        Some(self.token.as_ref()?.paths.read(claims?, u32::MAX))
     }
 
     /// What the rules find where `look` looks.
@@ -181,6 +178,11 @@ impl Rules {
             tenant: self.tenant.read(&look).map(|found| found.text),
         }
     }
+}
+
+/// What a claim of the token says.
+fn claimed<'r>(claims: Option<&Values<'_>>, slot: Slot) -> Option<Cow<'r, str>> {
+    claims?.text(slot).map(|text| Cow::Owned(text.into()))
 }
 
 /// The value of a header that stands once and is text; of two values neither is believed.

@@ -177,20 +177,29 @@ impl<'b> Values<'b> {
         if plain {
             self.plain |= slot.bit();
         }
-        // Otherwise its alternatives are wanted, wherever they stand.
-        if self.missing & slot.bit() != 0 && self.text(slot).is_some() {
+        // Otherwise its alternatives are wanted, wherever they stand. Most are ASCII, and what
+        // they say is read but once, by who asks for it.
+        let wanted = self.missing & slot.bit() != 0;
+        if wanted && (plain && is_plain_ascii(raw) || self.text(slot).is_some()) {
             self.missing &= !slot.bit();
         }
     }
 }
 
+/// What stands between the quotes of a string without an escape, if it is of a length that counts.
+fn plain_bytes(raw: &[u8]) -> Option<&[u8]> {
+    let [b'"', inside @ .., b'"'] = raw else { return None };
+    (1..=limits::IDENTITY_BYTES_MAX).contains(&inside.len()).then_some(inside)
+}
+
 /// The text of a string without an escape.
 fn plain_text(raw: &[u8]) -> Option<&str> {
-    let [b'"', inside @ .., b'"'] = raw else { return None };
-    if !(1..=limits::IDENTITY_BYTES_MAX).contains(&inside.len()) {
-        return None;
-    }
-    std::str::from_utf8(inside).ok()
+    std::str::from_utf8(plain_bytes(raw)?).ok()
+}
+
+/// Whether a string without an escape has a text, told without reading it: true for most that have.
+fn is_plain_ascii(raw: &[u8]) -> bool {
+    plain_bytes(raw).is_some_and(<[u8]>::is_ascii)
 }
 
 fn text_of(raw: &[u8]) -> Option<Cow<'_, str>> {
