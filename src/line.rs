@@ -185,8 +185,13 @@ impl Line {
         admitted.within_budget()?;
         admitted.source().expected.check(&verified)?;
         let waits = &self.seats[route.source.lane].waits;
-        for mut identified in Identified::identify(verified).skip(batch.kept) {
-            match self.keep_event(&mut identified, route)? {
+        let mut events = Identified::identify(verified);
+        for _ in 0..batch.kept {
+            // Kept before it had to wait for a later one.
+            events.lend();
+        }
+        while let Some(identified) = events.lend() {
+            match self.keep_event(identified, route)? {
                 Kept::Done(appended, outcome) => batch.add(appended, outcome, waits),
                 later => return Ok(later),
             }

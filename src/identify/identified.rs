@@ -24,15 +24,15 @@ struct Digests {
     but_time: Cell<Option<[u8; 32]>>,
 }
 
-/// The events that a request carries, in its order.
+/// The events that a request carries, in its order, one at a time. Each is lent: a copy of it for
+/// every hand that it goes through would cost more than to identify it.
 #[derive(Debug)]
-pub struct Events<'v>(Carried<'v>);
-
-#[derive(Debug)]
-enum Carried<'v> {
-    One(Option<Identified<'v>>),
-    /// Boxed: few requests are one, and all of them would move one about.
-    Batch(Box<OfBatch<'v>>),
+pub struct Events<'v> {
+    current: Option<Identified<'v>>,
+    /// Whether that was lent.
+    lent: bool,
+    /// Where the others come from. Boxed: few requests have any.
+    batch: Option<Box<OfBatch<'v>>>,
 }
 
 #[derive(Debug)]
@@ -42,17 +42,22 @@ struct OfBatch<'v> {
     digests: Rc<Digests>,
 }
 
-impl<'v> Iterator for Events<'v> {
-    type Item = Identified<'v>;
-
+impl<'v> OfBatch<'v> {
     fn next(&mut self) -> Option<Identified<'v>> {
-        let batch = match &mut self.0 {
-            Carried::One(one) => return one.take(),
-            Carried::Batch(batch) => batch,
-        };
-        let Item { bytes, identity } = batch.items.next()?;
-        let item = Some((bytes, Rc::clone(&batch.digests)));
-        Some(Identified { verified: batch.verified, identity, item, suspect_replay: false })
+        let Item { bytes, identity } = self.items.next()?;
+        let item = Some((bytes, Rc::clone(&self.digests)));
+        Some(Identified { verified: self.verified, identity, item, suspect_replay: false })
+    }
+}
+
+impl<'v> Events<'v> {
+    /// The next one.
+    pub fn lend(&mut self) -> Option<&mut Identified<'v>> {
+        if self.lent {
+            self.current = self.batch.as_mut()?.next();
+        }
+        self.lent = true;
+        self.current.as_mut()
     }
 }
 
@@ -63,11 +68,12 @@ impl<'v> Identified<'v> {
         let rules = &admitted.source().identity;
         if let Some(items) = rules.items(admitted.headers(), admitted.body()) {
             let digests = Rc::default();
-            return Events(Carried::Batch(Box::new(OfBatch { verified, items, digests })));
+            let mut batch = Box::new(OfBatch { verified, items, digests });
+            return Events { current: batch.next(), lent: false, batch: Some(batch) };
         }
         let identity = rules.extract(admitted.headers(), admitted.body());
         let one = Self { verified, identity, item: None, suspect_replay: false };
-        Events(Carried::One(Some(one)))
+        Events { current: Some(one), lent: false, batch: None }
     }
 
     /// The request.

@@ -87,7 +87,9 @@ impl Paths {
 
     /// Reads until every wanted path is found or the text ends.
     pub(crate) fn read<'b>(&self, text: &'b [u8], wanted: u32) -> Values<'b> {
-        let mut values = Values { missing: wanted, ..Values::none() };
+        // Not by an update of a struct, which copies all of it.
+        let mut values = Values::none();
+        values.missing = wanted;
         let whole = self.walk(text, &mut values);
         if !whole && values.missing != 0 {
             values.raw = [None; PATHS_MAX];
