@@ -162,19 +162,37 @@ mod through_servers {
 
 /// No object store refuses an event for what is in it: what belongs to poison is not asked of it.
 #[cfg(feature = "sink-object")]
-mod to_objects {
-    for_each_counterpart!(@one suite, object, Store,
-        a_batch_arrives_once_and_in_order,
-        what_was_handed_over_again_is_there_once,
-        the_control_shows_what_comes_twice,
-        events_of_two_lanes_keep_the_order_of_their_lane,
-        a_lane_that_begins_anew_is_not_taken_for_the_old_one,
-        a_server_that_is_away_is_a_matter_of_time,
-        a_server_that_hangs_is_given_up_in_time,
-        a_server_killed_under_load_has_everything_once,
-        a_stranger_is_told_to_mend_its_credentials
-    );
+macro_rules! for_each_object_store {
+    ($($to:ident, $through:ident: $store:ident);+ $(;)?) => {
+        $(
+            mod $to {
+                for_each_counterpart!(@one suite, object, $store,
+                    a_batch_arrives_once_and_in_order,
+                    what_was_handed_over_again_is_there_once,
+                    the_control_shows_what_comes_twice,
+                    events_of_two_lanes_keep_the_order_of_their_lane,
+                    a_lane_that_begins_anew_is_not_taken_for_the_old_one,
+                    a_server_that_is_away_is_a_matter_of_time,
+                    a_server_that_hangs_is_given_up_in_time,
+                    a_server_killed_under_load_has_everything_once,
+                    a_stranger_is_told_to_mend_its_credentials
+                );
+            }
+
+            mod $through {
+                for_each_counterpart!(@one drained, object, $store,
+                    what_forebay_acknowledged_arrives_once_through_its_kills
+                );
+            }
+        )+
+    };
 }
+
+#[cfg(feature = "sink-object")]
+for_each_object_store![
+    to_s3, through_s3: Store;
+    to_azure, through_azure: Azure;
+];
 
 #[cfg(feature = "sink-object")]
 mod to_folders {
@@ -184,13 +202,6 @@ mod to_folders {
         the_control_shows_what_comes_twice,
         events_of_two_lanes_keep_the_order_of_their_lane,
         a_lane_that_begins_anew_is_not_taken_for_the_old_one
-    );
-}
-
-#[cfg(feature = "sink-object")]
-mod through_objects {
-    for_each_counterpart!(@one drained, object, Store,
-        what_forebay_acknowledged_arrives_once_through_its_kills
     );
 }
 

@@ -1,5 +1,7 @@
-//! Object stores: `SeaweedFS` by the language of S3, with lines of JSON; and a folder with Parquet
-//! files, which pyarrow reads.
+//! Object stores: `SeaweedFS` by the language of S3 and Azurite, with lines of JSON; and a folder with
+//! Parquet files, which pyarrow reads.
+
+mod azure;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +15,15 @@ use forebay::drain::sinks::object::{self as sink, Bucket, Format, Prefix};
 use forebay::verify::SecretText;
 use futures_util::TryStreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::{ObjectStore as _, ObjectStoreExt as _, RetryConfig};
+use object_store::path::Path as Name;
+use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
 use serde_json::Value;
 
 use super::process::{Process, START_WAIT};
 use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
+
+pub(super) use azure::Azure;
 
 /// Where `tests/run sinks` puts them.
 const PROGRAMS: &str = "tests/sinks/.venv/bin";
@@ -49,6 +54,51 @@ fn settings(bucket: Bucket, base: &str, format: Format) -> sink::Settings {
     }
 }
 
+/// Once and for all that follows: a client takes the process's provider of cryptography. The sink
+/// chooses it too, but it comes later.
+fn choose_cryptography() {
+    _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The client of a test does not try again.
+fn once() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+/// The lines of an object; none of one that is the sink's own.
+fn lines_of(name: &str, object: &[u8]) -> Vec<Value> {
+    assert!(name.starts_with(BASE), "{name}");
+    if name.contains(MARKS) {
+        return Vec::new();
+    }
+    let text = String::from_utf8(zstd::decode_all(object).unwrap()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The lines of these objects, in their order.
+async fn read(store: &dyn ObjectStore, names: Vec<Name>) -> Vec<Value> {
+    let mut lines = Vec::new();
+    for name in names {
+        let object = store.get(&name).await.unwrap().bytes().await.unwrap();
+        lines.extend(lines_of(name.as_ref(), &object));
+    }
+    lines
+}
+
+/// Lane and position of a line.
+fn name_of(line: &Value) -> String {
+    let field = |name: &str| line[name].as_str().unwrap().to_owned();
+    assert_eq!(
+        (field("source"), field("content_type")),
+        ("shop".into(), "application/json".into())
+    );
+    format!("{} {}", field("lane"), field("position"))
+}
+
+fn id_of(line: &Value) -> String {
+    line["data"]["id"].as_str().unwrap().to_owned()
+}
+
 /// A store of its own, and the ports of its parts.
 pub(super) struct Store {
     process: Process,
@@ -57,8 +107,7 @@ pub(super) struct Store {
 
 impl Store {
     fn client(&self) -> AmazonS3 {
-        // The sink does so too, but it comes later.
-        _ = rustls::crypto::ring::default_provider().install_default();
+        choose_cryptography();
         AmazonS3Builder::new()
             .with_endpoint(self.endpoint())
             .with_region("none")
@@ -66,7 +115,7 @@ impl Store {
             .with_access_key_id(USER)
             .with_secret_access_key(PASSWORD)
             .with_allow_http(true)
-            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
+            .with_retry(once())
             .build()
             .unwrap()
     }
@@ -81,14 +130,7 @@ impl Store {
         now(async {
             let mut found: Vec<_> = store.list(None).try_collect().await.unwrap();
             found.sort_by_key(|meta| (meta.last_modified, meta.location.clone()));
-            let mut lines = Vec::new();
-            for meta in found.iter().filter(|meta| !meta.location.as_ref().contains(MARKS)) {
-                assert!(meta.location.as_ref().starts_with(BASE), "{}", meta.location);
-                let object = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
-                let text = String::from_utf8(zstd::decode_all(&object[..]).unwrap()).unwrap();
-                lines.extend(text.lines().map(|line| serde_json::from_str(line).unwrap()));
-            }
-            lines
+            read(&store, found.into_iter().map(|meta| meta.location).collect()).await
         })
     }
 }
@@ -127,20 +169,11 @@ impl Counterpart for Store {
     }
 
     fn stored(&self) -> Vec<String> {
-        let name = |line: Value| {
-            let field = |name: &str| line[name].as_str().unwrap().to_owned();
-            assert_eq!(
-                (field("source"), field("content_type")),
-                ("shop".into(), "application/json".into())
-            );
-            format!("{} {}", field("lane"), field("position"))
-        };
-        self.lines().into_iter().map(name).collect()
+        self.lines().iter().map(name_of).collect()
     }
 
     fn event_ids(&self) -> Vec<String> {
-        let id = |line: Value| line["data"]["id"].as_str().unwrap().to_owned();
-        self.lines().into_iter().map(id).collect()
+        self.lines().iter().map(id_of).collect()
     }
 
     fn section(&self) -> String {

@@ -91,13 +91,19 @@ impl Postgres {
         config
     }
 
-    async fn client(&self) -> Result<Client, tokio_postgres::Error> {
+    /// The server as its clients name it, password included.
+    #[cfg(feature = "sink-object")]
+    pub(super) fn url(&self) -> String {
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/postgres", self.0.port)
+    }
+
+    pub(super) async fn client(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = self.config().password(PASSWORD).connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
     }
 
-    fn execute(&self, sql: &str) {
+    pub(super) fn execute(&self, sql: &str) {
         now(async { self.client().await.unwrap().batch_execute(sql).await }).unwrap();
     }
 
