@@ -18,12 +18,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding
+from account import EMAIL, HEAD, public_key, signed, timely
 
-EMAIL = "forebay@forebay-tests.iam.gserviceaccount.com"
-KEY_ID = "the-key-of-the-tests"
 TOPIC = "/v1/projects/forebay-tests/topics/hooks"
 SCOPE = "https://www.googleapis.com/auth/pubsub"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -53,16 +49,12 @@ def must(holds, why):
         raise bad(why)
 
 
-def unpadded(text):
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
 class Pubsub:
     def __init__(self, port, journal, key):
         self.token_uri = f"http://127.0.0.1:{port}/token"
         with open(key, "rb") as file:
             self.private = file.read()
-        self.key = serialization.load_pem_private_key(self.private, None).public_key()
+        self.key = public_key(self.private)
         self.journal = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         with open(journal, "rb") as file:
             whole = file.read().rpartition(b"\n")
@@ -79,15 +71,8 @@ class Pubsub:
         if form.get("grant_type") != [GRANT] or set(form) != {"grant_type", "assertion"}:
             raise Refused(400, "unsupported_grant_type", "no such grant")
         try:
-            head, claim, signature = form["assertion"][0].split(".")
-            self.key.verify(
-                unpadded(signature),
-                f"{head}.{claim}".encode(),
-                padding.PKCS1v15(),
-                hashes.SHA256(),
-            )
-            head, claim = json.loads(unpadded(head)), json.loads(unpadded(claim))
-        except (InvalidSignature, ValueError):
+            head, claim = signed(form["assertion"][0], self.key)
+        except ValueError:
             raise Refused(400, "invalid_grant", "Invalid JWT Signature.") from None
         now = time.time()
         wanted = {
@@ -97,9 +82,7 @@ class Pubsub:
             "iat": claim.get("iat"),
             "exp": claim.get("exp"),
         }
-        head_wanted = {"alg": "RS256", "typ": "JWT", "kid": KEY_ID}
-        timely = abs(claim["iat"] - now) < 60 and now < claim["exp"] <= claim["iat"] + 3600
-        if claim != wanted or head != head_wanted or not timely:
+        if claim != wanted or head != HEAD or not timely(claim, now):
             raise Refused(400, "invalid_grant", "Invalid JWT: another claim is expected.")
         until = int(now) + TOKEN_LIFE_S
         token = f"ya29.{until}.{self.seal(until)}"

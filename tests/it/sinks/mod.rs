@@ -192,6 +192,7 @@ macro_rules! for_each_object_store {
 for_each_object_store![
     to_s3, through_s3: Store;
     to_azure, through_azure: Azure;
+    to_the_fake_of_gcs, through_the_fake_of_gcs: Gcs;
 ];
 
 #[cfg(feature = "sink-object")]

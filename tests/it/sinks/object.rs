@@ -1,7 +1,8 @@
-//! Object stores: `SeaweedFS` by the language of S3 and Azurite, with lines of JSON; and a folder with
-//! Parquet files, which pyarrow reads.
+//! Object stores: `SeaweedFS` by the language of S3, Azurite and a fake of Google Cloud Storage, with
+//! lines of JSON; and a folder with Parquet files, which pyarrow reads.
 
 mod azure;
+mod gcs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,6 +25,7 @@ use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
 
 pub(super) use azure::Azure;
+pub(super) use gcs::Gcs;
 
 /// Where `tests/run sinks` puts them.
 const PROGRAMS: &str = "tests/sinks/.venv/bin";
