@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::drain::sink::{Class, Delivered, Failure};
@@ -76,7 +77,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     chain(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// The error and its causes, also those that an `io::Error` wraps and does not own up to.
+/// The error and its causes, also those that an `io::Error` or an `Arc` wraps and does not own up to.
 pub(super) fn chain<'e>(
     error: &'e (dyn Error + 'static),
 ) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
@@ -84,6 +85,9 @@ pub(super) fn chain<'e>(
 }
 
 fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+        return Some(&**shared);
+    }
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
         None => error.source(),
@@ -101,6 +105,9 @@ mod tests {
         let failure = unconnected(&wrapped);
         assert_eq!(failure.class, Class::Misconfigured);
         assert!(failure.reason.contains("UnknownIssuer"), "{failure}");
+        // As the client of Redis hands it on.
+        let shared: Arc<dyn Error + Send + Sync> = Arc::new(wrapped);
+        assert_eq!(unconnected(&shared), failure);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! `IT_SINK_ROUNDS` sets the rounds of kills, `IT_SEED` their moments.
 
+mod certificates;
 mod events;
 mod process;
 mod suite;

@@ -1,7 +1,7 @@
 //! nats-server with JetStream, one user, and small messages only.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use forebay::verify::SecretText;
 use futures_util::StreamExt as _;
 
 use super::process::{Process, START_WAIT};
-use super::{Counterpart, Served, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, certificates, now};
 use crate::support::eventually;
 
 /// Where `tests/run sinks` puts it.
@@ -228,32 +228,13 @@ fn a_token_opens_the_server_and_another_one_does_not() {
     assert_eq!(count(client(), &server.server()), 3);
 }
 
-/// A certificate for loopback with its key, by an authority of its own, as files of PEM.
-pub(super) fn certificates(folder: &Path, name: &str) -> [PathBuf; 3] {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority = params.self_signed(&key).unwrap();
-    let issuer = rcgen::Issuer::new(params, key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let leaf = params.signed_by(&key, &issuer).unwrap();
-    [("ca", authority.pem()), ("certificate", leaf.pem()), ("key", key.serialize_pem())].map(
-        |(kind, pem)| {
-            let path = folder.join(format!("{name}-{kind}.pem"));
-            fs::write(&path, pem).unwrap();
-            path
-        },
-    )
-}
-
 #[test]
 #[ignore = "needs the sinks' servers, see tests/run sinks"]
 fn over_tls_the_servers_certificate_is_checked_against_the_authority_that_was_given() {
     let mut server = Nats(Process::new());
     let folder = server.0.folder.path().to_owned();
-    let [authority, certificate, key] = certificates(&folder, "server");
-    let [stranger, ..] = certificates(&folder, "stranger");
+    let [authority, certificate, key] = certificates::of_loopback(&folder, "server");
+    let [stranger, ..] = certificates::of_loopback(&folder, "stranger");
     server.serve(&format!(
         "tls {{ cert_file: \"{}\", key_file: \"{}\" }}\nauthorization {{ token: \"{TOKEN}\" }}\n",
         certificate.display(),

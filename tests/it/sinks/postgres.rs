@@ -11,18 +11,23 @@ use forebay::drain::sink::{Class, Delivered, Pass, Sink};
 use forebay::drain::sinks::postgres as sink;
 use forebay::verify::SecretText;
 use tempfile::TempDir;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::process::{Process, START_WAIT};
 use super::suite::class_of;
-use super::{Counterpart, Served, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, certificates, now};
 use crate::support::eventually;
 
 const USER: &str = "forebay";
 const PASSWORD: &str = "a-password-of-the-tests";
 const TABLE: &str = "public.hooks";
 
-pub(super) struct Postgres(Process);
+pub(super) struct Postgres {
+    process: Process,
+    /// Settings of the server, beside those that all have.
+    more: Vec<String>,
+}
 
 /// Where Debian puts the newest.
 fn program(name: &str) -> PathBuf {
@@ -87,14 +92,14 @@ fn pattern() -> &'static Path {
 impl Postgres {
     fn config(&self) -> Config {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(self.0.port).user(USER).dbname("postgres");
+        config.host("127.0.0.1").port(self.process.port).user(USER).dbname("postgres");
         config
     }
 
     /// The server as its clients name it, password included.
     #[cfg(feature = "sink-object")]
     pub(super) fn url(&self) -> String {
-        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/postgres", self.0.port)
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/postgres", self.process.port)
     }
 
     pub(super) async fn client(&self) -> Result<Client, tokio_postgres::Error> {
@@ -133,7 +138,7 @@ impl Counterpart for Postgres {
             .status()
             .unwrap();
         assert!(copied.success());
-        let mut started = Self(process);
+        let mut started = Self { process, more: Vec::new() };
         started.run();
         started
     }
@@ -166,7 +171,7 @@ impl Counterpart for Postgres {
         format!(
             "[sink.postgres]\nurl = \"postgres://{USER}@127.0.0.1:{}/postgres\"\n\
              password = {{ value = \"{PASSWORD}\" }}\ntable = \"{TABLE}\"\npayload = \"jsonb\"\n",
-            self.0.port
+            self.process.port
         )
     }
 
@@ -186,12 +191,12 @@ impl Counterpart for Postgres {
 
 impl Served for Postgres {
     fn process(&mut self) -> &mut Process {
-        &mut self.0
+        &mut self.process
     }
 
     fn run(&mut self) {
-        let folder = self.0.folder.path().to_owned();
-        let port = self.0.port.to_string();
+        let folder = self.process.folder.path().to_owned();
+        let port = self.process.port.to_string();
         let mut command = command("postgres");
         command.current_dir(&folder).arg("-D").arg(folder.join("data")).args(["-p", &port]);
         for setting in [
@@ -204,7 +209,10 @@ impl Served for Postgres {
         ] {
             command.args(["-c", setting]);
         }
-        self.0.spawn(&mut command);
+        for setting in &self.more {
+            command.args(["-c", setting]);
+        }
+        self.process.spawn(&mut command);
         eventually("PostgreSQL is ready", START_WAIT, || now(self.client()).is_ok());
     }
 }
@@ -269,4 +277,52 @@ fn what_postgres_refuses_has_its_class() {
     assert_eq!(deliver(right(), &next), Some(Class::Permanent), "a constraint");
     let taken: Vec<_> = [&batch[..], &next[..1], &next[2..]].concat();
     assert_eq!(server.stored(), super::events::names_of(&taken));
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn over_tls_the_servers_certificate_and_the_users_password_are_checked() {
+    let mut server = Postgres::start();
+    let folder = server.process.folder.path().to_owned();
+    let [authority, certificate, key] = certificates::of_loopback(&folder, "server");
+    let [stranger, ..] = certificates::of_loopback(&folder, "stranger");
+    let plain = server.settings(PASSWORD).server;
+    let with = |authority: &Path, password: &str| sink::Settings {
+        server: plain.clone().ssl_mode(SslMode::Require).to_owned(),
+        tls: certificates::trusting(authority),
+        password: Some(SecretText::new(password)),
+        table: sink::Table::parse(TABLE).unwrap(),
+        payload: sink::Payload::Json,
+    };
+    let batch = super::events::Events::of_lane("main").next(3);
+    // A server without TLS gets nothing, no password either.
+    let delivered = now(sink::Postgres::new(with(&authority, PASSWORD), TIMEOUT).deliver(&batch));
+    assert_eq!(class_of(&delivered), Some(Class::Misconfigured), "{delivered:?}");
+    server.process.kill();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    if let Some((user, group)) = account() {
+        chown(&key, Some(user), Some(group)).unwrap();
+    }
+    server.more = [("ssl_cert_file", certificate), ("ssl_key_file", key)]
+        .map(|(name, path)| format!("{name}={}", path.display()))
+        .into();
+    server.more.push("ssl=on".to_owned());
+    server.run();
+    let mut named = Config::new();
+    named.host("localhost").port(server.process.port).user(USER).dbname("postgres");
+    named.ssl_mode(SslMode::Require);
+    let elsewhere = sink::Settings { server: named, ..with(&authority, PASSWORD) };
+    for (settings, word) in [
+        (with(&stranger, PASSWORD), "UnknownIssuer"),
+        (elsewhere, "NotValidForName"),
+        (with(&authority, "another"), "password"),
+    ] {
+        let delivered = now(sink::Postgres::new(settings, TIMEOUT).deliver(&batch));
+        assert_eq!(class_of(&delivered), Some(Class::Misconfigured), "{delivered:?}");
+        assert!(format!("{delivered:?}").contains(word), "{word}: {delivered:?}");
+    }
+    assert_eq!(server.event_ids(), Vec::<String>::new());
+    let sink = sink::Postgres::new(with(&authority, PASSWORD), TIMEOUT);
+    assert_eq!(now(sink.deliver(&batch)), Delivered::All);
+    assert_eq!(server.stored(), super::events::names_of(&batch));
 }

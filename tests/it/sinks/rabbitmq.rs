@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use super::events::{Events, names_of};
 use super::process::{Process, START_WAIT};
 use super::suite::class_of;
-use super::{Counterpart, Served, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, certificates, now};
 use crate::support::eventually;
 
 /// Debian's own command would become another user, in another folder.
@@ -429,10 +429,10 @@ fn a_server_that_hangs_costs_no_socket_for_each_attempt() {
 
 #[test]
 #[ignore = "needs rabbitmq-server, see tests/run brokers"]
-fn over_tls_the_servers_certificate_is_checked_against_the_authority_that_was_given() {
+fn over_tls_the_servers_certificate_and_the_users_password_are_checked() {
     let folder = tempfile::tempdir().unwrap();
-    let [authority, certificate, key] = super::nats::certificates(folder.path(), "server");
-    let [stranger, ..] = super::nats::certificates(folder.path(), "stranger");
+    let [authority, certificate, key] = certificates::of_loopback(folder.path(), "server");
+    let [stranger, ..] = certificates::of_loopback(folder.path(), "stranger");
     let port = Process::new().port;
     let server = RabbitMq::with(&format!(
         "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n",
@@ -440,25 +440,26 @@ fn over_tls_the_servers_certificate_is_checked_against_the_authority_that_was_gi
         key.display()
     ));
     server.declare(QUEUE, &BOUND, FieldTable::default());
-    let trusting = |authority: &std::path::Path| {
-        use rustls::pki_types::pem::PemObject as _;
-        let pem = rustls::pki_types::CertificateDer::from_pem_file(authority).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(pem).unwrap();
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-        Arc::new(config.with_no_client_auth())
-    };
     let settings = |authority| sink::Settings {
         servers: vec![sink::Server { port, ..server.server(true) }],
-        tls: trusting(authority),
+        tls: certificates::trusting(authority),
         ..server.settings()
     };
     let batch = Events::of_lane("main").next(3);
     let sink = sink::RabbitMq::new(settings(&authority), TIMEOUT * 3);
     assert_eq!(now(sink.deliver(&batch)), Delivered::All);
-    // Whom nobody vouches for gets no event and no password.
-    let sink = sink::RabbitMq::new(settings(&stranger), TIMEOUT * 3);
-    let delivered = now(sink.deliver(&batch));
-    assert_eq!(class_of(&delivered), Some(Class::Misconfigured), "{delivered:?}");
+    let another = SecretText::new("another");
+    let elsewhere = sink::Server { host: "localhost".into(), port, tls: true };
+    for (settings, word) in [
+        // Whom nobody vouches for gets no event and no password; who is vouched for under another
+        // name does neither.
+        (settings(&stranger), "UnknownIssuer"),
+        (sink::Settings { servers: vec![elsewhere], ..settings(&authority) }, "NotValidForName"),
+        (sink::Settings { password: another, ..settings(&authority) }, "refused"),
+    ] {
+        let delivered = now(sink::RabbitMq::new(settings, TIMEOUT * 3).deliver(&batch));
+        assert_eq!(class_of(&delivered), Some(Class::Misconfigured), "{delivered:?}");
+        assert!(format!("{delivered:?}").contains(word), "{word}: {delivered:?}");
+    }
     assert_eq!(server.stored(), names_of(&batch));
 }

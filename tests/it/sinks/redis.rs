@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 
 use super::process::{Process, START_WAIT};
 use super::suite::class_of;
-use super::{Counterpart, Served, TIMEOUT, Who, now};
+use super::{Counterpart, Served, TIMEOUT, Who, certificates, now};
 use crate::support::eventually;
 
 const PASSWORD: &str = "a-password-of-the-tests";
@@ -250,4 +250,69 @@ fn a_transaction_that_was_half_written_is_there_once() {
     server.process().kill();
     server.run();
     assert_eq!(server.stored(), super::events::names_of(&batches.concat()));
+}
+
+/// Runs it with TLS alone, and with a user who may do what the README says that the sink needs.
+fn secured(folder: &Path) -> (Process, [PathBuf; 3]) {
+    let mut server = Process::new();
+    let files = certificates::of_loopback(folder, "server");
+    let [authority, certificate, key] = files.each_ref().map(|path| path.to_str().unwrap());
+    let port = server.port.to_string();
+    let may = format!("~{STREAM} ~{{{STREAM}}}:cursor +eval +xadd +hget +hset");
+    let acl = format!("forebay on >{PASSWORD} {may}");
+    let mut command = Command::new("redis-server");
+    command.current_dir(server.folder.path()).args(["--bind", "127.0.0.1", "--port", "0"]);
+    command.args(["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key]);
+    command.args(["--tls-ca-cert-file", authority, "--tls-auth-clients", "no", "--save", ""]);
+    command.args(["--requirepass", PASSWORD, "--user"]).args(acl.split(' '));
+    server.spawn(&mut command);
+    eventually("redis-server is ready", START_WAIT, || {
+        std::net::TcpStream::connect(("127.0.0.1", server.port)).is_ok()
+    });
+    (server, files)
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn over_tls_the_servers_certificate_and_the_user_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, [authority, ..]) = secured(folder.path());
+    let [stranger, ..] = certificates::of_loopback(folder.path(), "stranger");
+    let with = |host: &str, authority: &Path, user: &str, password: &str| sink::Settings {
+        server: redis::IntoConnectionInfo::into_connection_info(format!(
+            "rediss://{host}:{}/",
+            server.port
+        ))
+        .unwrap(),
+        user: Some(user.to_owned()),
+        password: Some(SecretText::new(password)),
+        ca_pem: Some(std::fs::read(authority).unwrap()),
+        stream: Template::parse(STREAM).unwrap(),
+        entries_max: None,
+    };
+    let batch = super::events::Events::of_lane("main").next(3);
+    for (settings, word) in [
+        (with("127.0.0.1", &stranger, "forebay", PASSWORD), "UnknownIssuer"),
+        (with("localhost", &authority, "forebay", PASSWORD), "NotValidForName"),
+        (with("127.0.0.1", &authority, "forebay", "another"), "the user or the password"),
+        (with("127.0.0.1", &authority, "nobody", PASSWORD), "the user or the password"),
+    ] {
+        let delivered = now(sink::Redis::new(settings, TIMEOUT).deliver(&batch));
+        assert_eq!(class_of(&delivered), Some(Class::Misconfigured), "{delivered:?}");
+        assert!(format!("{delivered:?}").contains(word), "{word}: {delivered:?}");
+    }
+    let right = |user| sink::Redis::new(with("127.0.0.1", &authority, user, PASSWORD), TIMEOUT);
+    assert_eq!(now(right("forebay").deliver(&batch)), Delivered::All);
+    assert_eq!(now(right("default").deliver(&batch)), Delivered::All);
+    let certificates = redis::TlsCertificates {
+        client_tls: None,
+        root_cert: Some(std::fs::read(&authority).unwrap()),
+    };
+    let url = format!("rediss://:{PASSWORD}@127.0.0.1:{}/", server.port);
+    let client = redis::Client::build_with_tls(url, certificates).unwrap();
+    let length = now(async {
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        redis::cmd("XLEN").arg(STREAM).query_async::<usize>(&mut connection).await
+    });
+    assert_eq!(length.unwrap(), batch.len());
 }

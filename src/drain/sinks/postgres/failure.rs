@@ -16,8 +16,10 @@ pub(super) fn of_connect(error: &Error) -> Failure {
     // These are settings that do not fit the server: a password that is missing, TLS that it does
     // not speak. The client tells them apart by its words alone.
     let text = error.to_string();
-    if ["authentication error", "invalid configuration"].iter().any(|of| text.starts_with(of)) {
-        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    if ["authentication error", "invalid configuration"].iter().any(|of| text.starts_with(of))
+        || cause == "server does not support TLS"
+    {
         let reason = format!("the connection is set up wrongly: {text}: {}", words(&cause));
         return Failure::new(Class::Misconfigured, reason);
     }
