@@ -1,6 +1,7 @@
 """What the tests ask of a Kafka broker, by librdkafka: another client than the sink's own.
 
     kafka.py BROKER create TOPIC...   makes topics of one partition each
+    kafka.py BROKER user NAME WORD    makes a user who logs in by SCRAM with this password
     kafka.py BROKER read              prints every record of every topic, a line of JSON each
 """
 
@@ -8,9 +9,16 @@ import json
 import sys
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    NewTopic,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
 PATIENCE_S = 30
+SCRAM_ROUNDS = 4096
 
 
 def create(broker, topics):
@@ -18,6 +26,15 @@ def create(broker, topics):
     new = [NewTopic(topic, num_partitions=1, replication_factor=1) for topic in topics]
     for topic in admin.create_topics(new).values():
         topic.result(PATIENCE_S)
+
+
+def user(broker, name, password):
+    admin = AdminClient({"bootstrap.servers": broker})
+    for mechanism in ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512:
+        how = ScramCredentialInfo(mechanism, SCRAM_ROUNDS)
+        new = UserScramCredentialUpsertion(name, how, password.encode())
+        for made in admin.alter_user_scram_credentials([new]).values():
+            made.result(PATIENCE_S)
 
 
 def read(broker):
@@ -63,9 +80,11 @@ def as_json(message):
 
 
 if __name__ == "__main__":
-    broker, verb, *topics = sys.argv[1:]
+    broker, verb, *words = sys.argv[1:]
     if verb == "create":
-        create(broker, topics)
+        create(broker, words)
+    elif verb == "user":
+        user(broker, *words)
     elif verb == "read":
         read(broker)
     else:

@@ -4,12 +4,13 @@
 //! client than the sink's, and as the README tells consumers to: an event that is there again under
 //! the same `Forebay-Key` is passed over, unless it is a replay.
 
+mod secured;
 mod store;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -68,6 +69,30 @@ fn tansu() -> PathBuf {
     versions.map(program).find(|path| path.exists()).expect("`tests/run brokers` installs tansu")
 }
 
+/// Waits until it takes connections.
+fn listening(process: &Process) {
+    eventually("the broker is ready", START_WAIT, || {
+        std::net::TcpStream::connect(("127.0.0.1", process.port)).is_ok()
+    });
+}
+
+/// What librdkafka says of a broker at this address.
+fn ask(address: &str, words: &[&str]) -> String {
+    let told = Command::new(installed("bin/python"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sinks/kafka.py"))
+        .arg(address)
+        .args(words)
+        .output()
+        .expect("`tests/run brokers` installs librdkafka");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    String::from_utf8(told.stdout).unwrap()
+}
+
+fn records_at(address: &str) -> Vec<Stored> {
+    let lines = ask(address, &["read"]);
+    lines.lines().map(|line| Stored(serde_json::from_str(line).unwrap())).collect()
+}
+
 impl Kafka {
     fn with(more: &[&str]) -> Self {
         let more = more.iter().map(|&option| option.to_owned()).collect();
@@ -86,13 +111,13 @@ impl Kafka {
         format!("127.0.0.1:{}", self.broker.port)
     }
 
-    /// The broker's command, on this port.
-    fn command(&self, scheme: &str, port: u16) -> Command {
+    /// The command of a broker over the log, on this port, which sends its clients to that one.
+    fn command(&self, port: u16, advertised: u16) -> Command {
         let mut command = Command::new(tansu());
-        let url = format!("{scheme}://127.0.0.1:{port}");
+        let [own, told] = [port, advertised].map(|port| format!("tcp://127.0.0.1:{port}"));
         command
             .current_dir(self.broker.folder.path())
-            .args(["broker", "--listener-url", &url, "--advertised-listener-url", &url])
+            .args(["broker", "--listener-url", &own, "--advertised-listener-url", &told])
             .args(["--storage-engine", &format!("s3://{}/", store::BUCKET)])
             .args(["--schema-registry", "file://./schemas"])
             .args(&self.more)
@@ -100,15 +125,6 @@ impl Kafka {
             .envs([("AWS_ALLOW_HTTP", "true"), ("AWS_REGION", "us-east-1")])
             .envs([("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")]);
         command
-    }
-
-    fn ask(&self, words: &[&str]) -> Output {
-        Command::new(installed("bin/python"))
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sinks/kafka.py"))
-            .arg(self.address())
-            .args(words)
-            .output()
-            .expect("`tests/run brokers` installs librdkafka")
     }
 
     /// What a consumer takes that knows events again.
@@ -123,10 +139,7 @@ impl Kafka {
     }
 
     fn records(&self) -> Vec<Stored> {
-        let told = self.ask(&["read"]);
-        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-        let lines = String::from_utf8(told.stdout).unwrap();
-        lines.lines().map(|line| Stored(serde_json::from_str(line).unwrap())).collect()
+        records_at(&self.address())
     }
 
     fn settings(&self) -> sink::Settings {
@@ -147,10 +160,8 @@ impl Kafka {
         let closed = self.closed.get_or_init(|| {
             let mut process = Process::new();
             let port = process.port;
-            process.spawn(self.command("tcp", port).arg("--authentication"));
-            eventually("the closed broker is ready", START_WAIT, || {
-                std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-            });
+            process.spawn(self.command(port, port).arg("--authentication"));
+            listening(&process);
             process
         });
         closed.port
@@ -160,9 +171,7 @@ impl Kafka {
 impl Counterpart for Kafka {
     fn start() -> Self {
         let started = Self::with(&[]);
-        let words = [&["create"], TOPICS.as_slice()].concat();
-        let made = started.ask(&words);
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        ask(&started.address(), &[&["create"], TOPICS.as_slice()].concat());
         started
     }
 
@@ -224,11 +233,9 @@ impl Served for Kafka {
 
     fn run(&mut self) {
         let port = self.broker.port;
-        let mut command = self.command("tcp", port);
+        let mut command = self.command(port, port);
         self.broker.spawn(&mut command);
-        eventually("the broker is ready", START_WAIT, || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
+        listening(&self.broker);
     }
 }
 
