@@ -220,9 +220,12 @@ fn run(program: &Program, key: &str, input: Val, count: usize) -> Result<Vec<Val
 /// Takes the line ends out of JSON. They are white space between its tokens: inside of its
 /// strings they are escaped.
 pub(super) fn put_on_one_line(json: &mut [u8]) {
-    for byte in json {
-        if matches!(byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
+    let mut rest = json;
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+        let Some((end, behind)) = rest.get_mut(at..).and_then(<[u8]>::split_first_mut) else {
+            return;
+        };
+        *end = b' ';
+        rest = behind;
     }
 }

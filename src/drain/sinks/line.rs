@@ -90,11 +90,10 @@ fn is_row(payload: &[u8], position: &str) -> bool {
 }
 
 fn data(payload: &[u8]) -> Data<'_> {
-    match (serde_json::from_slice(payload), std::str::from_utf8(payload)) {
-        (Ok(json), _) => Data::Json(json),
-        (Err(_), Ok(text)) => Data::Text(text),
-        (Err(_), Err(_)) => Data::Base64(STANDARD.encode(payload)),
+    if let Ok(json) = serde_json::from_slice(payload) {
+        return Data::Json(json);
     }
+    std::str::from_utf8(payload).map_or_else(|_| Data::Base64(STANDARD.encode(payload)), Data::Text)
 }
 
 /// Whether a payload is JSON.
