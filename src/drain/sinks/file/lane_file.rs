@@ -18,6 +18,32 @@ use crate::drain::sinks::line::{self, LINE_BYTES_MAX};
 
 pub(super) const END: &str = ".ndjson";
 
+/// The lines of a batch, made before its turn.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    bytes: Vec<u8>,
+    /// The position of each, and where in `bytes` it begins.
+    begins: Vec<(Position, usize)>,
+}
+
+impl Lines {
+    pub(super) fn of(batch: &[Event]) -> Self {
+        let mut lines = Self::default();
+        for event in batch {
+            lines.begins.push((event.position(), lines.bytes.len()));
+            line::write(&mut lines.bytes, event);
+        }
+        lines
+    }
+
+    /// Those from the first one on that is behind a position; positions grow in a lane.
+    fn behind(&self, last: Option<Position>) -> &[u8] {
+        let mut begins = self.begins.iter();
+        let first = begins.find(|(position, _)| last.is_none_or(|last| *position > last));
+        first.and_then(|(_, begin)| self.bytes.get(*begin..)).unwrap_or_default()
+    }
+}
+
 /// A file that is written to.
 #[derive(Debug)]
 pub(super) struct LaneFile {
@@ -78,30 +104,24 @@ impl LaneFile {
         self.lane_id == lane_id
     }
 
-    /// Adds the events that are not there yet, which positions tell within one lane.
+    /// Adds the lines that are not there yet, which positions tell within one lane.
     pub(super) fn append(
         &mut self,
         settings: &Settings,
         clock: &Clock,
-        batch: &[Event],
+        batch: &Lines,
     ) -> io::Result<()> {
-        let mut lines = Vec::new();
-        let mut last = self.last;
-        for event in batch {
-            if self.lane_id.is_none() || last.is_none_or(|last| event.position() > last) {
-                line::write(&mut lines, event);
-                last = Some(event.position());
-            }
-        }
+        let lines = batch.behind(self.last.filter(|_| self.lane_id.is_some()));
         if lines.is_empty() {
             return Ok(());
         }
+        let last = batch.begins.last().map(|(position, _)| *position);
         let age = Duration::from_nanos(clock.wall_ns().saturating_sub(self.begun_ns));
         let full = self.bytes + lines.len() as u64 > settings.rotate_bytes;
         if self.bytes > 0 && (full || age >= settings.rotate_age) {
             self.complete(settings, clock)?;
         }
-        let written = self.file.write_all(&lines);
+        let written = self.file.write_all(lines);
         let written =
             if settings.sync { written.and_then(|()| self.file.sync_data()) } else { written };
         if let Err(error) = written {

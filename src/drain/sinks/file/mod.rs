@@ -29,11 +29,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use forebay_log::Clock;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use self::lane_file::LaneFile;
-use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink};
+use self::lane_file::{LaneFile, Lines};
+use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink, Turn};
 
 #[expect(
     clippy::disallowed_types,
@@ -79,7 +78,16 @@ impl File {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Runs what waits for the disk on a thread that may wait.
+    /// Makes the lines at once, and writes them when it is their turn.
+    async fn write(&self, batch: &[Event], turn: Turn) -> Result<(), Failure> {
+        let Some(first) = batch.first().cloned() else { return Ok(()) };
+        let events = batch.to_vec();
+        let lines = self.blocking(move |_| Ok(Lines::of(&events))).await?;
+        turn.come().await;
+        self.blocking(move |shared| shared.write(&first, &lines)).await
+    }
+
+    /// Runs what waits for the disk, or takes long, on a thread that may wait.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
@@ -91,8 +99,8 @@ impl File {
 }
 
 impl Shared {
-    fn write(&self, batch: &[Event]) -> io::Result<()> {
-        let Some(first) = batch.first() else { return Ok(()) };
+    /// Writes the lines of a batch that begins with this event.
+    fn write(&self, first: &Event, lines: &Lines) -> io::Result<()> {
         let live = first.pass == Pass::Live;
         let name = if live { first.lane.to_string() } else { format!("{}.replay", first.lane) };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +110,7 @@ impl Shared {
             Some(file) => file,
             None => LaneFile::open(&self.settings, &name, lane_id, &self.clock)?,
         };
-        file.append(&self.settings, &self.clock, batch)?;
+        file.append(&self.settings, &self.clock, lines)?;
         open.insert(name, file);
         Ok(())
     }
@@ -114,13 +122,18 @@ impl Sink for File {
     }
 
     fn deliver<'a>(&'a self, batch: &'a [Event]) -> BoxFuture<'a, Delivered> {
-        let batch = batch.to_vec();
-        let written = self.blocking(move |shared| shared.write(&batch));
-        written.map(|written| written.map_or_else(Delivered::None, |()| Delivered::All)).boxed()
+        self.deliver_in_turn(batch, Turn::NOW)
+    }
+
+    fn deliver_in_turn<'a>(&'a self, batch: &'a [Event], turn: Turn) -> BoxFuture<'a, Delivered> {
+        Box::pin(async move {
+            let written = self.write(batch, turn).await;
+            written.map_or_else(Delivered::None, |()| Delivered::All)
+        })
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Failure>> {
-        self.blocking(|shared| reachable(&shared.settings.folder)).boxed()
+        Box::pin(self.blocking(|shared| reachable(&shared.settings.folder)))
     }
 }
 
