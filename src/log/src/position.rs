@@ -95,13 +95,22 @@ impl fmt::Debug for Key {
 /// 32 hexadecimal digits, in the order of the bytes.
 impl fmt::Display for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        let number = self.0.iter().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+        write!(formatter, "{number:032x}")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_written_byte_by_byte_with_its_leading_zeros() {
+        let mut key = Key([0xab; 16]);
+        key.0[0] = 0;
+        key.0[1] = 0x05;
+        assert_eq!(key.to_string(), "0005abababababababababababababab");
+    }
 
     #[test]
     fn a_position_survives_its_own_text() {
