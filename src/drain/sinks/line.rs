@@ -28,18 +28,12 @@ struct Line<'e> {
     source: Option<Cow<'e, str>>,
     event_type: Option<Cow<'e, str>>,
     content_type: &'e str,
-    #[serde(flatten)]
-    data: Data<'e>,
-}
-
-#[derive(Debug, Serialize)]
-enum Data<'e> {
-    #[serde(rename = "data")]
-    Json(&'e RawValue),
-    #[serde(rename = "data_text")]
-    Text(&'e str),
-    #[serde(rename = "data_base64")]
-    Base64(String),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'e RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_text: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
 }
 
 /// Adds the event's line with its end.
@@ -49,6 +43,9 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
     if is_row(&event.payload, &position) {
         lines.extend_from_slice(&event.payload);
     } else {
+        let data = serde_json::from_slice(&event.payload).ok();
+        let other = data.is_none().then_some(&event.payload);
+        let text = other.map(|bytes| std::str::from_utf8(bytes).map_err(|_| bytes));
         let line = Line {
             position,
             key: event.idempotency_key(),
@@ -56,7 +53,9 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
             source: event.field(Tag::Source),
             event_type: event.field(Tag::EventType),
             content_type: &event.content_type,
-            data: data(&event.payload),
+            data,
+            data_text: text.and_then(Result::ok),
+            data_base64: text.and_then(Result::err).map(|bytes| STANDARD.encode(bytes)),
         };
         // Writing into memory what has texts alone as keys cannot fail.
         _ = serde_json::to_writer(&mut *lines, &line);
@@ -87,13 +86,6 @@ fn is_row(payload: &[u8], position: &str) -> bool {
         .and_then(|rest| rest.strip_prefix(position.as_bytes()))
         .is_some_and(|rest| rest.starts_with(b"\","))
         && is_json(payload)
-}
-
-fn data(payload: &[u8]) -> Data<'_> {
-    if let Ok(json) = serde_json::from_slice(payload) {
-        return Data::Json(json);
-    }
-    std::str::from_utf8(payload).map_or_else(|_| Data::Base64(STANDARD.encode(payload)), Data::Text)
 }
 
 /// Whether a payload is JSON.
