@@ -23,7 +23,7 @@ fn may_open_doors(name: &str) -> bool {
     matches!(name.len(), 6 | 13 | 19)
 }
 
-/// An event in the log, not yet acknowledged; or several of one request.
+/// An event in the log, not yet acknowledged; or several of one request, or where one is among them.
 #[derive(Debug)]
 pub struct Appended {
     first: u64,
@@ -36,12 +36,17 @@ impl Appended {
         Self { first: end, end }
     }
 
+    /// An event that ends at one of these offsets or between them.
+    pub(crate) fn between(first: u64, end: u64) -> Self {
+        Self { first, end }
+    }
+
     /// The offset that the lane's `acked` must reach.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Where the first of several events ends; of one alone it is [`Appended::end`].
+    /// Where the first of several events ends; of one alone it is [`Appended::end`], if that is known.
     pub fn first(&self) -> u64 {
         self.first
     }
@@ -84,18 +89,17 @@ impl Writer {
 
     /// Leaves a small record of one more delivery, so that attempts can be counted. The sender
     /// is acknowledged for the event, which is stored; that this note may be lost is accepted.
-    pub fn note(&self, duplicate: &Duplicate<'_>) -> Appended {
-        let end = duplicate.end;
+    pub fn note(&self, duplicate: Duplicate<'_>) -> Appended {
         // A request out of quarantine is no attempt of the sender.
         if duplicate.identified.verified().admitted().received().released.is_some() {
-            return Appended::at(end);
+            return duplicate.twin;
         }
         let keys = (duplicate.key, duplicate.signed_key);
         let noted = self.record(Kind::Delivery, keys, duplicate.identified);
         if let Err(error) = noted {
             tracing::debug!(%error, "a repeated delivery was not noted");
         }
-        Appended::at(end)
+        duplicate.twin
     }
 
     /// A record under the key of its event and, where it has one, that of its signed bytes.

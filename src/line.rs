@@ -237,7 +237,7 @@ impl Line {
                 if twin.identified.suspect_replay() {
                     replayed(ReplayFate::Dropped);
                 }
-                Ok(Kept::Done(seat.writer.note(&twin), Outcome::Duplicate))
+                Ok(Kept::Done(seat.writer.note(twin), Outcome::Duplicate))
             }
             Delivery::Pending => Ok(Kept::TwinInside),
         }

@@ -206,6 +206,44 @@ fn keys_that_became_files_are_known_and_no_longer_in_memory() {
 }
 
 #[test]
+fn a_file_names_an_offset_that_no_record_of_its_keys_ends_behind() {
+    let mut bed = Bed::new(100);
+    let mut ends = Vec::new();
+    for number in 0..2_500 {
+        let now_ns = bed.now_ns;
+        let Open { appender, table, .. } = bed.open.as_mut().expect("open");
+        let Outcome::Reserved(reservation) = table.reserve(key(number), now_ns) else {
+            panic!("{number} is known");
+        };
+        let end = append(appender, number, None, now_ns);
+        reservation.appended(end);
+        ends.push(end);
+        bed.tend();
+    }
+    // Whoever is told sooner than its record is replicated would say so in a 200.
+    let assert_between = |bed: &Bed| {
+        for (number, at) in (0..).zip(&ends) {
+            match bed.table().reserve(key(number), bed.now_ns) {
+                Outcome::Seen { first, end } => {
+                    assert!((first..=end).contains(at), "{number}: {first} to {end}, not {at}");
+                    let log = &bed.open.as_ref().expect("open").log;
+                    assert!(
+                        end <= log.watermarks().durable,
+                        "{number} waits for what may never be"
+                    );
+                }
+                other => panic!("{number}: {other:?}"),
+            }
+        }
+    };
+    assert_between(&bed);
+    bed.restart();
+    assert_between(&bed);
+    bed.tend();
+    assert_between(&bed);
+}
+
+#[test]
 fn a_restart_reads_the_log_only_behind_the_newest_generation() {
     let (mut bed, keys) = filled();
     bed.restart();

@@ -56,13 +56,17 @@ impl Files {
         self.log.watermarks().published
     }
 
+    /// How far the log is on the medium.
+    pub(super) fn durable(&self) -> u64 {
+        self.log.watermarks().durable
+    }
+
     /// Whether so much of what is on the medium has no key in a file that no more should come.
     pub(super) fn are_far_behind(&self) -> bool {
         let Done { covers, unbounded, .. } = &*self.done;
         // Relaxed: see `tell_reach`.
         let bounded = !unbounded.load(Ordering::Relaxed) && !self.closing.load(Ordering::Relaxed);
-        let durable = self.log.watermarks().durable;
-        let behind = durable.saturating_sub(covers.load(Ordering::Relaxed));
+        let behind = self.durable().saturating_sub(covers.load(Ordering::Relaxed));
         bounded && behind > self.behind_max.load(Ordering::Relaxed)
     }
 

@@ -51,7 +51,11 @@ const READ_PAGES: u64 = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     No,
-    Yes,
+    /// Its record ends behind `from`, at `to` at the latest.
+    Yes {
+        from: u64,
+        to: u64,
+    },
     /// Damage hides it.
     Unknown,
 }
@@ -153,7 +157,7 @@ impl Generation {
         let Some(page) = behind.checked_sub(1) else { return Found::No };
         let mut buffer = [0; PAGE_BYTES];
         match self.page(part, page as u64, &mut buffer) {
-            Some(keys) if holds(keys, words) => Found::Yes,
+            Some(keys) if holds(keys, words) => self.yes(),
             Some(_) => Found::No,
             None => Found::Unknown,
         }
@@ -170,12 +174,16 @@ impl Generation {
             if first.is_none_or(|first| first > words) {
                 high = middle;
             } else if holds(keys, words) {
-                return Found::Yes;
+                return self.yes();
             } else {
                 low = middle + 1;
             }
         }
         Found::No
+    }
+
+    fn yes(&self) -> Found {
+        Found::Yes { from: self.head.from, to: self.head.to }
     }
 
     /// The keys of a page of this part, if it holds.

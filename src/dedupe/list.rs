@@ -47,7 +47,7 @@ impl List {
         for generation in self.written.iter() {
             match generation.find(words) {
                 Found::No => {}
-                Found::Yes => return Found::Yes,
+                yes @ Found::Yes { .. } => return yes,
                 // Another generation may hold it.
                 Found::Unknown => found = Found::Unknown,
             }

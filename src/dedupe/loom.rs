@@ -69,7 +69,7 @@ fn store(table: &Table, key: Key, end: u64) -> bool {
             reservation.appended(end);
             true
         }
-        Outcome::Seen { end } => {
+        Outcome::Seen { end, .. } => {
             assert!([0, 10, 20].contains(&end), "0 is what a file says");
             false
         }
@@ -96,8 +96,8 @@ fn two_keys_with_one_low_word_both_find_a_slot() {
         let table = table();
         let stored = while_stored(&table, key(5, 6), 10, |table| store(table, key(5, 7), 20));
         assert_eq!(stored, (true, true));
-        assert!(matches!(table.reserve(key(5, 6), 1), Outcome::Seen { end: 10 }));
-        assert!(matches!(table.reserve(key(5, 7), 1), Outcome::Seen { end: 20 }));
+        assert!(matches!(table.reserve(key(5, 6), 1), Outcome::Seen { end: 10, .. }));
+        assert!(matches!(table.reserve(key(5, 7), 1), Outcome::Seen { end: 20, .. }));
     });
 }
 

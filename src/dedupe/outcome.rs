@@ -10,7 +10,9 @@ pub enum Outcome {
     Reserved(Reservation),
     /// Stored by a twin, which is acknowledged once the lane's acked watermark reaches `end`.
     Seen {
-        /// The offset behind the twin's record.
+        /// The offset that the twin's record does not end before: as `end`, where it is known.
+        first: u64,
+        /// The offset behind the twin's record, or behind that of a later event.
         end: u64,
     },
     /// A twin is between reserve and append, or room is being made, or the key may be in a file

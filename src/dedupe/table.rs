@@ -106,8 +106,7 @@ impl Table {
             }
             match list.find_written(words) {
                 Found::No => {}
-                // It was on the medium, and so acknowledged, before it became a file.
-                Found::Yes => return Outcome::Seen { end: 0 },
+                Found::Yes { from, to } => return self.told_by_file(from, to),
                 Found::Unknown => return Outcome::Pending,
             }
             // Relaxed: a bound that is late by a request is none the worse.
@@ -135,6 +134,13 @@ impl Table {
                 Rotation::Full => return self.refuse(),
             }
         }
+    }
+
+    /// A file knows between which offsets a record ends. All that it has was on the medium before
+    /// it was written, so nobody waits for more than that.
+    fn told_by_file(&self, from: u64, to: u64) -> Outcome {
+        let end = self.files.as_ref().map_or(to, |files| to.min(files.durable()));
+        Outcome::Seen { first: from.saturating_add(1).min(end), end }
     }
 
     #[cold]
@@ -447,7 +453,7 @@ impl fmt::Debug for Table {
 fn told(held: Held) -> Outcome {
     match held {
         Held::Pending => Outcome::Pending,
-        Held::Stored { end } => Outcome::Seen { end },
+        Held::Stored { end } => Outcome::Seen { first: end, end },
     }
 }
 

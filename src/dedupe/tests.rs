@@ -39,7 +39,7 @@ fn a_key_is_reserved_once_then_pending_then_seen_with_its_end() {
     let Outcome::Reserved(reservation) = table.reserve(key(1), 0) else { panic!("new") };
     assert!(matches!(table.reserve(key(1), 0), Outcome::Pending));
     reservation.appended(4096);
-    assert!(matches!(table.reserve(key(1), 0), Outcome::Seen { end: 4096 }));
+    assert!(matches!(table.reserve(key(1), 0), Outcome::Seen { end: 4096, .. }));
 }
 
 #[test]
@@ -63,7 +63,9 @@ fn keys_with_one_half_in_common_or_zero_do_not_meet() {
             bytes[..8].copy_from_slice(&low.to_le_bytes());
             bytes[8..].copy_from_slice(&high.to_le_bytes());
             store(&table, Key(bytes), end, 0);
-            assert!(matches!(table.reserve(Key(bytes), 0), Outcome::Seen { end: e } if e == end));
+            assert!(
+                matches!(table.reserve(Key(bytes), 0), Outcome::Seen { end: e, .. } if e == end)
+            );
             end += 1;
         }
     }
@@ -81,7 +83,9 @@ fn a_full_table_refuses_new_keys_counts_them_and_still_knows_the_old_ones() {
     assert!(fitted >= 70, "the capacity is kept: {fitted}");
     assert!(matches!(table.reserve(key(fitted + 1), 0), Outcome::Full));
     for number in 0..fitted {
-        assert!(matches!(table.reserve(key(number), 0), Outcome::Seen { end } if end == number));
+        assert!(
+            matches!(table.reserve(key(number), 0), Outcome::Seen { end, .. } if end == number)
+        );
     }
     let stats = table.stats();
     assert_eq!((stats.keys, stats.capacity, stats.blocks), (fitted, 70, 8));
@@ -106,11 +110,11 @@ fn a_key_is_known_for_one_window_and_forgotten_after_two() {
     store(&table, key(1), 8, 0);
     table.prepare(WINDOW_NS);
     store(&table, key(2), 16, WINDOW_NS);
-    assert!(matches!(table.reserve(key(1), WINDOW_NS), Outcome::Seen { end: 8 }));
+    assert!(matches!(table.reserve(key(1), WINDOW_NS), Outcome::Seen { end: 8, .. }));
     table.prepare(2 * WINDOW_NS - 1);
-    assert!(matches!(table.reserve(key(1), 2 * WINDOW_NS - 1), Outcome::Seen { end: 8 }));
+    assert!(matches!(table.reserve(key(1), 2 * WINDOW_NS - 1), Outcome::Seen { end: 8, .. }));
     table.prepare(2 * WINDOW_NS);
-    assert!(matches!(table.reserve(key(2), 2 * WINDOW_NS), Outcome::Seen { end: 16 }));
+    assert!(matches!(table.reserve(key(2), 2 * WINDOW_NS), Outcome::Seen { end: 16, .. }));
     store(&table, key(1), 24, 2 * WINDOW_NS);
 }
 
@@ -147,7 +151,7 @@ fn a_restored_table_knows_what_the_log_holds_inside_the_window() {
     }
     for number in 1..=70 {
         assert!(
-            matches!(table.reserve(key(number), now_ns), Outcome::Seen { end } if end == number)
+            matches!(table.reserve(key(number), now_ns), Outcome::Seen { end, .. } if end == number)
         );
     }
     store(&table, key(0), 0, now_ns);
@@ -172,7 +176,7 @@ fn an_event_that_the_log_holds_twice_is_known_for_the_window_of_the_second() {
     assert_eq!(table.restore(key(1), 3, 90), Restored::Stored);
     table.prepare(10 + WINDOW_NS);
     table.prepare(20 + WINDOW_NS);
-    assert!(matches!(table.reserve(key(1), 20 + WINDOW_NS), Outcome::Seen { end: 3 }));
+    assert!(matches!(table.reserve(key(1), 20 + WINDOW_NS), Outcome::Seen { end: 3, .. }));
 }
 
 #[test]
@@ -209,7 +213,7 @@ fn sixty_four_threads_with_one_key_get_one_reservation_a_round() {
                             won.fetch_add(1, Ordering::Relaxed);
                             reservation.appended(round);
                         }
-                        Outcome::Seen { end } => assert_eq!(end, round),
+                        Outcome::Seen { end, .. } => assert_eq!(end, round),
                         Outcome::Pending => {}
                         Outcome::Full => panic!("room for 500 keys a window"),
                     }
@@ -245,7 +249,7 @@ fn threads_that_rotate_under_each_other_reserve_each_key_once() {
                                 stored.fetch_add(1, Ordering::Relaxed);
                                 break reservation.appended(number);
                             }
-                            Outcome::Seen { end } => break assert_eq!(end, number),
+                            Outcome::Seen { end, .. } => break assert_eq!(end, number),
                             Outcome::Pending => thread::yield_now(),
                             Outcome::Full => panic!("room for every key"),
                         }
@@ -319,7 +323,7 @@ fn model(capacity: usize, ops: &[Op]) {
                             oracle.log.push((number, end, now_ns));
                         }
                     }
-                    Outcome::Seen { end } => assert_eq!(Some(end), known.map(|(end, _)| end)),
+                    Outcome::Seen { end, .. } => assert_eq!(Some(end), known.map(|(end, _)| end)),
                     Outcome::Full => {
                         let fresh = known.is_none_or(|(_, at_ns)| now_ns - at_ns >= WINDOW_NS);
                         assert!(fresh, "{number} is known and must be answered");

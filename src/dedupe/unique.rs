@@ -4,6 +4,7 @@
 use forebay_log::Key;
 
 use super::{Fingerprinter, Outcome, Reservation, Steady, Table};
+use crate::append::Appended;
 use crate::identify::Identified;
 use crate::reject::Reject;
 
@@ -39,8 +40,8 @@ pub struct Duplicate<'i> {
     pub key: Key,
     /// The key of its signed bytes, where they came before under another id; for its record as well.
     pub signed_key: Option<Key>,
-    /// The offset that the lane's `acked` must reach before this may be acknowledged too.
-    pub end: u64,
+    /// Its record: `acked` must reach its end before this may be acknowledged too.
+    pub twin: Appended,
 }
 
 impl<'i> Delivery<'i> {
@@ -65,20 +66,20 @@ impl<'i> Delivery<'i> {
         };
         let reservation = match table.reserve(key, at) {
             Outcome::Reserved(reservation) => reservation,
-            Outcome::Seen { end } => {
-                let signed_key = None;
-                return Ok(Self::Duplicate(Duplicate { identified, key, signed_key, end }));
+            Outcome::Seen { first, end } => {
+                let (signed_key, twin) = (None, Appended::between(first, end));
+                return Ok(Self::Duplicate(Duplicate { identified, key, signed_key, twin }));
             }
             Outcome::Pending => return Ok(Self::Pending),
             Outcome::Full => return Err(Reject::DedupeFull),
         };
         let signed = match signed.map(|key| (key, table.reserve(key, at))) {
             Some((signed, Outcome::Reserved(reservation))) => Some((signed, Some(reservation))),
-            Some((signed, Outcome::Seen { end })) => {
+            Some((signed, Outcome::Seen { first, end })) => {
                 identified.suspect();
                 if source.drops_replays {
-                    let signed_key = Some(signed);
-                    return Ok(Self::Duplicate(Duplicate { identified, key, signed_key, end }));
+                    let (signed_key, twin) = (Some(signed), Appended::between(first, end));
+                    return Ok(Self::Duplicate(Duplicate { identified, key, signed_key, twin }));
                 }
                 Some((signed, None))
             }
