@@ -240,7 +240,12 @@ impl Drain {
             None => Arc::new(new),
         };
         counters.stopped(false);
-        let replicas = lanes.iter().filter_map(|lane| lane.replica_at(&config.name)).collect();
+        let replicas: Vec<_> =
+            lanes.iter().filter_map(|lane| lane.replica_at(&config.name)).collect();
+        // As its courier begins: the one before it may have ended while it left the sink alone.
+        for replica in &replicas {
+            replica.leave(false);
+        }
         let watch = Watch { counters: Arc::clone(&counters), replicas };
         let (stop, stopped) = watch::channel(false);
         let (holds_cursor, cursors) = channel::unbounded();

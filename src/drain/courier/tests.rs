@@ -12,6 +12,7 @@ use super::super::feed::{Feed, Raw, permits_of, reader_at};
 use super::super::order::{Order, OrderKey};
 use super::super::sink::{Nature, Pass};
 use super::super::sinks::{Settings, stdout};
+use super::super::start::{Drain, Ground, LaneOf};
 use super::*;
 use crate::config::{BatchConfig, Print};
 use crate::identify::RuleText;
@@ -433,6 +434,27 @@ fn a_dead_destination_is_left_alone_and_gets_everything_once_it_is_back() {
     let calls = wakes.join().expect("no panic");
     assert!((5..40).contains(&calls), "{calls} batches were sent to a dead destination");
     assert_eq!((counted(&taken).len(), ran.counters.dead_letters()), (COUNT, 0));
+}
+
+#[test]
+fn a_sink_that_begins_anew_is_not_away_though_it_was_when_it_was_changed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lanes = dir.path().join("lanes/main");
+    lane(&lanes, 0);
+    let replica = Arc::new(Replica::new("fake"));
+    // As a courier does whose circuit is open when a reload ends it.
+    replica.leave(true);
+    let lane =
+        LaneOf { name: "main".into(), dir: lanes, priority: 0, replica: Some(replica.clone()) };
+    let ground = Ground {
+        data_dir: dir.path().to_owned(),
+        lanes: vec![lane],
+        record_bytes_max: 4096,
+        clock: Clock::System,
+    };
+    let drain = Drain::start(&[config(Order::None)], &ground).expect("it starts");
+    assert!(!replica.away(), "everyone would be refused until it fails and comes back once more");
+    drain.stop();
 }
 
 #[test]
