@@ -43,6 +43,8 @@ impl LaneConfig {
             segment_bytes: self.segment_bytes,
             ack: self.ack,
             retention: Retention { age: Some(self.retention_age), bytes: self.retention_bytes },
+            // What the replica lacks was not acknowledged, and its keys are known.
+            kept_for: self.replicate_to.as_deref().map(crate::drain::cursor_name),
             disk_reserve_bytes: self.disk_reserve_bytes,
             clock,
             ..LaneOptions::default()

@@ -205,7 +205,7 @@ const BASE: &[Key] = &[
         "lane.retention.size",
         Form::Size(128 * KIB, 1024 * TIB),
         "",
-        "The oldest segments beyond this are removed; each counts whole, however little is in it. Default: no bound.",
+        "The oldest segments beyond this are removed; each counts whole, however little is in it. What the sink of `lane.replicate_to` lacks stays. Default: no bound.",
     ),
     key(
         "lane.dedupe_window",

@@ -44,6 +44,7 @@ pub mod errand;
 pub mod redrive;
 
 pub use feed::{Payload, Raw, Shaping};
+pub(crate) use start::cursor_name;
 pub use start::{Drain, DrainError, Ground, LaneOf};
 
 #[cfg(test)]

@@ -394,3 +394,9 @@ pub(crate) fn slowest(dir: &Path, lane_id: &[u8; 16]) -> Option<u64> {
     let found = read_all(dir, lane_id).ok()?;
     found.iter().map(|(_, _, slot)| slot.offset.to_native()).min()
 }
+
+/// The offset up to which the consumer of this name has read.
+pub(crate) fn offset(dir: &Path, lane_id: &[u8; 16], name: &str) -> Option<u64> {
+    let found = read_all(dir, lane_id).ok()?;
+    found.iter().find(|(known, ..)| known == name).map(|(.., slot)| slot.offset.to_native())
+}

@@ -73,6 +73,9 @@ pub struct LaneOptions {
     pub retention: Retention,
     /// From when on the age of a segment counts.
     pub age_since: AgeSince,
+    /// A cursor: what it has not read stays, whatever the retention says, and whether or not it is
+    /// there yet. Where the disk has no more room the lane is full.
+    pub kept_for: Option<String>,
     /// Bytes of the disk that the lane leaves free; by default two segments or 5% of the disk,
     /// whichever is more.
     pub disk_reserve_bytes: Option<u64>,
@@ -90,6 +93,7 @@ impl Default for LaneOptions {
             ack: AckLevel::Synced,
             retention: Retention::default(),
             age_since: AgeSince::default(),
+            kept_for: None,
             disk_reserve_bytes: None,
             volatile_allowed: false,
             clock: Clock::System,

@@ -58,6 +58,7 @@ pub(crate) struct Store {
     reserve_bytes: Option<u64>,
     retention: Retention,
     age_since: AgeSince,
+    kept_for: Option<String>,
     no_cow: bool,
     /// Sealed segments, oldest first; those that are not sealed are in the shared table.
     sealed: VecDeque<Sealed>,
@@ -106,6 +107,7 @@ impl Store {
             reserve_bytes: options.disk_reserve_bytes,
             retention: options.retention,
             age_since: options.age_since,
+            kept_for: options.kept_for.clone(),
             no_cow: volume.copies_on_write(),
             sealed: plan.sealed.into(),
             next_base: plan.next_base,

@@ -24,19 +24,29 @@ const RETIRE_EVERY: Duration = Duration::from_secs(1);
 struct Unread {
     looked: bool,
     from: Option<u64>,
+    /// Of the one cursor for which everything is kept.
+    kept_from: Option<u64>,
 }
 
 impl Unread {
-    fn look(&mut self, dir: &Path, lane_id: &[u8; 16]) {
+    fn look(&mut self, dir: &Path, lane_id: &[u8; 16], kept_for: Option<&str>) {
         if !self.looked {
             self.looked = true;
             self.from = cursor::slowest(dir, lane_id);
+            // One that is not there, or cannot be read, has read nothing.
+            self.kept_from =
+                kept_for.map(|name| cursor::offset(dir, lane_id, name).unwrap_or_default());
         }
     }
 
     /// Whether a segment holds something that the slowest cursor has not read.
     fn holds(&self, sealed: &Sealed) -> bool {
         self.from.is_some_and(|from| from < sealed.footer.sealed_end.to_native())
+    }
+
+    /// Whether a segment holds something that must not go unread.
+    fn keeps(&self, sealed: &Sealed) -> bool {
+        self.kept_from.is_some_and(|from| from < sealed.footer.sealed_end.to_native())
     }
 }
 
@@ -97,11 +107,12 @@ impl Store {
         });
         let too_much = self.retention.bytes.is_some_and(|bytes| self.bytes() > bytes);
         if too_old || too_much {
-            unread.look(&self.dir, &self.lane_id);
+            unread.look(&self.dir, &self.lane_id, self.kept_for.as_deref());
         }
         // What a cursor has not read stays beyond its age, but not beyond the bound on size, and
         // not at the price of refusing events.
-        too_much || (too_old && (self.low || !unread.holds(oldest)))
+        let goes = too_much || (too_old && (self.low || !unread.holds(oldest)));
+        goes && !unread.keeps(oldest)
     }
 
     /// From when on the age of a sealed segment counts, unix time in nanoseconds.

@@ -112,6 +112,29 @@ fn beyond_the_bound_on_size_unread_records_go_and_are_counted_on_both_sides() {
 }
 
 #[test]
+fn beyond_the_bound_on_size_what_one_cursor_has_not_read_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let kept_for = Some("replica".to_owned());
+    let options = LaneOptions { kept_for, ..impatient(Some(6 * SMALL)) };
+    let lane = Lane::open(dir.path(), options).expect("a lane").0;
+    fill(&lane, 0, 1000);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(lane.stats().segments_retired, 0, "it has not even begun");
+    drop(Cursor::open(dir.path(), "other").expect("a cursor"));
+    let mut cursor = Cursor::open(dir.path(), "replica").expect("a cursor");
+    let (numbers, reader) = read(dir.path(), &mut cursor, 900);
+    assert_eq!(numbers, (0..900).collect::<Vec<_>>());
+    cursor.commit(reader.place()).expect("committed");
+    wait_for("retention", || lane.stats().bytes <= 6 * SMALL || lane.stats().segments_retired > 30);
+    fill(&lane, 1000, 2000);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(lane.stats().bytes > 12 * SMALL, "the bound is no reason to drop it");
+    let (numbers, reader) = read(dir.path(), &mut cursor, usize::MAX);
+    assert_eq!(numbers, (900..2000).collect::<Vec<_>>());
+    assert_eq!(reader.skipped().segments, 0);
+}
+
+#[test]
 fn a_torn_commit_leaves_the_one_before_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let lane = open(dir.path(), AckLevel::Written);
