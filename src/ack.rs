@@ -54,7 +54,8 @@ struct Waiting {
 #[derive(Debug)]
 struct Slot {
     waker: Waker,
-    since: Instant,
+    /// When a sweep first saw it; its request may have begun long before.
+    since: Option<Instant>,
     late: bool,
 }
 
@@ -94,8 +95,8 @@ impl Waits {
     }
 
     /// Waits until the event is kept at the lane's ack level.
-    pub async fn acked(&self, appended: Appended, now: Instant) -> Result<Acked, Reject> {
-        let wait = Wait { waits: self, appended, since: now, slot: None };
+    pub async fn acked(&self, appended: Appended) -> Result<Acked, Reject> {
+        let wait = Wait { waits: self, appended, slot: None };
         wait.await.map(|()| Acked(()))
     }
 
@@ -121,7 +122,8 @@ impl Waits {
     /// Wakes those that have waited too long.
     pub fn sweep(&self, now: Instant) {
         for (_, slot) in &mut self.waiting.borrow_mut().slots {
-            if now.saturating_duration_since(slot.since) > ACK_WAIT_MAX {
+            let since = *slot.since.get_or_insert(now);
+            if now.saturating_duration_since(since) > ACK_WAIT_MAX {
                 slot.late = true;
                 slot.waker.wake_by_ref();
             }
@@ -181,7 +183,6 @@ impl Waits {
 struct Wait<'w> {
     waits: &'w Waits,
     appended: Appended,
-    since: Instant,
     slot: Option<usize>,
 }
 
@@ -215,7 +216,7 @@ impl Wait<'_> {
             slots[slot].waker.clone_from(waker);
             return;
         }
-        let slot = slots.insert(Slot { waker: waker.clone(), since: self.since, late: false });
+        let slot = slots.insert(Slot { waker: waker.clone(), since: None, late: false });
         let end = self.appended.end();
         let place = queue.partition_point(|&(other, _)| other <= end);
         queue.insert(place, (end, slot));
@@ -298,7 +299,7 @@ mod tests {
                 }
             });
             for end in 1..=EVENTS {
-                let acked = waits.acked(Appended::at(end), Clock::System.monotonic()).await;
+                let acked = waits.acked(Appended::at(end)).await;
                 assert!(acked.is_ok(), "{end}");
             }
             mover.join().expect("no panic");
@@ -312,7 +313,7 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(20));
                 replica.leave(true);
             });
-            let refused = waits.acked(Appended::at(64), Clock::System.monotonic()).await;
+            let refused = waits.acked(Appended::at(64)).await;
             assert_eq!(refused.err(), Some(Reject::NotReplicated));
             mover.join().expect("no panic");
         });
@@ -329,10 +330,25 @@ mod tests {
                 assert_eq!(counted.waiting(), 1);
                 sweeping.sweep(since + 2 * ACK_WAIT_MAX);
             });
-            let refused = waits.acked(Appended::at(64), since).await;
+            let refused = waits.acked(Appended::at(64)).await;
             assert_eq!(refused.err(), Some(Reject::NotReplicated));
             waits.sweep(since);
             assert_eq!(replica.waiting(), 0);
+        });
+    }
+
+    #[test]
+    fn whose_body_was_long_on_its_way_waits_as_long_as_others() {
+        scene(async |waits, replica| {
+            let began = Clock::System.monotonic();
+            let sweeping = Rc::clone(&waits);
+            tokio::task::spawn_local(async move {
+                let now = began + 2 * ACK_WAIT_MAX;
+                sweeping.sweep(now);
+                sweeping.sweep(now + ACK_WAIT_MAX / 2);
+                replica.reach(64);
+            });
+            assert!(waits.acked(Appended::at(64)).await.is_ok());
         });
     }
 

@@ -157,7 +157,7 @@ impl Line {
             }
             runtime::sleep(wait).await;
         };
-        Ok(Ended::Acked(seat.waits.acked(appended, received.started).await?, outcome))
+        Ok(Ended::Acked(seat.waits.acked(appended).await?, outcome))
     }
 
     /// Keeps a request for its operator whose refusal is decided.
