@@ -89,21 +89,18 @@ impl Fingerprinter {
     /// With the secret in `data_dir`, made durable there first if there is none.
     pub fn open(data_dir: &Path) -> Result<(Self, Origin), SecretError> {
         let path = data_dir.join(SECRET_FILE);
-        match read(&path) {
-            Ok(found) => {
-                let Some(secret) = secret_in(&found) else {
-                    return Err(SecretError::Damaged { path });
-                };
-                if found != copy_of(&secret).repeat(2) {
-                    // Whether this works or not, the secret is known.
-                    drop(keep(data_dir, &path, &secret));
-                }
-                Ok((Self::new(&secret), Origin::Found))
-            }
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                Ok((Self::new(&make(data_dir, &path)?), Origin::Made))
-            }
-            Err(source) => Err(SecretError::Io { doing: "read", path, source }),
+        if let Some(found) = find(data_dir, &path)? {
+            return Ok((found, Origin::Found));
+        }
+        // Of two that start at once only one makes it, or one would work with a secret that the
+        // file does not have.
+        let _alone = alone(data_dir).map_err(|source| {
+            let path = path.clone();
+            SecretError::Io { doing: "make", path, source }
+        })?;
+        match find(data_dir, &path)? {
+            Some(found) => Ok((found, Origin::Found)),
+            None => Ok((Self::new(&make(data_dir, &path)?), Origin::Made)),
         }
     }
 
@@ -175,6 +172,29 @@ impl fmt::Debug for Fingerprinter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprinter(..)")
     }
+}
+
+/// The secret of the file, if it is there.
+fn find(data_dir: &Path, path: &Path) -> Result<Option<Fingerprinter>, SecretError> {
+    let path = path.to_owned();
+    let found = match read(&path) {
+        Ok(found) => found,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(SecretError::Io { doing: "read", path, source }),
+    };
+    let Some(secret) = secret_in(&found) else { return Err(SecretError::Damaged { path }) };
+    if found != copy_of(&secret).repeat(2) {
+        // Whether this works or not, the secret is known.
+        drop(keep(data_dir, &path, &secret));
+    }
+    Ok(Some(Fingerprinter::new(&secret)))
+}
+
+/// Keeps others who want the same out, until it is dropped.
+fn alone(data_dir: &Path) -> io::Result<File> {
+    let folder = File::open(data_dir)?;
+    folder.lock()?;
+    Ok(folder)
 }
 
 /// What is in the file, whatever it means; longer than it can be by a byte at most.
@@ -288,6 +308,28 @@ mod tests {
             second.fingerprint("a", None, [&b"b"[..]])
         );
         assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn all_who_start_at_once_have_the_secret_that_stays() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().expect("a folder");
+            let open = || Fingerprinter::open(dir.path()).expect("made or found");
+            let together = std::sync::Barrier::new(4);
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let starts = [(); 4].map(|()| {
+                    scope.spawn(|| {
+                        together.wait();
+                        open()
+                    })
+                });
+                starts.into_iter().map(|start| start.join().expect("no panic")).collect()
+            });
+            let key = |of: &Fingerprinter| of.fingerprint("a", None, [&b"b"[..]]);
+            let stays = key(&open().0);
+            assert!(opened.iter().all(|(of, _)| key(of) == stays));
+            assert_eq!(opened.iter().filter(|(_, origin)| *origin == Origin::Made).count(), 1);
+        }
     }
 
     #[test]
