@@ -13,6 +13,10 @@ use crate::quarantine;
 const LANES: &str = "lanes";
 /// What the log of the quarantine is called where it stands beside lanes.
 const QUARANTINE: &str = "quarantine";
+/// The folder of the dead letters in a data folder.
+const DEAD_LETTERS: &str = "dead-letters";
+/// How the names of their logs begin, and that of no lane.
+const DEAD_LETTERS_BEGIN: &str = "dead-letters/";
 
 /// Where the lanes are.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,7 +28,7 @@ pub(super) struct Place {
     #[arg(long, value_name = "DATA")]
     pub dir: Option<PathBuf>,
     /// The lane; not needed where there is only one. Verbs that work on files, `segments` and
-    /// `purge`, also know `quarantine`
+    /// `purge`, also know `quarantine` and `dead-letters/SINK`
     #[arg(long, value_name = "NAME")]
     pub lane: Option<String>,
 }
@@ -91,20 +95,28 @@ impl Place {
         Ok(lanes)
     }
 
-    /// As [`Place::all`], with the log of the quarantine, if there is one, before the lanes.
+    /// As [`Place::all`], with the logs beside the lanes before them, where there are any: that of
+    /// the quarantine, and the dead letters of each sink.
     pub(super) fn logs(&self) -> Result<Vec<Named>, PlaceError> {
         let (folder, lanes) = self.find()?;
-        let data = folder.parent().unwrap_or(&folder);
-        let held = Named { name: QUARANTINE.to_owned(), folder: quarantine::log_dir(data) };
         // The folder of one lane is not asked what lies beside it.
-        let there = folder.ends_with(LANES) && is_lane(&held.folder);
-        let named = |name: &String| name == QUARANTINE;
-        if !there || self.lane.as_ref().is_some_and(|name| !named(name)) {
-            return self.all();
+        let data = folder.parent().filter(|_| folder.ends_with(LANES));
+        let mut logs = data.map(beside).unwrap_or_default();
+        logs.retain(|log| self.lane.as_ref().is_none_or(|name| log.name == *name));
+        let is_lane = |name: &String| lanes.iter().any(|lane| lane.name == *name);
+        let beside_alone = self.lane.as_ref().is_some_and(|name| !is_lane(name));
+        if logs.is_empty() || !beside_alone {
+            logs.extend(self.all()?);
         }
-        let one = self.lane.is_some() && !lanes.iter().any(|lane| named(&lane.name));
-        let others = if one { Vec::new() } else { self.all()? };
-        Ok(std::iter::once(held).chain(others).collect())
+        Ok(logs)
+    }
+
+    /// As [`Place::logs`], but dead letters only if they were named: each is of an event that its
+    /// lane has, or had.
+    pub(super) fn originals(&self) -> Result<Vec<Named>, PlaceError> {
+        let mut logs = self.logs()?;
+        logs.retain(|log| self.lane.is_some() || !log.name.starts_with(DEAD_LETTERS_BEGIN));
+        Ok(logs)
     }
 
     /// All lanes, and where they were looked for.
@@ -127,6 +139,15 @@ impl Place {
         let lanes = lanes_in(&folder)?;
         Ok((folder, lanes))
     }
+}
+
+/// The logs of a data folder that are no lanes.
+fn beside(data: &Path) -> Vec<Named> {
+    let held = Named { name: QUARANTINE.to_owned(), folder: quarantine::log_dir(data) };
+    let letters = lanes_in(&data.join(DEAD_LETTERS)).unwrap_or_default().into_iter();
+    let letters = letters
+        .map(|of| Named { name: format!("{DEAD_LETTERS_BEGIN}{}", of.name), folder: of.folder });
+    std::iter::once(held).chain(letters).filter(|log| is_lane(&log.folder)).collect()
 }
 
 fn listed(lanes: &[Named]) -> String {

@@ -371,7 +371,7 @@ fn export(args: &ExportArgs, out: impl Write) -> Result<Option<Severity>, Segmen
     let style = if args.raw { Style::Raw } else { Style::Json };
     let mut out = BufWriter::with_capacity(OUT_BYTES, out);
     let mut worst = None;
-    for lane in args.place.logs()? {
+    for lane in args.place.originals()? {
         let all_bytes = segments(&lane.folder)?.iter().map(|facts| facts.file_bytes).sum();
         let mut progress = Progress::new(&format!("export {}", lane.name));
         let mut reader = Reader::open(&lane.folder)?;

@@ -42,7 +42,12 @@ fn options() -> LaneOptions {
 fn written() -> (TempDir, PathBuf) {
     let data = tempfile::tempdir().unwrap();
     let folder = data.path().join("lanes/main");
-    let (lane, _) = Lane::open(&folder, options()).unwrap();
+    fill(&folder);
+    (data, folder)
+}
+
+fn fill(folder: &PathBuf) {
+    let (lane, _) = Lane::open(folder, options()).unwrap();
     let mut appender = lane.appender();
     for (number, kind) in (0..12).map(|number| (number, Kind::Event)).chain([(5, Kind::Delivery)]) {
         let mut meta = MetaWriter::default();
@@ -55,7 +60,19 @@ fn written() -> (TempDir, PathBuf) {
         appender.append(&NewRecord { kind, key, received_ns, meta, body }).unwrap();
     }
     lane.close();
-    (data, folder)
+}
+
+#[test]
+fn what_is_erased_is_erased_in_dead_letters_too() {
+    let (data, folder) = written();
+    let letters = data.path().join("dead-letters/billing");
+    fill(&letters);
+    assert!(purge(&args(&data, &["--event", "evt_5"]), &Clock::System).unwrap().1);
+    assert_eq!(left(&letters), (0..12).filter(|number| *number != 5).collect::<Vec<_>>());
+    let of_them = args(&data, &["--tenant", "tenant-0", "--lane", "dead-letters/billing"]);
+    assert!(purge(&of_them, &Clock::System).unwrap().1);
+    assert_eq!(left(&letters), [1, 3, 7, 9, 11]);
+    assert!(left(&folder).contains(&2), "only those that were named");
 }
 
 /// The bodies that are left; that of the delivery is the event's again.
