@@ -41,7 +41,7 @@ const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
 #[non_exhaustive]
 pub enum StartError {
     /// The data folder cannot be made.
-    #[error("cannot make the data folder {}: {source}", path.display())]
+    #[error("cannot make the data folder {}: {source}; set `data_dir` to one that this user may write", path.display())]
     DataDir {
         /// The folder.
         path: PathBuf,
@@ -123,6 +123,7 @@ impl Opened {
         let steady = Steady::new(clock);
         let open = |lane| open_lane(&data_dir, lane, clock).map(Arc::new);
         let lanes = configs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        tell_left_over(&data_dir, &configs);
         let driver = match receive.driver {
             config::Driver::Auto => Driver::detect(),
             config::Driver::IoUring => Driver::IoUring,
@@ -363,6 +364,23 @@ fn make_dir(path: &Path) -> Result<(), StartError> {
         .mode(0o750)
         .create(&lanes)
         .map_err(|source| StartError::DataDir { path: lanes, source })
+}
+
+/// Warns of lanes that the configuration no longer has, as after a change of name: what was
+/// acknowledged in them goes nowhere.
+fn tell_left_over(data_dir: &Path, configs: &[LaneConfig]) {
+    let Ok(folders) = std::fs::read_dir(data_dir.join("lanes")) else { return };
+    for folder in folders.flatten() {
+        let (name, path) = (folder.file_name(), folder.path());
+        let known = configs.iter().any(|lane| *lane.name == *name);
+        if !known && forebay_log::segments(&path).is_ok_and(|segments| !segments.is_empty()) {
+            tracing::warn!(
+                folder = %path.display(),
+                "no lane has the name of this folder: what it holds goes to no sink and is never \
+                 removed; name the lane as before, or move the folder away"
+            );
+        }
+    }
 }
 
 fn has_lanes(data_dir: &Path) -> bool {

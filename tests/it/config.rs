@@ -53,6 +53,22 @@ fn a_mistake_names_the_file_the_line_the_key_and_the_cure() {
 }
 
 #[test]
+fn a_lane_that_the_configuration_no_longer_has_is_told_at_the_start() {
+    let mut server = Server::start(Setup::new(Driver::Epoll));
+    assert_eq!(server.send(&sign::standard("msg_left", b"{}")).status, 200);
+    assert!(server.end().success());
+    let lanes = server.data().join("lanes");
+    std::fs::create_dir(lanes.join("empty")).unwrap();
+    std::fs::rename(lanes.join("main"), lanes.join("before")).unwrap();
+    server.run();
+    let told = server.log();
+    let of = |name: &str| told.lines().filter(|line| line.contains(name)).count();
+    let (before, empty) = (of("lanes/before"), of("lanes/empty"));
+    assert_eq!((before, empty), (1, 0), "{told}");
+    assert!(told.contains("goes to no sink"), "{told}");
+}
+
+#[test]
 fn a_source_without_secrets_does_not_start() {
     let server = Server::prepare(Setup::new(Driver::Epoll));
     let good = server.config_text();
