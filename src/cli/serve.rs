@@ -129,14 +129,13 @@ fn drain(server: Server, mut signals: Signals) -> io::Result<ExitCode> {
 
 fn reload(args: &ServeArgs, server: &mut Server, fixed: &Fixed) {
     let taken = match load(args) {
-        Ok(config) if *fixed != Fixed::of(&config) => {
-            tracing::error!(
-                "not reloaded: data_dir, receive, admin, quarantine, outgoing or a lane differs, \
-                 which takes a restart"
-            );
-            false
-        }
-        Ok(config) => take(server, config),
+        Ok(config) => match fixed.differs(&Fixed::of(&config)) {
+            None => take(server, config),
+            Some(key) => {
+                tracing::error!(key, "not reloaded: this key differs, which takes a restart");
+                false
+            }
+        },
         Err(error) => {
             terminal::report(&error);
             tracing::error!("not reloaded: the configuration is wrong; the old one stays in use");
@@ -159,13 +158,26 @@ fn take(server: &mut Server, config: Config) -> bool {
     true
 }
 
-/// What a reload cannot change, as it is printed for debugging: two that print alike are alike.
-#[derive(PartialEq, Eq)]
-struct Fixed(String);
+/// What a reload cannot change, by its key, as it is printed for debugging: two that print alike
+/// are alike.
+struct Fixed([(&'static str, String); 6]);
 
 impl Fixed {
     fn of(config: &Config) -> Self {
         let Config { data_dir, receive, admin, quarantine, outgoing, lanes, .. } = config;
-        Self(format!("{:?}", (data_dir, receive, admin, quarantine, outgoing, lanes)))
+        Self([
+            ("data_dir", data_dir.display().to_string()),
+            ("receive", format!("{receive:?}")),
+            ("admin", format!("{admin:?}")),
+            ("quarantine", format!("{quarantine:?}")),
+            ("outgoing", format!("{outgoing:?}")),
+            ("lane", format!("{lanes:?}")),
+        ])
+    }
+
+    /// The first key that differs.
+    fn differs(&self, other: &Self) -> Option<&'static str> {
+        let mut pairs = self.0.iter().zip(&other.0);
+        pairs.find_map(|(one, other)| (one != other).then_some(one.0))
     }
 }

@@ -14,6 +14,7 @@ for_each_driver![
     a_secret_counts_in_its_time_alone,
     the_secrets_in_use_are_told_and_their_values_are_not,
     a_file_with_a_mistake_changes_nothing,
+    what_a_reload_cannot_change_is_named,
     a_sink_takes_a_new_secret_from_its_file_and_brings_what_waited,
     a_sink_that_cannot_be_made_changes_nothing,
 ];
@@ -269,6 +270,24 @@ fn a_sink_that_cannot_be_made_changes_nothing(driver: Driver) {
     assert_eq!(server.send(&sign::standard("msg_1", b"{}")).status, 200);
     let events = "forebay_sink_events_total{sink=\"out\",kind=\"file\"}";
     eventually("the sink goes on", WAIT, || metric(&server, events) == 1);
+}
+
+fn what_a_reload_cannot_change_is_named(driver: Driver) {
+    let server = Server::start(Setup::new(driver));
+    let good = server.config_text();
+    for (key, from, to) in [
+        ("lane", "ack = \"written\"", "ack = \"written\"\npriority = 3"),
+        ("receive", "[receive]", "[receive]\nidle_timeout = \"9s\""),
+    ] {
+        assert!(good.contains(from), "nothing to replace: {from}");
+        server.write_config_text(&good.replacen(from, to, 1));
+        server.reload();
+        let told = format!("\"key\":\"{key}\"");
+        eventually("the server says what differs", WAIT, || {
+            server.log().lines().any(|line| line.contains("not reloaded") && line.contains(&told))
+        });
+    }
+    assert_eq!(server.send(&sign::standard("msg_kept", b"{}")).status, 200);
 }
 
 fn a_file_with_a_mistake_changes_nothing(driver: Driver) {
