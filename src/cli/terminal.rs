@@ -34,10 +34,13 @@ pub(super) fn report(error: &ConfigError) {
     drop(writeln!(stderr.lock(), "{text}"));
 }
 
-/// An error with what caused it, in one line.
+/// An error with what caused it, in one line. A cause that the text before tells already is not
+/// told again.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.map(ToString::to_string).fold(error.to_string(), |told, cause| {
+        if told.ends_with(&cause) { told } else { format!("{told}: {cause}") }
+    })
 }
 
 /// Tells an error with what caused it.
@@ -106,5 +109,24 @@ impl Drop for Progress {
         if self.shown {
             drop(write!(io::stderr().lock(), "\r\x1b[K"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_tells_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        enum Told {
+            #[error("cannot write: {0}")]
+            WithCause(#[from] io::Error),
+            #[error("cannot begin")]
+            Alone(#[source] io::Error),
+        }
+        let full = || io::Error::other("the disk is full");
+        assert_eq!(chain(&Told::WithCause(full())), "cannot write: the disk is full");
+        assert_eq!(chain(&Told::Alone(full())), "cannot begin: the disk is full");
     }
 }
