@@ -77,7 +77,16 @@ pub(super) fn run(args: &CursorsArgs) -> ExitCode {
 }
 
 fn remove(place: &Place, name: &str) -> Result<(), CursorsError> {
-    Ok(remove_cursor(place.one()?.folder, name)?)
+    let lane = place.one()?;
+    match remove_cursor(&lane.folder, name) {
+        Err(CursorError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            let known: Vec<_> = cursors(&lane.folder)?.into_iter().map(|of| of.name).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let what = format!("lane {} has no cursor {name}; there is {known}", lane.name);
+            Err(PlaceError::Usage(what).into())
+        }
+        removed => Ok(removed?),
+    }
 }
 
 fn list(place: &Place, json: bool, clock: &Clock) -> Result<String, CursorsError> {
