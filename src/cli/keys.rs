@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::nearest;
 use crate::verify::{self, NamedSecret, Profile, SecretText, Settings};
 
 /// Where the secrets are.
@@ -108,10 +109,14 @@ impl HiddenSecretArgs {
     }
 }
 
-/// The preset of this name, or which there are.
+/// The preset of this name, or what to do about it.
 pub(super) fn preset(name: &str) -> Result<&'static Profile, String> {
     verify::preset(name).ok_or_else(|| {
-        let known: Vec<_> = verify::presets().map(|profile| profile.name.as_str()).collect();
-        format!("there is no provider {name:?}; there is {}", known.join(", "))
+        let known = verify::presets().map(|profile| profile.name.as_str());
+        let cure = match nearest(name, known) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => "`forebay providers` lists them".to_owned(),
+        };
+        format!("no preset is called {name:?}; {cure}")
     })
 }

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::terminal;
-use crate::config::{duration_text, nearest};
+use super::{keys, terminal};
+use crate::config::duration_text;
 use crate::verify::{self, Answers, Delivery, Family, Format, Profile};
 
 /// What `providers` takes.
@@ -29,10 +29,13 @@ pub(super) fn run(args: &ProvidersArgs) -> ExitCode {
     let text = match (&args.name, args.json) {
         (None, false) => list_text(),
         (None, true) => format!("{:#}\n", verify::presets().map(short_json).collect::<Value>()),
-        (Some(name), json) => match verify::preset(name) {
-            Some(profile) if json => format!("{:#}\n", full_json(profile)),
-            Some(profile) => full_text(profile),
-            None => return unknown(name),
+        (Some(name), json) => match keys::preset(name) {
+            Ok(profile) if json => format!("{:#}\n", full_json(profile)),
+            Ok(profile) => full_text(profile),
+            Err(why) => {
+                terminal::warn(&format!("error: {why}"));
+                return ExitCode::from(super::EXIT_USAGE);
+            }
         },
     };
     let mut out = io::stdout().lock();
@@ -40,17 +43,6 @@ pub(super) fn run(args: &ProvidersArgs) -> ExitCode {
         Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
-}
-
-fn unknown(name: &str) -> ExitCode {
-    let known = verify::presets().map(|profile| profile.name.as_str());
-    let cure = match nearest(name, known) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => "`forebay providers` lists them".to_owned(),
-    };
-    // With standard error gone there is nobody left to tell.
-    drop(writeln!(io::stderr().lock(), "error: no preset is called {name:?}; {cure}"));
-    ExitCode::from(super::EXIT_USAGE)
 }
 
 /// One line a sender.

@@ -266,7 +266,9 @@ mod tests {
         let key = "whpk_MCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         let public = told(&["--provider", "standard-webhooks", "--secret", key]);
         assert!(public.contains("public key"), "{public}");
-        assert!(told(&["--provider", "nobody", "--secret", "x"]).contains("standard-webhooks"));
+        assert!(told(&["--provider", "nobody", "--secret", "x"]).contains("forebay providers"));
+        let near = told(&["--provider", "standard-webhook", "--secret", "x"]);
+        assert!(near.contains("did you mean \"standard-webhooks\""), "{near}");
         assert!(told(&["--provider", "github"]).contains("--secret-env"));
         let url = told(&["--provider", "github", "--secret", "x", "--url", "/path"]);
         assert!(url.contains("is no URL"), "{url}");
