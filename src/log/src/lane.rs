@@ -111,7 +111,11 @@ pub enum OpenError {
         bytes: u64,
     },
     /// Another process, or another part of this one, writes the lane.
-    #[error("{} is locked by another writer", path.display())]
+    #[error(
+        "{} is locked by another writer, such as a `forebay serve` that still runs: end that one, or \
+         use another directory",
+        path.display()
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,
