@@ -104,6 +104,7 @@ fn play(args: &DemoArgs) -> Result<(), Failure> {
         server.stop();
         return Ok(());
     }
+    say("Up until Ctrl-C. Events as they arrive:\n")?;
     while signals.pending().next().is_none() {
         screen.tail(&mut reader)?;
         reader.wait(WAIT)?;
@@ -262,8 +263,6 @@ curl -i http://{address}/hooks/demo -H 'content-type: application/json' -H "webh
    Or with the program alone:    forebay sign --provider {PRESET} --secret-file {dir}/demo.secret --url http://{address}/hooks/demo | sh
    Watch from another terminal:  forebay tail --dir {dir} --follow
    Counters:                     curl http://{admin}/metrics
-
-Up until Ctrl-C. Events as they arrive:
 "#,
             address = self.address,
         )
