@@ -1,7 +1,7 @@
 //! `forebay cursors list|remove`: the consumers that retention waits for.
 //!
-//! Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 75 the cursor is in use, not
-//! there, or cannot be read now, 78 a bad configuration.
+//! Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage or no such cursor, 75 the cursor
+//! is in use or cannot be read now, 78 a bad configuration.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
