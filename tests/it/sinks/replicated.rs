@@ -131,6 +131,62 @@ fn a_2xx_waits_for_the_stream_and_is_a_503_while_the_stream_stands_still() {
     assert_eq!(count, Some(sent.len()), "each is counted once");
 }
 
+/// Memory knows the newest events alone; this many are too many for one that is small.
+const FORGOTTEN_BY_MEMORY: usize = 400;
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn a_retry_of_what_the_stream_lacks_is_refused_also_when_its_key_is_in_a_file() {
+    let nats = Nats::start();
+    let mut server = Server::prepare(setup(&nats, Driver::Epoll, "replicated"));
+    let small = server.config_text().replace("dedupe_capacity = 200000", "dedupe_capacity = 1024");
+    server.write_config_text(&small);
+    server.run();
+    nats.still();
+    let ids: Vec<String> = (0..FORGOTTEN_BY_MEMORY).map(|at| format!("still-{at}")).collect();
+    for id in &ids {
+        assert_not_replicated(&send(&server, id), id);
+    }
+    let files = server.data().join("lanes/main/dedupe");
+    eventually("keys are in a file", BACK_WAIT, || {
+        std::fs::read_dir(&files)
+            .unwrap()
+            .flatten()
+            .any(|file| file.path().extension().is_some_and(|extension| extension == "gen"))
+    });
+    for id in &ids {
+        assert_not_replicated(&send(&server, id), id);
+    }
+    nats.go_on();
+    for id in &ids {
+        sends_until_taken(&server, id);
+    }
+    assert_once_each(&nats, &ids);
+    assert_eq!(server.events().len(), ids.len(), "a retry is a delivery of a known event");
+}
+
+#[test]
+#[ignore = "needs the sinks' servers, see tests/run sinks"]
+fn a_lane_that_a_reload_moves_to_a_stream_that_answers_is_acknowledged_there() {
+    let (away, there) = (Nats::start(), Nats::start());
+    let server = Server::start(setup(&away, Driver::Epoll, "replicated"));
+    sends_until_taken(&server, "well");
+    away.still();
+    eventually("who cannot keep the level is not ready", BACK_WAIT, || {
+        assert_not_replicated(&send(&server, "still"), "still");
+        server.admin("/readyz").status == 503
+    });
+    server.write_config(&setup(&there, Driver::Epoll, "replicated"));
+    server.reload();
+    eventually("it is ready with the other stream", BACK_WAIT, || {
+        server.admin("/readyz").status == 200
+    });
+    sends_until_taken(&server, "moved");
+    assert_eq!(send(&server, "at once").status, 200);
+    away.go_on();
+    assert!(there.event_ids().contains(&"still".to_owned()), "what waited came here");
+}
+
 /// What the senders of a round know.
 #[derive(Debug, Default)]
 struct Told {
