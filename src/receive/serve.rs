@@ -25,7 +25,7 @@ use hyper_util::rt::TokioIo;
 use super::address::PerAddress;
 use super::connection::{Connection, Connections, Deadlines, Phase, Watched};
 use super::proxy::{Introduced, Proxies, introduce};
-use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, SWEEP_INTERVAL};
+use crate::limits::{HEAD_BYTES_MAX, SWEEP_INTERVAL};
 use crate::runtime::{self, Listener, Stream};
 
 /// What a request is answered with.
@@ -85,7 +85,9 @@ impl<H: Handler> Receiver<H> {
     pub fn within(handler: Rc<H>, deadlines: Deadlines, clock: Clock, around: Around) -> Rc<Self> {
         let mut http = http1::Builder::new();
         // Without half_close a sender that shuts its side after the body loses its answer.
-        http.half_close(true).max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+        // The most header lines are hyper's own hundred: for any number that it is given it writes
+        // two tables of so many lines and copies them, request by request.
+        http.half_close(true).max_buf_size(HEAD_BYTES_MAX);
         // Deadlines are `Connection`'s.
         http.header_read_timeout(None);
         let connections = Connections::new(deadlines, clock.monotonic());
