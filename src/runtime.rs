@@ -142,7 +142,8 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 
 /// Waits; the runtime's timers count in milliseconds.
 pub async fn sleep(duration: Duration) {
-    monoio::time::sleep(duration).await;
+    // Boxed: a timer fills several cache lines, which every future that may ever wait would hold.
+    Box::pin(monoio::time::sleep(duration)).await;
 }
 
 /// `Some` with the output, or `None` when `duration` passed first.

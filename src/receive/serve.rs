@@ -229,8 +229,11 @@ impl<H: Handler> Receiver<H> {
         connection: &Rc<Connection>,
     ) -> Option<Watched<Stream>> {
         let handler = &*self.handler;
+        // Boxed, since it is large: it would be moved three times on its way to hyper's own place
+        // for it, which each connection keeps and which is cold, where the box is that of the
+        // request before.
         let service = service_fn(|request| {
-            handler.answer(request, Rc::clone(connection)).map(Ok::<_, Infallible>)
+            Box::pin(handler.answer(request, Rc::clone(connection))).map(Ok::<_, Infallible>)
         });
         let mut http = self.http.serve_connection(TokioIo::new(io), service);
         let mut told = false;
