@@ -4,6 +4,8 @@
 //! `queue`, how many at once in `limit`, when again in `retry`, whether at all in `circuit`, how
 //! fast in `rate`, how far in `settle`. Nothing is shared but counters.
 
+mod judge;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use self::judge::whole_failure;
 use super::attempt::{Attempt, Readied, attempt};
 use super::circuit::{Circuit, State};
 use super::dead::{Buried, Letter};
@@ -22,9 +25,9 @@ use super::feed::{Fed, Progress, Told};
 use super::limit::Limit;
 use super::queue::{Batch, Bounds, Entry, Queue};
 use super::rate::Rate;
-use super::retry::{self, Fate, Jitter};
+use super::retry::Jitter;
 use super::settle::Settlement;
-use super::sink::{Class, Delivered, Event, Failure, Sink, Turn};
+use super::sink::{Delivered, Event, Failure, Sink, Turn};
 use crate::config::{RetryConfig, SinkConfig};
 use crate::observe::SinkCounters;
 use crate::replica::Replica;
@@ -334,130 +337,6 @@ impl Courier {
         }
     }
 
-    fn failed(&mut self, failure: &Failure, events: u64) {
-        self.way.counters.failed(failure.class, events);
-        if let Some(failed) = self.way.failed.as_mut().filter(|_| failure.class != Class::Permanent)
-        {
-            failed(failure);
-        }
-    }
-
-    /// What a batch tells about the destination.
-    fn learn(&mut self, whole: Option<&Failure>, took: Duration, in_flight: usize) {
-        let now = self.now();
-        match whole {
-            None => {
-                self.limit.answered(took, in_flight, now);
-                if self.circuit.answered() {
-                    tracing::info!(sink = &*self.name, "the destination is back");
-                }
-            }
-            Some(failure) => {
-                if failure.class == Class::Overloaded {
-                    self.limit.refused();
-                    let asked = failure.retry_after.map(|wait| now + wait.min(self.retry.max));
-                    self.hold = asked.max(self.hold);
-                }
-                if self.circuit.failed(now, &mut self.jitter) {
-                    tracing::warn!(
-                        sink = &*self.name,
-                        class = failure.class.label(),
-                        reason = &*failure.reason,
-                        "the destination is left alone until a probe is answered"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Settles, tries again or gives up each event of a batch.
-    fn judge(&mut self, batch: Batch<Item>, delivered: &Delivered, now: Instant) {
-        let (lane, count) = (batch.lane, batch.entries.len());
-        let refused_whole =
-            matches!(delivered, Delivered::None(why) if why.class == Class::Permanent) && count > 1;
-        let mut again = Vec::new();
-        for (index, mut entry) in batch.entries.into_iter().enumerate() {
-            let failure = match verdict(delivered, index) {
-                Ok(()) => {
-                    self.settle(lane, &entry);
-                    continue;
-                }
-                Err(failure) => failure,
-            };
-            self.failed(&failure, 1);
-            if refused_whole {
-                // One of them may be the poison: halves tell which, and spare the others.
-                entry.company_max = count / 2;
-                again.push((now, entry));
-                continue;
-            }
-            let tried = (entry.attempts, entry.first.unwrap_or(now), now);
-            match retry::fate(&self.retry, &failure, tried, &mut self.jitter) {
-                Fate::Again(wait) => again.push((now + wait, entry)),
-                Fate::Dead => {
-                    let Entry { ticket, attempts, item, .. } = entry;
-                    let Item { mut event, permit } = item;
-                    event.attempts = attempts;
-                    self.give_up(Letter { lane, ticket, event, failure, permit });
-                }
-            }
-        }
-        if !again.is_empty() {
-            self.readied.forget(lane);
-        }
-        self.way.counters.retried(again.len());
-        self.queue.again(lane, again);
-        self.tell_place(lane);
-    }
-
-    fn settle(&mut self, index: usize, entry: &Entry<Item>) {
-        self.way.counters.delivered(entry.bytes);
-        if let Some(settled) = &mut self.way.settled {
-            settled(&entry.item.event);
-        }
-        if let Some(lane) = self.lanes.get_mut(index) {
-            if let Some(replica) = &lane.replica {
-                let waited = self.way.clock.wall_ns();
-                let waited = waited.saturating_sub(entry.item.event.received_ns());
-                replica.took(Duration::from_nanos(waited));
-            }
-            lane.settlement.settled(entry.ticket);
-        }
-        self.queue.settled(index, entry.key);
-    }
-
-    fn give_up(&mut self, letter: Letter) {
-        self.dying += 1;
-        // An errand tells whoever sent it, and keeps no letter.
-        if !self.way.finite {
-            tracing::warn!(
-                sink = &*self.name,
-                lane = &*letter.event.lane,
-                position = %letter.event.position(),
-                class = letter.failure.class.label(),
-                attempts = letter.event.attempts,
-                "an event becomes a dead letter"
-            );
-        }
-        let replica = self.lanes.get(letter.lane).and_then(|lane| lane.replica.as_ref());
-        if let Some(replica) = replica {
-            // Before it settles, which lets the watermark pass.
-            replica.give_up(letter.event.record.get().end().offset());
-        }
-        // Nobody to take it: it stays unsettled, and comes again after a restart.
-        drop(self.way.letters.send(letter));
-    }
-
-    fn buried(&mut self, Buried { lane, ticket, order_key, class }: Buried) {
-        self.dying = self.dying.saturating_sub(1);
-        self.way.counters.died(class);
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.settlement.settled(ticket);
-        }
-        self.queue.settled(lane, order_key);
-        self.tell_place(lane);
-    }
-
     fn tell_place(&mut self, index: usize) {
         let Some(lane) = self.lanes.get(index) else { return };
         let place = lane.settlement.place();
@@ -478,32 +357,6 @@ impl Courier {
             for replica in self.lanes.iter().filter_map(|lane| lane.replica.as_ref()) {
                 replica.leave(away);
             }
-        }
-    }
-}
-
-/// What became of one event of a batch.
-fn verdict(delivered: &Delivered, index: usize) -> Result<(), Failure> {
-    match delivered {
-        Delivered::All => Ok(()),
-        Delivered::None(failure) => Err(failure.clone()),
-        Delivered::Each(verdicts) => verdicts
-            .get(index)
-            .cloned()
-            .unwrap_or_else(|| Err(Failure::temporary("the sink gave no verdict"))),
-    }
-}
-
-/// Why the destination took nothing, if that says something of it and not of the events.
-fn whole_failure(delivered: &Delivered) -> Option<&Failure> {
-    let of_it = |failure: &&Failure| failure.class != Class::Permanent;
-    match delivered {
-        Delivered::All => None,
-        Delivered::None(failure) => Some(failure).filter(of_it),
-        Delivered::Each(verdicts) => {
-            let mut failures = verdicts.iter().map(|verdict| verdict.as_ref().err());
-            let all = failures.clone().all(|failure| failure.as_ref().is_some_and(of_it));
-            failures.next().flatten().filter(|_| all)
         }
     }
 }

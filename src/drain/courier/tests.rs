@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::super::dead::{self, Grave};
 use super::super::feed::{Feed, Raw, permits_of, reader_at};
 use super::super::order::{Order, OrderKey};
-use super::super::sink::{Nature, Pass};
+use super::super::sink::{Class, Nature, Pass};
 use super::super::sinks::{Settings, stdout};
 use super::super::start::{Drain, Ground, LaneOf};
 use super::*;
