@@ -74,6 +74,8 @@ pub(super) struct Way {
     pub(super) clock: Clock,
     pub(super) settled: Option<OnSettled>,
     pub(super) failed: Option<OnFailed>,
+    /// Tells the feeds that there is no use in reading.
+    pub(super) resting: watch::Sender<bool>,
     /// It ends when all feeds have ended and all has settled.
     pub(super) finite: bool,
     /// How long what is in flight may take once it is told to stop.
@@ -352,6 +354,11 @@ impl Courier {
         let counters = &self.way.counters;
         counters.levels(self.batches, self.limit.now(), self.queue.len());
         counters.circuit(self.circuit.state().label());
+        // What shows that the destination is back is here already.
+        let waits = self.batches > 0 || self.queue.len() > 0;
+        let rests = waits && self.circuit.state() != State::Closed;
+        let resting = &self.way.resting;
+        resting.send_if_modified(|told| std::mem::replace(told, rests) != rests);
         let away = matches!(self.circuit.state(), State::Open(_) | State::Probing);
         if std::mem::replace(&mut self.away, away) != away {
             for replica in self.lanes.iter().filter_map(|lane| lane.replica.as_ref()) {

@@ -117,6 +117,7 @@ impl Errand<'_> {
         let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
         let (memory, ends) =
             (Arc::new(Semaphore::new(permits_max)), Arc::new(AtomicBool::new(false)));
+        let (resting, rests) = watch::channel(false);
         let feed = Feed {
             lane: 0,
             name: self.lane,
@@ -130,6 +131,7 @@ impl Errand<'_> {
             sender,
             runtime: runtime.handle().clone(),
             stop: Arc::clone(&ends),
+            resting: rests,
             told: None,
         };
         let feeding = thread::spawn(move || feed.run(reader));
@@ -153,6 +155,7 @@ impl Errand<'_> {
             clock: clock.clone(),
             settled: Some(settled),
             failed,
+            resting,
             finite: true,
             landing_max: LANDING_MAX,
         };

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use forebay_log::{From, HeaderValue, Kind, Place, ReadError, Reader, Record, Tag};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::order::Order;
 use super::sink::{Event, Failure, Pass, body_of};
@@ -116,6 +116,8 @@ pub(super) struct Feed {
     pub(super) sender: UnboundedSender<Told>,
     pub(super) runtime: Handle,
     pub(super) stop: Arc<AtomicBool>,
+    /// Whether there is no use in reading: the sink is left alone, and what it took up waits.
+    pub(super) resting: watch::Receiver<bool>,
     /// The place that was told last.
     pub(super) told: Option<Place>,
 }
@@ -131,7 +133,11 @@ impl Feed {
     pub(super) fn run(mut self, mut reader: Reader) {
         drop(self.sender.send(Told::Begins(self.lane, reader.place())));
         let mut told = false;
-        while !self.stopped() {
+        loop {
+            self.rest();
+            if self.stopped() {
+                break;
+            }
             match self.read(&mut reader) {
                 Ok(true) => told = false,
                 Ok(false) => break,
@@ -150,6 +156,15 @@ impl Feed {
     pub(super) fn stopped(&self) -> bool {
         // Relaxed: a flag that orders nothing else.
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps for as long as nothing that is read could be handed over: else each event that comes
+    /// in meanwhile would take a core from the receivers twice, here and at the courier.
+    fn rest(&mut self) {
+        if *self.resting.borrow() {
+            // Gone with the courier: what is told next finds that out.
+            _ = self.runtime.block_on(self.resting.wait_for(|resting| !resting));
+        }
     }
 
     /// Reads what there is, or waits for more; false at the end.

@@ -135,6 +135,7 @@ struct Wiring<'a> {
     kept: &'a Sender<Kept>,
     watch: Watch,
     feeding: Arc<AtomicBool>,
+    resting: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
     /// Held by whatever has a cursor.
     cursors: Sender<()>,
@@ -252,12 +253,14 @@ impl Drain {
         let feeding = Arc::new(AtomicBool::new(false));
         let (kept, runtime) = (&self.kept.0, &runner.handle);
         let (feeds, stops) = (Arc::clone(&feeding), stopped.clone());
+        let (resting, rests) = watch::channel(false);
         let wiring = Wiring {
             ground,
             runtime,
             kept,
             watch,
             feeding: feeds,
+            resting: rests,
             stop: stops,
             cursors: holds_cursor,
         };
@@ -275,6 +278,7 @@ impl Drain {
             clock: ground.clock.clone(),
             settled: None,
             failed: None,
+            resting,
             finite: false,
             landing_max: LANDING_MAX,
         };
@@ -405,6 +409,7 @@ fn feeds_of(
             sender: sender.clone(),
             runtime: wiring.runtime.clone(),
             stop: Arc::clone(&wiring.feeding),
+            resting: wiring.resting.clone(),
             told: None,
         };
         let follower = Follower {

@@ -175,6 +175,8 @@ fn config(order: Order) -> SinkConfig {
 struct Ran {
     counters: Arc<SinkCounters>,
     place: Option<Place>,
+    /// Whether the feed was told that there is no use in reading.
+    rested: bool,
 }
 
 /// Drains the lane in `dir` to its end.
@@ -194,22 +196,8 @@ fn drain(dir: &Path, config: &SinkConfig, sink: Arc<dyn Sink>) -> Ran {
     let thread = std::thread::spawn(keep);
     let (sender, told) = mpsc::unbounded_channel();
     let (place, placed) = watch::channel(None);
-    let permits_max = permits_of(config.memory_bytes_max);
-    let feed = Feed {
-        lane: 0,
-        name: "main".into(),
-        shape: Arc::new(Raw),
-        order: config.order.clone(),
-        pass: Pass::Live,
-        wanted: None,
-        end: Some(u64::MAX),
-        memory: Arc::new(Semaphore::new(permits_max)),
-        permits_max,
-        sender,
-        runtime: runtime.handle().clone(),
-        stop: Arc::new(AtomicBool::new(false)),
-        told: None,
-    };
+    let (resting, rests) = watch::channel(false);
+    let feed = feed(config, sender, rests.clone(), &runtime);
     let reader = reader_at(dir, Place::default()).expect("a reader");
     let feeding = std::thread::spawn(move || feed.run(reader));
     let way = Way {
@@ -219,6 +207,7 @@ fn drain(dir: &Path, config: &SinkConfig, sink: Arc<dyn Sink>) -> Ran {
         clock: Clock::System,
         settled: None,
         failed: None,
+        resting,
         finite: true,
         landing_max: Duration::from_secs(5),
     };
@@ -232,7 +221,34 @@ fn drain(dir: &Path, config: &SinkConfig, sink: Arc<dyn Sink>) -> Ran {
     });
     feeding.join().expect("no panic");
     thread.join().expect("no panic");
-    Ran { counters, place: *placed.borrow() }
+    let rested = rests.borrow().has_changed();
+    Ran { counters, place: *placed.borrow(), rested }
+}
+
+/// What reads the one lane to its end.
+fn feed(
+    config: &SinkConfig,
+    sender: mpsc::UnboundedSender<Told>,
+    resting: watch::Receiver<bool>,
+    runtime: &tokio::runtime::Runtime,
+) -> Feed {
+    let permits_max = permits_of(config.memory_bytes_max);
+    Feed {
+        lane: 0,
+        name: "main".into(),
+        shape: Arc::new(Raw),
+        order: config.order.clone(),
+        pass: Pass::Live,
+        wanted: None,
+        end: Some(u64::MAX),
+        memory: Arc::new(Semaphore::new(permits_max)),
+        permits_max,
+        sender,
+        runtime: runtime.handle().clone(),
+        stop: Arc::new(AtomicBool::new(false)),
+        resting,
+        told: None,
+    }
 }
 
 fn end_of(dir: &Path) -> Place {
@@ -434,6 +450,29 @@ fn a_dead_destination_is_left_alone_and_gets_everything_once_it_is_back() {
     let calls = wakes.join().expect("no panic");
     assert!((5..40).contains(&calls), "{calls} batches were sent to a dead destination");
     assert_eq!((counted(&taken).len(), ran.counters.dead_letters()), (COUNT, 0));
+    assert!(ran.rested);
+}
+
+#[test]
+fn nothing_is_read_for_a_sink_that_is_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    lane(dir.path(), 5);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let (resting, rests) = watch::channel(true);
+    let feed = feed(&config(Order::None), sender, rests, &runtime);
+    let reader = reader_at(dir.path(), Place::default()).expect("a reader");
+    let feeding = std::thread::spawn(move || feed.run(reader));
+    assert!(matches!(told.blocking_recv(), Some(Told::Begins(0, _))));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(told.try_recv().is_err(), "it reads");
+    resting.send_replace(false);
+    let events = told.blocking_recv();
+    assert!(matches!(&events, Some(Told::Events(0, events, _)) if events.len() == 5), "{events:?}");
+    // A courier that has gone ends the rest, too.
+    resting.send_replace(true);
+    drop((resting, told));
+    feeding.join().expect("no panic");
 }
 
 #[test]
@@ -481,8 +520,8 @@ fn memory_is_bounded_by_what_is_held() {
     // Four permits, so never more than four events at once.
     small.memory_bytes_max = 4096;
     let fake = Arc::new(fake);
-    drain(dir.path(), &small, Arc::clone(&fake) as Arc<dyn Sink>);
-    assert_eq!(counted(&taken).len(), COUNT);
+    let ran = drain(dir.path(), &small, Arc::clone(&fake) as Arc<dyn Sink>);
+    assert_eq!((counted(&taken).len(), ran.rested), (COUNT, false));
     let calls = usize::try_from(fake.calls.load(Ordering::Relaxed)).expect("small");
     assert!(calls >= COUNT / 4, "{calls} batches of at most four");
 }
