@@ -17,7 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use self::judge::whole_failure;
+use self::judge::{is_whole, whole_failure};
 use super::attempt::{Attempt, Readied, attempt};
 use super::circuit::{Circuit, State};
 use super::dead::{Buried, Letter};
@@ -159,7 +159,12 @@ impl Courier {
             };
             tokio::select! {
                 Some(told) = told.recv() => self.told(told),
-                Some(done) = self.in_flight.next() => self.done(done),
+                Some(done) = self.in_flight.next() => {
+                    let mut done = Some(done);
+                    while let Some(one) = done.take() {
+                        done = self.done(one, true);
+                    }
+                }
                 Some(buried) = buried.recv() => self.buried(buried),
                 never = self.readied.go_on() => match never {},
                 () = sleep => {}
@@ -175,7 +180,7 @@ impl Courier {
     async fn land(&mut self, buried: &mut UnboundedReceiver<Buried>) {
         while self.batches > 0 || self.dying > 0 {
             tokio::select! {
-                Some(done) = self.in_flight.next() => self.done(done),
+                Some(done) = self.in_flight.next() => drop(self.done(done, false)),
                 Some(buried) = buried.recv(), if self.dying > 0 => self.buried(buried),
                 else => return,
             }
@@ -230,6 +235,16 @@ impl Courier {
             };
             self.in_flight.push(probe.boxed());
         }
+        self.hand_over_due(now);
+        while let Some((lane, entries)) = self.queue.ahead() {
+            let tickets = entries.iter().map(|entry| entry.ticket).collect();
+            let events = entries.iter().map(|entry| entry.item.event.clone()).collect();
+            let (sink, timeout) = (Arc::clone(&self.way.sink), self.timeout);
+            self.readied.begin(lane, tickets, |turn| attempt(sink, events, turn, timeout));
+        }
+    }
+
+    fn hand_over_due(&mut self, now: Instant) {
         self.hold = self.hold.filter(|hold| *hold > now);
         while self.batches < self.room() && self.hold.is_none() {
             if self.rate.as_ref().is_some_and(|rate| rate.next() > now) {
@@ -240,12 +255,6 @@ impl Courier {
                 rate.took(batch.entries.len(), now);
             }
             self.hand_over(batch, now);
-        }
-        while let Some((lane, entries)) = self.queue.ahead() {
-            let tickets = entries.iter().map(|entry| entry.ticket).collect();
-            let events = entries.iter().map(|entry| entry.item.event.clone()).collect();
-            let (sink, timeout) = (Arc::clone(&self.way.sink), self.timeout);
-            self.readied.begin(lane, tickets, |turn| attempt(sink, events, turn, timeout));
         }
     }
 
@@ -315,8 +324,10 @@ impl Courier {
         self.tell_place(index);
     }
 
-    fn done(&mut self, done: Done) {
+    /// What follows from what has ended. If it `goes_on`, what comes next may end within that.
+    fn done(&mut self, done: Done, goes_on: bool) -> Option<Done> {
         let now = self.now();
+        let mut next = None;
         match done {
             Done::Probe(probed) => {
                 if let Err(failure) = &probed {
@@ -330,13 +341,19 @@ impl Courier {
             }
             Done::Batch { batch, began, in_flight, delivered } => {
                 self.batches -= 1;
-                self.queue.landed(batch.lane);
+                let is_ready = self.queue.landed(batch.lane);
                 let took = now.saturating_duration_since(began);
                 self.learn(whole_failure(&delivered), took, in_flight);
                 self.way.counters.batch(batch.entries.len(), took);
+                if goes_on && is_ready && is_whole(&delivered) {
+                    // First of all: the destination need not wait until these have settled.
+                    self.hand_over_due(now);
+                    next = self.in_flight.next().now_or_never().flatten();
+                }
                 self.judge(batch, &delivered, now);
             }
         }
+        next
     }
 
     fn tell_place(&mut self, index: usize) {

@@ -193,11 +193,13 @@ impl<T> Queue<T> {
         self.held
     }
 
-    /// A batch of a lane is no longer in flight. Before its events are given back.
-    pub(super) fn landed(&mut self, lane: usize) {
-        if let Some(lane) = self.lanes.get_mut(lane) {
+    /// A batch of a lane is no longer in flight. Before its events are given back. True if the batch
+    /// behind it was taken ahead.
+    pub(super) fn landed(&mut self, lane: usize) -> bool {
+        self.lanes.get_mut(lane).is_some_and(|lane| {
             lane.occupied = false;
-        }
+            !lane.ahead.is_empty()
+        })
     }
 
     /// An event is done with: the next of its key may go.

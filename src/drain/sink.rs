@@ -46,7 +46,7 @@ pub trait Sink: fmt::Debug + Send + Sync {
 /// How a sink wants to be fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nature {
-    /// One batch of a lane at a time, and each event only after all before it have settled:
+    /// One batch of a lane at a time, and each event only after the destination has all before it:
     /// positions grow at the destination, which knows by that what came twice.
     pub sequential: bool,
     /// More events than this the destination does not take at once.

@@ -160,3 +160,12 @@ pub(super) fn whole_failure(delivered: &Delivered) -> Option<&Failure> {
         }
     }
 }
+
+/// Whether the destination took all of it.
+pub(super) fn is_whole(delivered: &Delivered) -> bool {
+    match delivered {
+        Delivered::All => true,
+        Delivered::Each(verdicts) => verdicts.iter().all(Result::is_ok),
+        Delivered::None(_) => false,
+    }
+}

@@ -18,6 +18,9 @@ use crate::drain::sinks::line::{self, LINE_BYTES_MAX};
 
 pub(super) const END: &str = ".ndjson";
 
+/// What a line holds beside its payload, as a rule at the most.
+const BESIDES_BYTES: usize = 384;
+
 /// The lines of a batch, made before its turn.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
@@ -27,13 +30,21 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn of(batch: &[Event]) -> Self {
-        let mut lines = Self::default();
+    /// Makes them anew, in the memory that is here.
+    pub(super) fn fill(&mut self, batch: &[Event]) {
+        self.begins.clear();
+        self.bytes.clear();
+        let payloads: usize = batch.iter().map(|event| event.payload.len()).sum();
+        self.bytes.reserve(payloads + batch.len() * BESIDES_BYTES);
         for event in batch {
-            lines.begins.push((event.position(), lines.bytes.len()));
-            line::write(&mut lines.bytes, event);
+            self.begins.push((event.position(), self.bytes.len()));
+            line::write(&mut self.bytes, event);
         }
-        lines
+    }
+
+    /// The memory that they take.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Those from the first one on that is behind a position; positions grow in a lane.

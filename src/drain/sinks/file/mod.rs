@@ -36,9 +36,14 @@ use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink, T
 
 #[expect(
     clippy::disallowed_types,
-    reason = "held by one blocking write at a time, on no path of a request"
+    reason = "held for a moment or by one blocking write at a time, on no path of a request"
 )]
 type Mutex<T> = std::sync::Mutex<T>;
+
+/// Memory for lines that is kept for the next batch: one is written while another is made.
+const SPARES_MAX: usize = 2;
+/// A batch whose lines take more gives it back.
+const SPARE_BYTES_MAX: usize = 4 << 20;
 
 /// What `[sink.file]` says.
 #[derive(Clone, Debug)]
@@ -65,6 +70,8 @@ struct Shared {
     clock: Clock,
     /// By the name without its end.
     open: Mutex<BTreeMap<String, LaneFile>>,
+    /// Of batches that were written.
+    spares: Mutex<Vec<Lines>>,
 }
 
 impl File {
@@ -74,7 +81,8 @@ impl File {
     }
 
     fn with_clock(settings: &Settings, clock: Clock) -> Self {
-        let shared = Shared { settings: settings.clone(), clock, open: Mutex::default() };
+        let (open, spares) = (Mutex::default(), Mutex::default());
+        let shared = Shared { settings: settings.clone(), clock, open, spares };
         Self { shared: Arc::new(shared) }
     }
 
@@ -82,9 +90,9 @@ impl File {
     async fn write(&self, batch: &[Event], turn: Turn) -> Result<(), Failure> {
         let Some(first) = batch.first().cloned() else { return Ok(()) };
         let events = batch.to_vec();
-        let lines = self.blocking(move |_| Ok(Lines::of(&events))).await?;
+        let lines = self.blocking(move |shared| Ok(shared.lines(&events))).await?;
         turn.come().await;
-        self.blocking(move |shared| shared.write(&first, &lines)).await
+        self.blocking(move |shared| shared.write(&first, lines)).await
     }
 
     /// Runs what waits for the disk, or takes long, on a thread that may wait.
@@ -99,8 +107,15 @@ impl File {
 }
 
 impl Shared {
+    fn lines(&self, batch: &[Event]) -> Lines {
+        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut lines = spare.unwrap_or_default();
+        lines.fill(batch);
+        lines
+    }
+
     /// Writes the lines of a batch that begins with this event.
-    fn write(&self, first: &Event, lines: &Lines) -> io::Result<()> {
+    fn write(&self, first: &Event, lines: Lines) -> io::Result<()> {
         let live = first.pass == Pass::Live;
         let name = if live { first.lane.to_string() } else { format!("{}.replay", first.lane) };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,8 +125,12 @@ impl Shared {
             Some(file) => file,
             None => LaneFile::open(&self.settings, &name, lane_id, &self.clock)?,
         };
-        file.append(&self.settings, &self.clock, lines)?;
+        file.append(&self.settings, &self.clock, &lines)?;
         open.insert(name, file);
+        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        if spares.len() < SPARES_MAX && lines.capacity() <= SPARE_BYTES_MAX {
+            spares.push(lines);
+        }
         Ok(())
     }
 }
