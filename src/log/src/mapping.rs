@@ -46,6 +46,8 @@
 //! | futex word | the keeper | waiting tails | Release / Acquire | the marks stored before it |
 #![expect(unsafe_code, reason = "mapped memory has no safe interface; see the invariants above")]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -90,6 +92,20 @@ pub fn tell_bus_errors(marker: Option<&Path>) -> io::Result<()> {
     // SAFETY: `fault::handle` only makes calls of the kernel: no lock, no memory, no panic.
     unsafe { signal_hook_registry::register_sigaction(libc::SIGBUS, handle) }?;
     Ok(())
+}
+
+/// What a processor fetches at once.
+const LINE_BYTES: usize = 64;
+
+/// Has the processor fetch the line at an address to store to it.
+fn fetch_line(line: *const u8) {
+    // SAFETY: A hint: nothing is read or written, and no address makes it fault.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// Checks a range against a mapping's length. Panics, rather than touch memory that is not ours.
@@ -150,6 +166,19 @@ impl WriteMap {
         let word = claim.end();
         // Release: pairs with the Acquire in `commit`; makes header, meta and body visible.
         self.word(at).store(word.to_le(), Ordering::Release);
+    }
+
+    /// Has the processor fetch lines that are stored to next, as far as they are in the mapping:
+    /// they are new to its caches, and a copy into them would wait for each. A hint, which other
+    /// processors than those of `x86_64` are not given.
+    pub(crate) fn fetch(&self, at: u64, bytes: u64) {
+        let end = at.saturating_add(bytes).min(self.raw.len() as u64);
+        for line in (at..end).step_by(LINE_BYTES) {
+            let range = range(self.raw.len(), line, 1);
+            // SAFETY: In bounds, by `range`.
+            let line = unsafe { self.raw.as_ptr().add(range.start) };
+            fetch_line(line);
+        }
     }
 
     /// The commit word of the record at `at`; zero while it is not published.
