@@ -495,7 +495,6 @@ fn tell_orphans(sinks: &[SinkConfig], ground: &Ground) {
 }
 
 /// The name of a sink's cursor in every lane that it reads.
-/// The cursor of a sink in each of its lanes.
 pub(crate) fn cursor_name(sink: &str) -> String {
     format!("{CURSOR_PREFIX}{sink}")
 }
