@@ -150,13 +150,19 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<u64>> {
 
 /// Opens a file for reading and looks at its header, or where that one does not hold, at its copy.
 pub(crate) fn inspect(path: &Path, base: u64) -> io::Result<(File, Inspected)> {
-    let file = File::open(path)?;
+    // Never waits for a pipe that somebody has put there.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
     let found = inspect_file(&file, base)?;
     Ok((file, found))
 }
 
 fn inspect_file(file: &File, base: u64) -> io::Result<Inspected> {
-    let Some(header) = any_header(file, file.metadata()?.len())? else {
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Ok(Inspected::Damaged("it is no regular file"));
+    }
+    let Some(header) = any_header(file, data.len())? else {
         return Ok(Inspected::Damaged("neither its header nor the copy of it holds"));
     };
     if header.version != FORMAT_VERSION {

@@ -156,6 +156,24 @@ fn a_segment_without_any_header_is_kept_counted_and_stepped_over() {
 }
 
 #[test]
+fn what_has_the_name_of_a_segment_and_is_no_file_is_told_and_stepped_over() {
+    let (dir, _) = closed_lane();
+    std::fs::create_dir(dir.path().join("0000000001000000.seg")).expect("a directory");
+    let pipe = dir.path().join("0000000002000000.seg");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("a pipe");
+    let mut reader = Reader::open(dir.path()).expect("a reader");
+    assert_eq!(drain(&mut reader).len() as u64, RECORDS);
+    let (lane, recovery) = Lane::open(dir.path(), options(AckLevel::Written)).expect("it opens");
+    let told = |warning: &&String| warning.contains("it is no regular file");
+    assert_eq!(recovery.warnings.iter().filter(told).count(), 2, "{:?}", recovery.warnings);
+    let mut appends = lane.appender();
+    wait_acked(&lane, append(&mut appends, RECORDS).end);
+    assert_eq!(drain(&mut reader).len(), 1);
+}
+
+#[test]
 fn a_segment_that_was_cut_short_is_read_as_far_as_it_goes() {
     let (whole, starts) = closed_lane();
     let paths = segments(whole.path());
