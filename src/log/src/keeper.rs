@@ -28,18 +28,25 @@ use crate::watermark::WatermarksRead;
 /// At most so many bytes are synced in one step, so that acknowledgements come in steps too and
 /// the next segment is never late.
 const SYNC_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// At ack level written: unsynced bytes are bounded by this, lest the kernel throttle a store.
-const UNSYNCED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// At ack level written: unsynced bytes are bounded by this, lest the kernel throttle a store, and
+/// by an eighth of a segment, down to the least. With 4 MiB for all, records of 64 KiB cost the
+/// keeper more than twice and producers a fifth more: it fell behind, onto memory not touched before.
+const UNSYNCED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const UNSYNCED_BYTES_LEAST: u64 = 4 * 1024 * 1024;
 /// The huge pages of most processors.
 const HUGE_BYTES: u64 = 2 * 1024 * 1024;
-const _: () = assert!(UNSYNCED_BYTES_MAX >= 2 * HUGE_BYTES, "rounded down, a sync moves on");
+const _: () = assert!(UNSYNCED_BYTES_LEAST >= 2 * HUGE_BYTES, "rounded down, a sync moves on");
 /// At ack level written: how long a record may stay unsynced.
 const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 /// At ack level written: the pause between two cycles while records come in and a tail of some
 /// process waits for them.
 const PAUSE_AWAITED: Duration = Duration::from_millis(1);
 /// The same while nobody waits: each wake of the keeper takes a core from whoever has it.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(12);
+/// The same while more than [`BUSY_BYTES`] came in from one cycle to the next, so that what is made
+/// ready ahead is not used up in a pause.
+const PAUSE_BUSY: Duration = Duration::from_millis(4);
+const BUSY_BYTES: u64 = 2 * 1024 * 1024;
 /// How long the keeper sleeps when nothing happens: the low-water mark must be looked at.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long closing waits for producers between claim and publication.
@@ -53,6 +60,8 @@ pub(crate) struct Keeper {
     marks: MarksMap,
     told: Told,
     store: Store,
+    /// At ack level written: how much may be unsynced.
+    unsynced_max: u64,
     /// When the first record came that is not synced yet.
     unsynced_since: Option<Instant>,
     /// A tail slept when the marks were told last.
@@ -73,7 +82,7 @@ struct Stall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     Again,
-    Pause,
+    Pause(Duration),
     Sleep,
 }
 
@@ -104,7 +113,9 @@ impl Keeper {
         store.tend();
         let told = told(&shared, &store, shared.watermarks.durable());
         marks::begin(&marks, store.epoch(), &told);
+        let eighth = shared.record_bytes_max / 8;
         Self {
+            unsynced_max: eighth.clamp(UNSYNCED_BYTES_LEAST, UNSYNCED_BYTES_MAX),
             shared,
             parker,
             marks,
@@ -121,8 +132,8 @@ impl Keeper {
         while !self.shared.stopping() {
             match self.cycle() {
                 Then::Again => {}
-                Then::Pause if self.awaited => self.parker.park_timeout(PAUSE_AWAITED),
-                Then::Pause => self.parker.park_timeout(PAUSE),
+                Then::Pause(_) if self.awaited => self.parker.park_timeout(PAUSE_AWAITED),
+                Then::Pause(span) => self.parker.park_timeout(span),
                 Then::Sleep => self.sleep(),
             }
         }
@@ -146,9 +157,15 @@ impl Keeper {
         if self.shared.state() == LaneState::Failed {
             return Then::Sleep;
         }
+        let published = watermarks.published();
+        let unsynced = published - watermarks.durable();
+        let came = published - before.published;
         match self.shared.ack {
-            AckLevel::Synced if watermarks.published() > watermarks.durable() => Then::Again,
-            AckLevel::Written if watermarks.published() > before.published => Then::Pause,
+            AckLevel::Synced if unsynced > 0 => Then::Again,
+            // A step a pause would fall behind, and what gathers takes ever more memory.
+            AckLevel::Written if unsynced >= self.unsynced_max => Then::Again,
+            AckLevel::Written if came > BUSY_BYTES => Then::Pause(PAUSE_BUSY),
+            AckLevel::Written if came > 0 => Then::Pause(PAUSE),
             _ => Then::Sleep,
         }
     }
@@ -188,13 +205,14 @@ impl Keeper {
         }
         let now = self.shared.clock.monotonic();
         let since = *self.unsynced_since.get_or_insert(now);
-        if self.shared.ack == AckLevel::Written && published - durable >= UNSYNCED_BYTES_MAX {
+        if self.shared.ack == AckLevel::Written && published - durable >= self.unsynced_max {
             // To where a huge page ends, if it is one: it is then written once.
-            self.sync_to((durable + UNSYNCED_BYTES_MAX) / HUGE_BYTES * HUGE_BYTES);
-        } else if self.shared.ack == AckLevel::Synced
-            || now.saturating_duration_since(since) >= UNSYNCED_MAX
-        {
+            self.sync_to((durable + self.unsynced_max) / HUGE_BYTES * HUGE_BYTES);
+        } else if self.shared.ack == AckLevel::Synced {
             self.sync_to(published.min(durable + SYNC_BYTES_MAX));
+        } else if now.saturating_duration_since(since) >= UNSYNCED_MAX {
+            // All of it, which is less than a step: what stayed would be older than it may be.
+            self.sync_to(published);
         }
     }
 
@@ -306,7 +324,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::Keeper;
+    use super::{Keeper, SYNC_BYTES_MAX, Then, UNSYNCED_MAX};
     use crate::append::{Appended, Appender, NewRecord, pad, roll};
     use crate::format::SEGMENT_BYTES_MIN;
     use crate::lane::{AckLevel, LaneOptions, start};
@@ -318,8 +336,12 @@ mod tests {
 
     /// A lane whose keeper does nothing but what the test asks for.
     fn lane(dir: &Path, ack: AckLevel) -> (Arc<Shared>, Keeper) {
+        lane_of(dir, ack, SEGMENT_BYTES_MIN)
+    }
+
+    fn lane_of(dir: &Path, ack: AckLevel, segment_bytes: u64) -> (Arc<Shared>, Keeper) {
         let options = LaneOptions {
-            segment_bytes: SEGMENT_BYTES_MIN,
+            segment_bytes,
             ack,
             disk_reserve_bytes: Some(0),
             volatile_allowed: true,
@@ -373,6 +395,29 @@ mod tests {
             keeper.cycle();
             assert_eq!(shared.stats.stalls.read().count(), stalls, "after {looks} looks");
         }
+    }
+
+    #[test]
+    fn what_is_a_second_old_is_synced_whole_and_what_is_much_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (shared, mut keeper) = lane_of(dir.path(), AckLevel::Written, 64 << 20);
+        let mut appender = Appender::new(Arc::clone(&shared));
+        let (step, start) = (keeper.unsynced_max, shared.watermarks.durable());
+        assert!(step > SYNC_BYTES_MAX, "else there is nothing to see");
+        for number in 0..(step - (1 << 20)) / 1088 {
+            append(&mut appender, number);
+        }
+        keeper.cycle();
+        assert_eq!(shared.watermarks.durable(), start, "neither much nor old");
+        keeper.unsynced_since = shared.clock.monotonic().checked_sub(UNSYNCED_MAX);
+        keeper.cycle();
+        assert_eq!(shared.watermarks.durable(), shared.watermarks.published());
+        for number in 0..2 * step / 1088 {
+            append(&mut appender, number);
+        }
+        assert_eq!(keeper.cycle(), Then::Again, "a step was done, and one is left");
+        assert_ne!(keeper.cycle(), Then::Again);
+        assert!(shared.watermarks.published() - shared.watermarks.durable() < step);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::shared::Shared;
 /// What stays in memory behind `durable`, in a lane of large segments. With what is made ready and
 /// what is not synced yet it fits into the last cache of many processors: with 32 MiB the keeper
 /// took a quarter more time a record, to zero pages that no cache held.
-const RESIDENT_BYTES: u64 = 8 * 1024 * 1024;
+const RESIDENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Memory is given back in steps of this, at multiples of it: the kernel keeps pages together in
 /// larger folios and gives none back that is only partly left.
 const STEP_BYTES: u64 = 4 * 1024 * 1024;

@@ -35,8 +35,9 @@ const _: () = assert!(READY_BYTES >= 2 * READY_STEP_BYTES, "a step at least stay
 const READY_STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// Where a step is used up within this, the next is made ready in huge pages: made, written and
 /// given back whole, they cost the keeper a third less. The kernel writes a huge page whole for
-/// each sync of a byte in it. So only at ack level written, which syncs by the 4 MiB then; and the
-/// few that are ready when such a burst ends cost 2 MiB for each second with a record in it.
+/// each sync of a byte in it. So only at ack level written, which syncs by the 4 MiB or more
+/// then; and the few that are ready when such a burst ends cost 2 MiB for each second with a record
+/// in it.
 const FAST_STEP: Duration = Duration::from_millis(100);
 /// The next segment is made once so much of the current one is claimed: well before half.
 const NEXT_AT_FRACTION: u64 = 4;
