@@ -135,15 +135,7 @@ impl Errand<'_> {
             told: None,
         };
         let feeding = thread::spawn(move || feed.run(reader));
-        let refusing = thread::spawn(move || {
-            let mut refused = Vec::new();
-            while let Ok(Letter { lane, ticket, event, failure, .. }) = refusals.recv() {
-                let (order_key, class) = (event.order_key, failure.class);
-                _ = bury.send(Buried { lane, ticket, order_key, class });
-                refused.push((event, failure));
-            }
-            refused
-        });
+        let refusing = thread::spawn(move || gather(&refusals, &bury));
         let (settlement, ended, next_ticket) = (Settlement::default(), false, 0);
         // An event that an operator asks for once more moves no watermark.
         let (place, replica) = (watch::channel(None).0, None);
@@ -173,4 +165,18 @@ impl Errand<'_> {
         let refused = refusing.join().unwrap_or_default();
         Ok(Ran { delivered: counters.events(), refused })
     }
+}
+
+/// Keeps what is refused in memory, in the place of a letter, until nothing more can be.
+fn gather(
+    refusals: &channel::Receiver<Letter>,
+    bury: &mpsc::UnboundedSender<Buried>,
+) -> Vec<(Event, Failure)> {
+    let mut refused = Vec::new();
+    while let Ok(Letter { lane, ticket, event, failure, .. }) = refusals.recv() {
+        let (order_key, class) = (event.order_key, failure.class);
+        _ = bury.send(Buried { lane, ticket, order_key, class });
+        refused.push((event, failure));
+    }
+    refused
 }
