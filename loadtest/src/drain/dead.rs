@@ -1,13 +1,20 @@
 //! What a sink that takes nothing costs the senders: ack latency at a moderate rate, open loop, with
-//! a sink whose port is closed and with one whose server is stopped, against no sink at all. They
-//! take turns within one run, each with a server, a log and an audit of its own.
+//! a sink whose port is closed and with one whose server is stopped, against no sink at all.
+//!
+//! What is above a p99 comes in a few clumps, wherever the machine stood still for a while, so that
+//! no short run tells two equal servers apart from two unequal ones. So four servers live at once,
+//! each with a log and an audit of its own, and are sent to in short turns; the latencies of all
+//! turns of a kind are one histogram. The fourth has no sink either: how far it is from the first
+//! is what the method does not resolve. Each round has new servers, and the range is that of the
+//! rounds.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use hdrhistogram::Histogram;
 use rustix::process::Signal;
 
 use crate::args::Common;
@@ -16,8 +23,12 @@ use crate::foreign::{Foreign, Running};
 use crate::live::View;
 use crate::processor::{self, Cores};
 use crate::schedule::{Phase, Schedule};
-use crate::session::Session;
+use crate::series::histogram;
+use crate::session::{Session, Trial};
 use crate::text;
+
+/// Significant digits of what is pooled.
+const DIGITS: u8 = 3;
 
 /// Arguments of `drain dead`.
 #[derive(Clone, Debug, Args)]
@@ -25,13 +36,17 @@ pub(crate) struct DeadArgs {
     /// Requests a second
     #[arg(long, default_value = "2k/s", value_parser = text::rate)]
     rate: f64,
-    /// How long each server is sent to
-    #[arg(long = "for", value_name = "SPAN", default_value = "10s", value_parser = text::span)]
+    /// How long a server is sent to in one turn
+    #[arg(long = "for", value_name = "SPAN", default_value = "3s", value_parser = text::span)]
     span: Duration,
-    /// Rounds; each measures no sink and both dead ones
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Turns of each server in a round; one more goes before, unmeasured
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    turns: u32,
+    /// Rounds; each begins with new servers
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Fail when the median ratio of p99 is above this
+    /// Fail when the ratio of p99 of a dead sink is above this, or when that of the server without
+    /// one is, by which the run says nothing
     #[arg(long)]
     ratio_max: Option<f64>,
     #[command(flatten)]
@@ -42,6 +57,8 @@ pub(crate) struct DeadArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sink {
     None,
+    /// As the first, to see what two equal ones differ by.
+    NoneAgain,
     /// Nobody listens.
     Refuses,
     /// Connections are taken by the kernel, and nobody answers.
@@ -49,23 +66,20 @@ enum Sink {
 }
 
 impl Sink {
-    const ALL: [Self; 3] = [Self::None, Self::Refuses, Self::Hangs];
+    const ALL: [Self; 4] = [Self::None, Self::NoneAgain, Self::Refuses, Self::Hangs];
 
     const fn name(self) -> &'static str {
         match self {
             Self::None => "no sink",
+            Self::NoneAgain => "no sink, once more",
             Self::Refuses => "refused connection",
             Self::Hangs => "stopped server",
         }
     }
 }
 
-/// Ack latency of one server, in microseconds.
-#[derive(Clone, Copy, Debug)]
-struct Latency {
-    p50: f64,
-    p99: f64,
-}
+/// The latencies of a round by kind, in nanoseconds.
+type Round = [Histogram<u64>; 4];
 
 /// Measures and prints.
 pub(super) fn run(args: &DeadArgs) -> io::Result<ExitCode> {
@@ -74,44 +88,21 @@ pub(super) fn run(args: &DeadArgs) -> io::Result<ExitCode> {
     }
     // A session keeps this thread on a core, where the next server must not inherit it.
     let usable = processor::usable()?;
-    let mut rounds: [Vec<Latency>; 3] = Default::default();
-    for round in 0..args.rounds as usize {
-        for turn in 0..Sink::ALL.len() {
-            let at = (round + turn) % Sink::ALL.len();
-            processor::stay_on(&usable)?;
-            rounds[at].push(measure(args, Sink::ALL[at])?);
-        }
-        let told = Sink::ALL.iter().zip(&rounds);
-        let told = told.map(|(sink, of)| format!("{} {:.0} us", sink.name(), of[round].p99));
-        say(&format!("round {:>2}   p99: {}", round + 1, told.collect::<Vec<_>>().join(", ")));
+    let mut rounds = Vec::new();
+    for number in 1..=args.rounds {
+        let round = measure(args, &usable)?;
+        let told = Sink::ALL.iter().zip(&round);
+        let told = told.map(|(sink, of)| format!("{} {:.0} us", sink.name(), at(of, 0.99)));
+        say(&format!("round {number:>2}   p99: {}", told.collect::<Vec<_>>().join(", ")));
+        rounds.push(round);
     }
-    let (rate, span) = (args.rate, args.span);
+    let DeadArgs { rate, span, turns, .. } = args;
     say(&format!(
-        "\n{} rounds of {span:?} at {rate:.0} requests/s; every request was acknowledged and is in \
-         the log once\n",
+        "\n{} rounds of {turns} turns of {span:?} for each server at {rate:.0} requests/s; every \
+         request was acknowledged and is in the log once\n",
         args.rounds
     ));
-    say(&format!(
-        "{:<20}{:>10}{:>10}   {:<26}{}",
-        "ack latency", "p50", "p99", "p50 / no sink's", "p99 / no sink's"
-    ));
-    let mut worst = 0.0_f64;
-    for (sink, of) in Sink::ALL.iter().zip(&rounds) {
-        let ratio = |part: fn(&Latency) -> f64| {
-            Summary::of(of.iter().zip(&rounds[0]).map(|(of, none)| part(of) / part(none)))
-        };
-        let (p50, p99) = (ratio(|of| of.p50), ratio(|of| of.p99));
-        worst = worst.max(p99.median);
-        let cell = |of: Summary| format!("{:.3} ({:.3} to {:.3})", of.median, of.least, of.most);
-        say(&format!(
-            "{:<20}{:>7.0} us{:>7.0} us   {:<26}{}",
-            sink.name(),
-            Summary::of(of.iter().map(|of| of.p50)).median,
-            Summary::of(of.iter().map(|of| of.p99)).median,
-            cell(p50),
-            cell(p99)
-        ));
-    }
+    let worst = table(&rounds)?;
     match args.ratio_max {
         Some(most) if worst > most => {
             Err(io::Error::other(format!("a ratio of p99 is {worst:.3}, above {most}")))
@@ -120,44 +111,139 @@ pub(super) fn run(args: &DeadArgs) -> io::Result<ExitCode> {
     }
 }
 
-fn measure(args: &DeadArgs, sink: Sink) -> io::Result<Latency> {
-    let under = args.common.place.folder.clone().unwrap_or_else(std::env::temp_dir);
-    let running = match sink {
-        Sink::Hangs => Some(Running::start(Foreign::NginxReturn, Cores::choose()?, &under)?),
-        Sink::None | Sink::Refuses => None,
+/// Prints; the largest ratio of p99.
+fn table(rounds: &[Round]) -> io::Result<f64> {
+    say(&format!(
+        "{:<20}{:>10}{:>10}   {:<26}{}",
+        "ack latency", "p50", "p99", "p50 / no sink's", "p99 / no sink's"
+    ));
+    let pooled = |kind: usize| {
+        let mut all = histogram(DIGITS)?;
+        for round in rounds {
+            all.add(&round[kind]).map_err(io::Error::other)?;
+        }
+        io::Result::Ok(all)
     };
-    let address = match &running {
-        Some(running) => Some(running.address),
-        None if sink == Sink::None => None,
-        // Given back at once: nobody else takes it while this runs.
-        None => Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?),
-    };
-    if let Some(running) = &running {
-        processor::stay_on(&processor::usable()?)?;
-        running.signal(Signal::STOP)?;
-    }
-    let mut common = args.common.clone();
-    if let Some(address) = address {
-        common.place.sinks = format!(
-            "[[sink]]\nname = \"dead\"\ntimeout = \"1s\"\n[sink.http]\n\
-             url = \"http://{address}/\"\nallow_private = true\n"
-        );
-    }
-    let mut session = Session::open(&common)?;
-    let schedule = Schedule::phases(vec![Phase::flat("steady", args.rate, args.span)]);
-    let trial = session.trial(schedule, &mut View::new())?;
-    let sent = trial.outcome.counts.sent;
-    if trial.outcome.counts.accepted != sent {
-        return Err(io::Error::other(format!(
-            "{}: {} of {sent} requests were acknowledged",
+    let none = pooled(0)?;
+    let mut worst = 0.0_f64;
+    for (kind, sink) in Sink::ALL.iter().enumerate() {
+        let all = pooled(kind)?;
+        let cell = |quantile: f64| {
+            let of_rounds = rounds.iter().map(|round| ratio(&round[kind], &round[0], quantile));
+            let Summary { least, most, .. } = Summary::of(of_rounds);
+            format!("{:.3} ({least:.3} to {most:.3})", ratio(&all, &none, quantile))
+        };
+        worst = worst.max(ratio(&all, &none, 0.99));
+        say(&format!(
+            "{:<20}{:>7.0} us{:>7.0} us   {:<26}{}",
             sink.name(),
-            trial.outcome.counts.accepted
-        )));
+            at(&all, 0.5),
+            at(&all, 0.99),
+            cell(0.5),
+            cell(0.99)
+        ));
     }
-    let findings = session.audit(&trial)?;
-    if !findings.is_some_and(|findings| findings.sound()) {
-        return Err(io::Error::other(format!("{}: the log is not what was sent", sink.name())));
+    Ok(worst)
+}
+
+/// A quantile in microseconds.
+fn at(of: &Histogram<u64>, quantile: f64) -> f64 {
+    real(of.value_at_quantile(quantile)) / 1e3
+}
+
+fn ratio(of: &Histogram<u64>, none: &Histogram<u64>, quantile: f64) -> f64 {
+    at(of, quantile) / at(none, quantile)
+}
+
+/// A server, and what was sent to it.
+struct Server {
+    sink: Sink,
+    session: Session,
+    trials: Vec<Trial>,
+    /// What the sink meets.
+    _stopped: Option<Running>,
+}
+
+/// One round.
+fn measure(args: &DeadArgs, usable: &[usize]) -> io::Result<Round> {
+    let mut servers = Vec::new();
+    for sink in Sink::ALL {
+        servers.push(Server::start(args, sink, usable)?);
     }
-    let of = |quantile| real(trial.outcome.latency.value_at_quantile(quantile)) / 1e3;
-    Ok(Latency { p50: of(0.5), p99: of(0.99) })
+    for turn in 0..=args.turns as usize {
+        // Whoever goes first meets another machine than who goes last.
+        for place in 0..Sink::ALL.len() {
+            servers[(turn + place) % Sink::ALL.len()].send(args)?;
+        }
+    }
+    let mut round = Vec::new();
+    for server in servers {
+        round.push(server.end()?);
+    }
+    round.try_into().map_err(|_| io::Error::other("not one histogram a server"))
+}
+
+impl Server {
+    fn start(args: &DeadArgs, sink: Sink, usable: &[usize]) -> io::Result<Self> {
+        processor::stay_on(usable)?;
+        let under = args.common.place.folder.clone().unwrap_or_else(std::env::temp_dir);
+        let stopped = match sink {
+            Sink::Hangs => Some(Running::start(Foreign::NginxReturn, Cores::choose()?, &under)?),
+            _ => None,
+        };
+        if let Some(stopped) = &stopped {
+            // Who starts it stays on the generator's core, where the receiver must not be.
+            processor::stay_on(usable)?;
+            stopped.signal(Signal::STOP)?;
+        }
+        let address = match (sink, &stopped) {
+            (_, Some(stopped)) => Some(stopped.address),
+            // Given back at once: nobody else takes it while this runs.
+            (Sink::Refuses, None) => {
+                Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+            }
+            _ => None,
+        };
+        let mut common = args.common.clone();
+        common.place.sinks = address.map(section).unwrap_or_default();
+        let session = Session::open(&common)?;
+        Ok(Self { sink, session, trials: Vec::new(), _stopped: stopped })
+    }
+
+    /// One turn.
+    fn send(&mut self, args: &DeadArgs) -> io::Result<()> {
+        let schedule = Schedule::phases(vec![Phase::flat("steady", args.rate, args.span)]);
+        let trial = self.session.trial(schedule, &mut View::new())?;
+        let (sent, accepted) = (trial.outcome.counts.sent, trial.outcome.counts.accepted);
+        if accepted != sent {
+            let name = self.sink.name();
+            let text = format!("{name}: {accepted} of {sent} requests were acknowledged");
+            return Err(io::Error::other(text));
+        }
+        self.trials.push(trial);
+        Ok(())
+    }
+
+    /// The latencies of all turns but the first, in which a sink is found to be dead.
+    fn end(mut self) -> io::Result<Histogram<u64>> {
+        let mut all = histogram(DIGITS)?;
+        for (turn, trial) in self.trials.iter().enumerate() {
+            let findings = self.session.audit(trial)?;
+            if !findings.is_some_and(|findings| findings.sound()) {
+                let name = self.sink.name();
+                return Err(io::Error::other(format!("{name}: the log is not what was sent")));
+            }
+            if turn > 0 {
+                all.add(&trial.outcome.latency).map_err(io::Error::other)?;
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn section(address: SocketAddr) -> String {
+    format!(
+        "[[sink]]\nname = \"dead\"\ntimeout = \"1s\"\n[sink.http]\n\
+         url = \"http://{address}/\"\nallow_private = true\n"
+    )
 }
