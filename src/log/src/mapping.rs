@@ -172,12 +172,12 @@ impl WriteMap {
     /// they are new to its caches, and a copy into them would wait for each. A hint, which other
     /// processors than those of `x86_64` are not given.
     pub(crate) fn fetch(&self, at: u64, bytes: u64) {
-        let end = at.saturating_add(bytes).min(self.raw.len() as u64);
-        for line in (at..end).step_by(LINE_BYTES) {
-            let range = range(self.raw.len(), line, 1);
+        let end = self.raw.len() as u64;
+        let at = at.min(end);
+        let lines = range(self.raw.len(), at, bytes.min(end - at));
+        for line in lines.step_by(LINE_BYTES) {
             // SAFETY: In bounds, by `range`.
-            let line = unsafe { self.raw.as_ptr().add(range.start) };
-            fetch_line(line);
+            fetch_line(unsafe { self.raw.as_ptr().add(line) });
         }
     }
 
