@@ -28,6 +28,11 @@ use crate::watermark::WatermarksRead;
 /// At most so many bytes are synced in one step, so that acknowledgements come in steps too and
 /// the next segment is never late.
 const SYNC_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// At ack level synced: where so much came while the medium worked, there is more to come, from those
+/// who were just acknowledged. Half as long as the sync took is given them, and at most a
+/// millisecond; else two halves of the senders take turns, and each needs a sync of its own.
+const GATHER_BYTES: u64 = 32 * 1024;
+const GATHER_MAX: Duration = Duration::from_millis(1);
 /// At ack level written: unsynced bytes are bounded by this, lest the kernel throttle a store, and
 /// by an eighth of a segment, down to the least. Records of 64 KiB cost the keeper half with larger
 /// steps than 4 MiB; with 16 those of 1 KiB cost it a fifth more than with 8, on memory that no cache held.
@@ -64,6 +69,8 @@ pub(crate) struct Keeper {
     unsynced_max: u64,
     /// When the first record came that is not synced yet.
     unsynced_since: Option<Instant>,
+    /// How long the last sync took.
+    sync_took: Duration,
     /// A tail slept when the marks were told last.
     awaited: bool,
     stall: Option<Stall>,
@@ -122,6 +129,7 @@ impl Keeper {
             told,
             store,
             unsynced_since: None,
+            sync_took: Duration::ZERO,
             awaited: false,
             stall: None,
         }
@@ -132,7 +140,9 @@ impl Keeper {
         while !self.shared.stopping() {
             match self.cycle() {
                 Then::Again => {}
-                Then::Pause(_) if self.awaited => self.parker.park_timeout(PAUSE_AWAITED),
+                Then::Pause(span) if self.awaited => {
+                    self.parker.park_timeout(span.min(PAUSE_AWAITED));
+                }
                 Then::Pause(span) => self.parker.park_timeout(span),
                 Then::Sleep => self.sleep(),
             }
@@ -161,6 +171,9 @@ impl Keeper {
         let unsynced = published - watermarks.durable();
         let came = published - before.published;
         match self.shared.ack {
+            AckLevel::Synced if (GATHER_BYTES..SYNC_BYTES_MAX).contains(&unsynced) => {
+                Then::Pause((self.sync_took / 2).min(GATHER_MAX))
+            }
             AckLevel::Synced if unsynced > 0 => Then::Again,
             // A step a pause would fall behind, and what gathers takes ever more memory.
             AckLevel::Written if unsynced >= self.unsynced_max => Then::Again,
@@ -238,6 +251,7 @@ impl Keeper {
         });
         let took = self.shared.clock.monotonic().saturating_duration_since(began);
         self.shared.stats.syncs.record(took);
+        self.sync_took = took;
         let target = match failed {
             None => target,
             // What was synced before the failure counts with what is salvaged.
