@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The largest request head: request line and headers.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The most header lines in one request.
+pub const HEADERS_MAX: usize = 64;
 /// The largest body that any source may be configured to take.
 pub const BODY_BYTES_LIMIT: u64 = 32 * 1024 * 1024;
 /// The most bytes of a refused body that are read away so that the peer sees the refusal.

@@ -16,6 +16,7 @@ use super::body::{self, Budget, Share};
 use super::connection::Connection;
 use super::serve::Answer;
 use crate::config::Source;
+use crate::limits::HEADERS_MAX;
 use crate::reject::Reject;
 use crate::verify::Claim;
 
@@ -234,7 +235,8 @@ impl<'h> Framing<'h> {
     }
 
     /// What hyper lets pass and a strict edge must not: a missing or doubled Host, a transfer
-    /// coding other than `chunked`, both kinds of framing, a target that names another authority.
+    /// coding other than `chunked`, both kinds of framing, a target that names another authority,
+    /// more header lines than there is a use for.
     fn check(&self, head: &Parts) -> Result<(), Reject> {
         let host = match self.host {
             Once::One(host) => host,
@@ -242,7 +244,9 @@ impl<'h> Framing<'h> {
             Once::Absent if head.version == Version::HTTP_10 => b"",
             Once::Absent | Once::Several => return Err(Reject::HeadMalformed),
         };
-        if !matches!(head.version, Version::HTTP_10 | Version::HTTP_11) {
+        if !matches!(head.version, Version::HTTP_10 | Version::HTTP_11)
+            || head.headers.len() > HEADERS_MAX
+        {
             return Err(Reject::HeadMalformed);
         }
         if head.uri.authority().is_some_and(|named| named.as_str().as_bytes() != host) {

@@ -85,8 +85,8 @@ impl<H: Handler> Receiver<H> {
     pub fn within(handler: Rc<H>, deadlines: Deadlines, clock: Clock, around: Around) -> Rc<Self> {
         let mut http = http1::Builder::new();
         // Without half_close a sender that shuts its side after the body loses its answer.
-        // The most header lines are hyper's own hundred: for any number that it is given it writes
-        // two tables of so many lines and copies them, request by request.
+        // hyper parses its own hundred header lines at the most: for any number that it is given it
+        // writes two tables of so many lines and copies them, request by request.
         http.half_close(true).max_buf_size(HEAD_BYTES_MAX);
         // Deadlines are `Connection`'s.
         http.header_read_timeout(None);

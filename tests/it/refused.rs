@@ -107,10 +107,15 @@ fn heads() -> Vec<Case> {
     for index in 0..100 {
         many = many.header(&format!("x-{index}"), "x");
     }
+    let mut crowded = good("crowded");
+    for index in 0..64 {
+        crowded = crowded.header(&format!("x-{index}"), "x");
+    }
     let raw = |bytes: &[u8]| bytes.to_vec();
     vec![
         parsed("a head above 16 KiB", good("big").header("x-big", vec![b'x'; 20_000]).bytes()),
         parsed("a hundred headers and those of a good request", many.bytes()),
+        case("a header line too many", crowded.bytes(), &[400]),
         parsed("a target above 16 KiB", good("t").to(&format!("/{}", "x".repeat(20_000))).bytes()),
         parsed("NUL in a header", good("nul").header("x-nul", b"a\0b".to_vec()).bytes()),
         parsed("a header folded over lines", good("f").header("x-f", "a\r\n b").bytes()),
