@@ -38,6 +38,8 @@ const LANE: &str = "events";
 const WAIT: Duration = Duration::from_millis(200);
 /// Beyond the tolerance of the preset.
 const STALE: Duration = Duration::from_secs(3600);
+/// How its configuration begins; one that begins otherwise is somebody's own.
+const WRITTEN_BY: &str = "# Written by `forebay demo`.";
 /// Between two requests, so that the burst can be read as it happens.
 const PACE: Duration = Duration::from_millis(60);
 
@@ -75,9 +77,7 @@ fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
 
 fn play(args: &DemoArgs) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    fs::create_dir_all(&args.dir)?;
-    let secret = secret(&args.dir)?;
-    let config_file = write_config(args)?;
+    let (secret, config_file) = prepare(args)?;
     let config = config::load(&config_file, std::iter::empty()).map_err(|error| {
         terminal::report(&error);
         io::Error::other("the demo's own configuration is wrong")
@@ -114,6 +114,26 @@ fn play(args: &DemoArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The folder with secret and configuration in it.
+fn prepare(args: &DemoArgs) -> Result<(String, PathBuf), Failure> {
+    let dir = &args.dir;
+    let config_file = dir.join("forebay.toml");
+    if fs::read(&config_file).is_ok_and(|text| !text.starts_with(WRITTEN_BY.as_bytes())) {
+        let file = config_file.display();
+        return Err(format!("{file} is not the demo's; name a folder of its own with --dir").into());
+    }
+    let prepared = || -> Result<_, Failure> {
+        fs::create_dir_all(dir)?;
+        let secret = secret(dir)?;
+        write_config(args, &config_file)?;
+        Ok((secret, config_file))
+    };
+    prepared().map_err(|error| {
+        let dir = dir.display();
+        format!("cannot make the folder {dir}; name another one with --dir: {error}").into()
+    })
+}
+
 /// The demo's secret: made once, kept beside the data.
 fn secret(dir: &Path) -> Result<String, Failure> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -129,12 +149,11 @@ fn secret(dir: &Path) -> Result<String, Failure> {
     Ok(secret)
 }
 
-fn write_config(args: &DemoArgs) -> Result<PathBuf, Failure> {
-    let path = args.dir.join("forebay.toml");
+fn write_config(args: &DemoArgs, file: &Path) -> io::Result<()> {
     let dir = fs::canonicalize(&args.dir)?;
     let text = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
     let config = format!(
-        r#"# Written by `forebay demo`.
+        r#"{WRITTEN_BY}
 data_dir = {data}
 
 [receive]
@@ -162,8 +181,7 @@ secrets = [{{ name = "demo", file = {secret} }}]
         listen = args.listen,
         secret = text(&dir.join("demo.secret")),
     );
-    fs::write(&path, config)?;
-    Ok(path)
+    fs::write(file, config)
 }
 
 /// Plays a provider.

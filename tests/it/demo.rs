@@ -22,6 +22,24 @@ fn the_demo_shows_what_is_kept_and_what_is_refused_and_ends() {
 }
 
 #[test]
+fn the_demo_leaves_a_configuration_alone_that_is_not_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("forebay.toml");
+    let refused = |dir: &std::path::Path, named: &str| {
+        let output = forebay(&["demo", "--once", "--dir"]).arg(dir).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(75), "{told}");
+        assert!(told.contains(named) && told.contains("--dir"), "{told}");
+    };
+    std::fs::write(&file, "data_dir = \"/srv\"\n").unwrap();
+    refused(folder.path(), "forebay.toml");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "data_dir = \"/srv\"\n");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is made");
+    // Where a file stands nobody can make a folder, root included.
+    refused(&file, "forebay.toml");
+}
+
+#[test]
 fn the_line_that_the_demo_prints_sends_one_more_event() {
     for tool in ["curl", "openssl", "bash"] {
         if Command::new(tool).arg("--version").output().is_err() {
