@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use forebay_log::AckLevel;
+use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
 use super::judge::kernel_settings;
@@ -89,6 +90,8 @@ pub(super) struct SiteFacts {
 pub(super) struct Volume {
     /// Whether the data folder is there yet.
     pub exists: bool,
+    /// Whether this user may write in it, if it is there.
+    pub writable: bool,
     pub file_system: String,
     pub options: Vec<String>,
     pub available_bytes: u64,
@@ -293,6 +296,7 @@ fn volume(data_dir: &Path, lanes: &[LaneConfig]) -> Option<Volume> {
     let all_bytes = sizes.f_blocks.saturating_mul(sizes.f_frsize);
     Some(Volume {
         exists: folder == absolute,
+        writable: access(&whole, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
         file_system,
         options,
         available_bytes: sizes.f_bavail.saturating_mul(sizes.f_frsize),

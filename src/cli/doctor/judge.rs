@@ -95,6 +95,14 @@ impl Setting {
             _ => value == self.wanted,
         }
     }
+
+    /// What it should be, in words.
+    fn asked(&self) -> String {
+        match self.relation {
+            "least" | "most" => format!("at {} {}", self.relation, self.wanted),
+            _ => self.wanted.to_string(),
+        }
+    }
 }
 
 /// The table; a test sees to it that every line of it is read.
@@ -252,14 +260,14 @@ fn cores(facts: &Facts) -> Finding {
 fn settings(facts: &Facts) -> Vec<Finding> {
     let judged = |setting: Setting| {
         let value = *facts.settings.get(setting.name)?;
-        let Setting { name, relation, wanted, reason } = setting;
+        let Setting { name, reason, .. } = setting;
         if setting.fits(value) {
             return Some(good(name, value.to_string()));
         }
         let grade = if CONNECTIONS.contains(&name) { Grade::Warning } else { Grade::Note };
         // What stands in brackets is the source.
         let reason = reason.split(" [").next().unwrap_or(reason);
-        let found = format!("{value}, not {relation} {wanted}: {reason}");
+        let found = format!("{value}, not {}: {reason}", setting.asked());
         Some(bad(grade, name, found, format!("tuning/tune apply sysctl {name}")))
     };
     kernel_settings().filter_map(judged).collect()
@@ -366,11 +374,16 @@ fn data_folder(site: &SiteFacts) -> Vec<Finding> {
         let cure = "make the folder, and let this user read it";
         return vec![bad(Grade::Fault, CHECK, format!("{place} cannot be looked at"), cure)];
     };
-    let mut findings = vec![if volume.exists {
-        good(CHECK, format!("{place} on {}", volume.file_system))
-    } else {
-        let found = format!("{place} is not there yet; it would be on {}", volume.file_system);
-        bad(Grade::Note, CHECK, found, "serve makes it where its user may; the unit does, too")
+    let mut findings = vec![match (volume.exists, volume.writable) {
+        (true, true) => good(CHECK, format!("{place} on {}", volume.file_system)),
+        (true, false) => {
+            let found = format!("{place} is not for this user to write");
+            bad(Grade::Fault, CHECK, found, "ask as the user that serves, or give it the folder")
+        }
+        (false, _) => {
+            let found = format!("{place} is not there yet; it would be on {}", volume.file_system);
+            bad(Grade::Note, CHECK, found, "serve makes it where its user may; the unit does, too")
+        }
     }];
     findings.extend(file_system(volume, site.synced));
     findings.extend(mount_options(volume, site.synced));
@@ -386,8 +399,9 @@ fn file_system(volume: &Volume, synced: bool) -> Option<Finding> {
         "ext4" | "xfs" | "btrfs" => None,
         "tmpfs" | "ramfs" if !synced => Some(good(CHECK, format!("{kind}: enough for written"))),
         "tmpfs" | "ramfs" => {
-            let found = format!("{kind} forgets with the power what a lane promises to keep");
-            Some(bad(Grade::Warning, CHECK, found, cure))
+            let found =
+                format!("{kind} forgets with the power what a lane promises to keep: no start");
+            Some(bad(Grade::Fault, CHECK, found, cure))
         }
         _ => Some(bad(Grade::Warning, CHECK, format!("{kind}: the log is not tested on it"), cure)),
     }

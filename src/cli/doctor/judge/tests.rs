@@ -36,6 +36,7 @@ fn sound() -> Facts {
             data_dir: PathBuf::from("/var/lib/forebay"),
             volume: Some(Volume {
                 exists: true,
+                writable: true,
                 file_system: "ext4".to_owned(),
                 options: vec!["rw".to_owned(), "noatime".to_owned()],
                 available_bytes: 1 << 39,
@@ -59,7 +60,7 @@ type Harm = fn(&mut Facts);
 
 /// Each: what is done to the sound machine, which check tells, how bad it is, and a part of what is
 /// said of it, cure included.
-const HARMS: [(Harm, &str, Grade, &str); 35] = [
+const HARMS: [(Harm, &str, Grade, &str); 36] = [
     (|facts| facts.kernel = Some((5, 10)), "kernel", Grade::Warning, "6.1 or later"),
     (|facts| facts.kernel = Some((4, 19)), "kernel", Grade::Warning, "receivers fault"),
     (|facts| facts.kernel = Some((5, 15)), "kernel", Grade::Note, "flags"),
@@ -83,7 +84,8 @@ const HARMS: [(Harm, &str, Grade, &str); 35] = [
     (|facts| facts.site = None, "configuration", Grade::Note, "--config"),
     (|facts| site(facts).volume = None, "data folder", Grade::Fault, "/var/lib/forebay"),
     (|facts| volume(facts).exists = false, "data folder", Grade::Note, "not there yet"),
-    (|facts| volume(facts).file_system = "tmpfs".into(), "file system", Grade::Warning, "power"),
+    (|facts| volume(facts).writable = false, "data folder", Grade::Fault, "not for this user"),
+    (|facts| volume(facts).file_system = "tmpfs".into(), "file system", Grade::Fault, "no start"),
     (
         |facts| volume(facts).file_system = "nfs4".into(),
         "file system",
