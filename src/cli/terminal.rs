@@ -8,10 +8,11 @@ use forebay_log::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::ConfigError;
+use crate::observe::logs;
 
-/// Are colours wanted on this stream? Never on a pipe, and never against `NO_COLOR`.
+/// Are colours wanted on this stream? Never on a pipe, and never against the environment.
 pub(super) fn coloured(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    stream.is_terminal() && logs::colours(|name| std::env::var(name).ok())
 }
 
 /// Did the reader of a pipe go away? That ends a listing, and is no mistake.

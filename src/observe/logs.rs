@@ -2,9 +2,9 @@
 //! otherwise.
 //!
 //! `FOREBAY_LOG` filters (`info` unless set; `debug`, `forebay::receive=trace,warn`, ...), and
-//! `NO_COLOR` takes the colours away. What is logged names sources, lanes, positions and
-//! reasons; never a body, a header value, a tenant's data or a secret. Nothing above `debug` is
-//! logged for each event: standard error may block.
+//! `NO_COLOR` or `TERM=dumb` takes the colours away. What is logged names sources, lanes,
+//! positions and reasons; never a body, a header value, a tenant's data or a secret. Nothing above
+//! `debug` is logged for each event: standard error may block.
 
 use std::io::{self, IsTerminal};
 
@@ -56,15 +56,20 @@ pub enum LogsError {
 
 /// Starts logging to standard error. `env` looks an environment variable up.
 pub fn start(env: impl Fn(&str) -> Option<String>) -> Result<(), LogsError> {
-    let form = form(io::stderr().is_terminal(), env("NO_COLOR").as_deref());
+    let form = form(io::stderr().is_terminal(), &env);
     let filter = env(FILTER).unwrap_or_default();
     subscriber(&filter, form, io::stderr)?.try_init()?;
     Ok(())
 }
 
-/// By <https://no-color.org>, any value but the empty one takes the colours away.
-fn form(terminal: bool, no_color: Option<&str>) -> Form {
-    if terminal { Form::Human { colours: no_color.is_none_or(str::is_empty) } } else { Form::Json }
+fn form(terminal: bool, env: impl Fn(&str) -> Option<String>) -> Form {
+    if terminal { Form::Human { colours: colours(env) } } else { Form::Json }
+}
+
+/// Does the environment leave a terminal its colours? By <https://no-color.org> any `NO_COLOR` but
+/// the empty one takes them away; a dumb terminal has none.
+pub(crate) fn colours(env: impl Fn(&str) -> Option<String>) -> bool {
+    env("NO_COLOR").is_none_or(|value| value.is_empty()) && env("TERM").as_deref() != Some("dumb")
 }
 
 fn subscriber<W>(
@@ -174,9 +179,19 @@ mod tests {
 
     #[test]
     fn colours_need_a_terminal_that_did_not_decline() {
-        assert_eq!(form(true, None), Form::Human { colours: true });
-        assert_eq!(form(true, Some("")), Form::Human { colours: true });
-        assert_eq!(form(true, Some("1")), Form::Human { colours: false });
-        assert_eq!(form(false, None), Form::Json);
+        let with = |name, value: &str| {
+            let value = value.to_owned();
+            form(true, move |asked| (asked == name).then(|| value.clone()))
+        };
+        for (name, value, colours) in [
+            ("TERM", "xterm-256color", true),
+            ("TERM", "dumb", false),
+            ("NO_COLOR", "", true),
+            ("NO_COLOR", "1", false),
+        ] {
+            assert_eq!(with(name, value), Form::Human { colours }, "{name}={value}");
+        }
+        assert_eq!(form(true, |_| None), Form::Human { colours: true });
+        assert_eq!(form(false, |_| None), Form::Json);
     }
 }
