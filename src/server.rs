@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_log::{Clock, OpenError};
+use forebay_log::{Clock, OpenError, Recovery};
 use tokio::sync::watch;
 
 use self::receivers::{bind_all, start_receivers};
@@ -41,7 +41,7 @@ const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
 #[non_exhaustive]
 pub enum StartError {
     /// The data folder cannot be made.
-    #[error("cannot make the data folder {}: {source}; set `data_dir` to one that this user may write", path.display())]
+    #[error("cannot make the data folder {}; set `data_dir` to one that this user may write", path.display())]
     DataDir {
         /// The folder.
         path: PathBuf,
@@ -398,10 +398,36 @@ fn open_lane(data_dir: &Path, config: &LaneConfig, clock: &Clock) -> Result<Lane
     let table = Table::open(options, &log, clock.wall_ns())
         .map_err(|source| StartError::Dedupe { name: config.name.clone(), source })?;
     let elapsed = clock.monotonic().saturating_duration_since(started);
-    let dedupe = table.stats();
-    tracing::info!(lane = config.name, ?recovery, ?dedupe, ?elapsed, "lane opened");
+    tell_opened(&config.name, &recovery, &table.stats(), elapsed);
     let (name, dedupe_window) = (config.name.clone(), config.dedupe_window);
     Ok(Lane { name, log, table, dedupe_window, replica: OnceLock::new() })
+}
+
+/// Says what the log and the memory of a lane held when it was opened, loudly what was amiss.
+fn tell_opened(lane: &str, recovery: &Recovery, known: &dedupe::Stats, elapsed: Duration) {
+    for warning in &recovery.warnings {
+        tracing::warn!(lane, warning, "found when the lane was opened");
+    }
+    let Recovery { epoch, segments, records, unsealed, damaged, gaps, missing, .. } = recovery;
+    if damaged + gaps + missing > 0 {
+        tracing::warn!(
+            lane,
+            damaged,
+            gaps,
+            missing,
+            "the log has suffered; forebay segments verify tells where"
+        );
+    }
+    tracing::info!(
+        lane,
+        epoch,
+        segments,
+        unsealed,
+        records,
+        known_keys = known.keys + known.files.keys,
+        elapsed_ms = elapsed.as_millis(),
+        "lane opened"
+    );
 }
 
 /// What a background thread does for the dedupe tables.
