@@ -5,7 +5,7 @@
 //! the old one in use.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::{EXIT_TEMPORARY, terminal};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, ToldProblem};
 use crate::observe::logs;
 use crate::server::Server;
 
@@ -101,6 +101,18 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
     }
 }
 
+/// Says why a configuration was not taken up: underlined for a person, else as lines of the log,
+/// which whoever collects it can read.
+fn tell_problems(error: &ConfigError) {
+    if io::stderr().is_terminal() {
+        return terminal::report(error);
+    }
+    for problem in error.problems() {
+        let ToldProblem { title, cure, origin, line, column } = problem;
+        tracing::error!(origin, line, column, cure, "{title}");
+    }
+}
+
 /// Says how the last process ended, if a mapped file was its end, and sees that this one says so.
 fn tell_bus_errors(data_dir: &Path) -> io::Result<()> {
     let marker = data_dir.join(BUS_ERROR_FILE);
@@ -137,7 +149,7 @@ fn reload(args: &ServeArgs, server: &mut Server, fixed: &Fixed) {
             }
         },
         Err(error) => {
-            terminal::report(&error);
+            tell_problems(&error);
             tracing::error!("not reloaded: the configuration is wrong; the old one stays in use");
             false
         }

@@ -321,4 +321,8 @@ fn a_file_with_a_mistake_changes_nothing(driver: Driver) {
     eventually("the cured file is taken", WAIT, || {
         server.send(&sign::standard("msg_cured", b"{}")).status == 401
     });
+    // Whoever collects the log reads the mistakes too.
+    for line in server.log().lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
 }
