@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::format::{FOOTER_RECOVERED, Footer};
 use crate::lane::AckLevel;
 use crate::segment::{self, Identity, Inspected};
-use crate::tail::ReadError;
+use crate::tail::{ReadError, find};
 pub use verify::verify;
 
 /// How far a segment has come.
@@ -145,9 +145,7 @@ pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentFacts>, ReadError> {
 }
 
 fn list(dir: &Path) -> Result<Vec<u64>, ReadError> {
-    if !dir.is_dir() {
-        return Err(ReadError::Missing { path: dir.to_owned() });
-    }
+    find(dir)?;
     segment::list(dir).map_err(|error| ReadError::Io { path: dir.to_owned(), error })
 }
 

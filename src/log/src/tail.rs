@@ -13,7 +13,8 @@
 
 mod reach;
 
-use std::io;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub enum From {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// There is no such directory.
-    #[error("{} is not the directory of a lane", path.display())]
+    #[error("{} is not the directory of a lane: no writer has opened it yet, or it lies elsewhere", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -107,13 +108,23 @@ pub struct Reader {
     clock: Clock,
 }
 
+/// Is this a directory? Where that cannot be told, as without the right to look, says why not.
+pub(crate) fn find(dir: &Path) -> Result<(), ReadError> {
+    let path = || dir.to_owned();
+    match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(ReadError::Io { path: path(), error })
+        }
+        _ => Err(ReadError::Missing { path: path() }),
+    }
+}
+
 impl Reader {
     /// Opens the lane in `dir` at its oldest record. The writer need not run.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, ReadError> {
         let dir = dir.as_ref().to_owned();
-        if !dir.is_dir() {
-            return Err(ReadError::Missing { path: dir });
-        }
+        find(&dir)?;
         let marks = None;
         let (skipped, clock) = (Skipped::default(), Clock::System);
         let mut reader = Self {

@@ -4,7 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use forebay_log::{AckLevel, SegmentState, Severity, Verified, segments, verify};
+use forebay_log::{
+    AckLevel, ReadError, Reader, SegmentState, Severity, Verified, segments, verify,
+};
 
 use crate::support::{SMALL, append, copy_of, open, wait_acked};
 
@@ -31,6 +33,24 @@ fn paths(dir: &Path) -> Vec<PathBuf> {
 fn write(path: &Path, bytes: &[u8], at: u64) {
     let file = OpenOptions::new().write(true).open(path).expect("a file");
     file.write_all_at(bytes, at).expect("written");
+}
+
+#[test]
+fn a_lane_that_is_not_there_is_not_one_that_may_not_be_looked_at() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("written");
+    for missing in [dir.path().join("none"), file.clone(), file.join("below")] {
+        let refused = [segments(&missing).err(), Reader::open(&missing).err()];
+        assert!(matches!(
+            refused,
+            [Some(ReadError::Missing { .. }), Some(ReadError::Missing { .. })]
+        ));
+    }
+    // Root may look anywhere; at a name that no directory can have nobody may.
+    let refused = dir.path().join("n".repeat(300));
+    assert!(matches!(segments(&refused), Err(ReadError::Io { .. })));
+    assert!(matches!(Reader::open(&refused), Err(ReadError::Io { .. })));
 }
 
 #[test]
