@@ -6,7 +6,6 @@
 mod sink;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,25 +37,16 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     let path = config::path(args.config.as_deref());
     let outcome = config::load(&path, config::environment());
     let code = if outcome.is_ok() { 0 } else { ConfigError::EXIT_CODE };
-    let written = match (&outcome, args.json) {
-        (Ok(config), true) => print(&format!("{:#}\n", good_json(&path, config))),
-        (Ok(config), false) => print(&good_text(&path, config)),
-        (Err(error), true) => print(&format!("{:#}\n", bad_json(&path, error))),
+    let text = match (&outcome, args.json) {
+        (Ok(config), true) => format!("{:#}\n", good_json(&path, config)),
+        (Ok(config), false) => good_text(&path, config),
+        (Err(error), true) => format!("{:#}\n", bad_json(&path, error)),
         (Err(error), false) => {
             terminal::report(error);
-            Ok(())
+            return ExitCode::from(code);
         }
     };
-    match written {
-        Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
-        _ => ExitCode::from(code),
-    }
-}
-
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    terminal::print(text.as_bytes(), code)
 }
 
 fn bad_json(path: &Path, error: &ConfigError) -> Value {

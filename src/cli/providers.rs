@@ -4,7 +4,6 @@
 //! Exit codes: 0 done, 2 no such preset.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -38,11 +37,7 @@ pub(super) fn run(args: &ProvidersArgs) -> ExitCode {
             }
         },
     };
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
-    }
+    terminal::print(text.as_bytes(), 0)
 }
 
 /// One line a sender.

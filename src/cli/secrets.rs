@@ -57,10 +57,7 @@ pub(super) fn run(args: &SecretsArgs) -> ExitCode {
     match ask(address) {
         Ok(secrets) => {
             let text = if args.json { json(&secrets) } else { table(&secrets) };
-            match io::stdout().lock().write_all(text.as_bytes()) {
-                Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
-                _ => ExitCode::SUCCESS,
-            }
+            terminal::print(text.as_bytes(), 0)
         }
         Err(source) => {
             terminal::complain(&NoAnswer { address, source });

@@ -5,7 +5,7 @@
 //! holds a public key, the secret is the private one in PEM. Exit codes: 0 printed, 1 not, 2 wrong
 //! usage, a public key included, since one signs nothing.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,10 +56,7 @@ pub(super) struct SignArgs {
 /// Runs the verb.
 pub(super) fn run(args: &SignArgs) -> ExitCode {
     match request(args) {
-        Ok(bytes) => match io::stdout().lock().write_all(&bytes) {
-            Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
-            _ => ExitCode::SUCCESS,
-        },
+        Ok(bytes) => terminal::print(&bytes, 0),
         Err(message) => {
             terminal::complain(&io::Error::other(message));
             ExitCode::from(EXIT_USAGE)

@@ -1,6 +1,7 @@
 //! What depends on who is looking: a person at a terminal or a program behind a pipe.
 
 use std::io::{self, IsTerminal, Write as _};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -42,6 +43,19 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).fold(error.to_string(), |told, cause| {
         if told.ends_with(&cause) { told } else { format!("{told}: {cause}") }
     })
+}
+
+/// Writes what a verb has to say, all of it; the verb then ends with `code`. A reader that went
+/// away is no failure, and a disk that is full is told.
+pub(super) fn print(text: &[u8], code: u8) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if !closed(&error) => {
+            warn(&format!("error: cannot write: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(code),
+    }
 }
 
 /// Tells an error with what caused it.

@@ -4,7 +4,7 @@
 //! a capture that cannot be read, 78 a bad configuration.
 
 use std::fmt::Write as _;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -99,11 +99,8 @@ pub(super) fn run(args: &VerifyArgs) -> ExitCode {
     } else {
         as_text(&verdict, now_ns, &captured.notes)
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
-        _ if matches!(verdict, Verdict::Verified { .. }) => ExitCode::SUCCESS,
-        _ => ExitCode::from(EXIT_REFUSED),
-    }
+    let verified = matches!(verdict, Verdict::Verified { .. });
+    terminal::print(text.as_bytes(), if verified { 0 } else { EXIT_REFUSED })
 }
 
 fn captured(args: &VerifyArgs) -> Result<Captured, String> {

@@ -138,3 +138,23 @@ fn two_servers_never_share_a_data_folder() {
     assert!(told.contains("lock") || told.contains("in use"), "{told}");
     assert_eq!(first.send(&sign::standard("msg_1", b"{}")).status, 200);
 }
+
+#[test]
+fn what_cannot_be_written_is_told() {
+    let server = Server::prepare(Setup::new(Driver::Epoll));
+    let config = server.config();
+    let file = config.to_str().unwrap();
+    let verbs: [&[&str]; 4] = [
+        &["check", "--config", file],
+        &["doctor", "--config", file],
+        &["providers"],
+        &["sign", "--provider", "github", "--secret", sign::GITHUB_SECRET],
+    ];
+    for verb in verbs {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = forebay(verb).stdout(full).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{verb:?}: {told}");
+        assert!(told.contains("cannot write: No space left"), "{verb:?}: {told}");
+    }
+}

@@ -5,7 +5,6 @@
 //! output cannot be written, 2 wrong usage, 75 it cannot be tried now.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,11 +54,7 @@ pub(super) fn run(args: &DiskArgs) -> ExitCode {
     } else {
         text_of(&facts, &verdict)
     };
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
-        _ => ExitCode::from(verdict.exit_code()),
-    }
+    terminal::print(text.as_bytes(), verdict.exit_code())
 }
 
 /// What the facts come to.

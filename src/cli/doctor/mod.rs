@@ -14,7 +14,7 @@ mod facts;
 mod judge;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,16 +60,12 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
         }
     };
     let findings = judge::judge(&Facts::gather(site.as_ref()));
-    let mut out = io::stdout().lock();
     let text = if args.json {
         format!("{:#}\n", json_of(&findings))
     } else {
-        text_of(&findings, terminal::coloured(&out))
+        text_of(&findings, terminal::coloured(&io::stdout()))
     };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if !terminal::closed(&error) => ExitCode::FAILURE,
-        _ => ExitCode::from(exit_code(worst(&findings))),
-    }
+    terminal::print(text.as_bytes(), exit_code(worst(&findings)))
 }
 
 /// The configuration; none where nobody named one and the usual place has none.
