@@ -8,8 +8,10 @@ use std::time::Duration;
 use forebay_log::{Durations, LaneState, LaneStats, WatermarksRead};
 
 use super::*;
-use crate::dedupe;
+use crate::config::QuarantineConfig;
+use crate::dedupe::{self, Fingerprinter};
 use crate::observe::{LaneReading, Outcome, ReplayFate, SinkCounters, Watched};
+use crate::quarantine::Quarantine;
 use crate::reject::Reject;
 use crate::replica::Replica;
 
@@ -166,6 +168,107 @@ fn an_address_that_is_taken_is_named_with_the_key_to_change() {
     let state = State { metrics: Arc::clone(&scene.metrics), draining: Arc::default() };
     let error = Admin::start(scene.admin.address(), state).expect_err("taken").to_string();
     assert!(error.contains("[admin]") && error.contains("127.0.0.1"), "{error}");
+}
+
+const GUIDE: &str = include_str!("README.md");
+
+/// The rows of a table of the guide, between its two marks.
+fn rows(mark: &str) -> Vec<Vec<&'static str>> {
+    let (_, rest) = GUIDE.split_once(&format!("<!-- {mark}:")).expect("the mark");
+    let table = rest.split("<!-- end -->").next().expect("its end");
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// The page of a scene in which every family is told: it has a quarantine, and its lane replicates
+/// to a sink.
+fn whole_page() -> String {
+    let scene = scene();
+    let data = tempfile::tempdir().expect("a folder");
+    let kept = QuarantineConfig { bytes: 1 << 20, age: Duration::from_secs(60), rate: None };
+    let fingerprinter = Fingerprinter::new(&[7; 16]);
+    let place = (data.path(), &kept);
+    let quarantine = Quarantine::start(place, &[], &fingerprinter, &Clock::System);
+    scene.metrics.watch_quarantine(quarantine.expect("room for a MiB"));
+    scene.metrics.watch_sinks(vec![Arc::new(SinkCounters::new("out", "nats", ["live"]))]);
+    scene.metrics.watch_replicas(vec![("live".to_owned(), Arc::new(Replica::new("out")))]);
+    asked(&scene, "/metrics")
+}
+
+/// Name, type and meaning of every family, the name as a dashboard asks for it.
+fn families(page: &str) -> Vec<(String, String, String)> {
+    let told = |what: &str| -> Vec<(String, String)> {
+        let lines = page.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' '));
+        lines.map(|(name, text)| (name.to_owned(), text.to_owned())).collect()
+    };
+    let types = told("# TYPE ");
+    let family = |(name, meaning): (String, String)| {
+        let kind = types.iter().find(|(of, _)| *of == name).expect("it has a type").1.clone();
+        let end = match kind.as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        (format!("{name}{end}"), kind, meaning)
+    };
+    told("# HELP ").into_iter().map(family).collect()
+}
+
+#[test]
+fn the_guide_lists_every_metric_as_the_page_tells_it() {
+    let page = whole_page();
+    let told = families(&page);
+    let rows = rows("metrics");
+    for (name, kind, meaning) in &told {
+        let row = rows.iter().find(|row| row[0].trim_matches('`') == name);
+        let row = row.unwrap_or_else(|| panic!("{name} is not in the guide"));
+        assert!(row[1].starts_with(kind.as_str()) || kind == "info", "{name}: {kind}");
+        assert_eq!(row[3], meaning, "{name}");
+        let Some(series) = page.lines().find(|line| line.starts_with(&format!("{name}{{"))) else {
+            continue;
+        };
+        let labels = series.split(['{', '}']).nth(1).expect("braces");
+        let labels: Vec<String> = labels
+            .split(',')
+            .map(|label| format!("`{}`", label.split('=').next().expect("a name")))
+            .collect();
+        assert_eq!(row[2], labels.join(", "), "{name}");
+    }
+    assert_eq!(rows.len(), told.len(), "no row without its metric");
+}
+
+#[test]
+fn every_metric_that_a_document_names_is_there() {
+    let told = families(&whole_page());
+    // The crate of the log, a table of PostgreSQL, a switch of the tests.
+    let others = ["forebay_log", "forebay_events", "forebay_fault"];
+    for (document, text) in [
+        ("README.md", include_str!("../../README.md")),
+        ("ARCHITECTURE.md", include_str!("../../ARCHITECTURE.md")),
+        ("src/admin/README.md", GUIDE),
+        ("src/config/README.md", include_str!("../config/README.md")),
+        ("src/drain/README.md", include_str!("../drain/README.md")),
+        ("src/log/README.md", include_str!("../log/README.md")),
+        ("src/quarantine/README.md", include_str!("../quarantine/README.md")),
+        ("src/verify/README.md", include_str!("../verify/README.md")),
+        ("src/verify/presets/README.md", include_str!("../verify/presets/README.md")),
+        ("tuning/README.md", include_str!("../../tuning/README.md")),
+    ] {
+        let words = text.split(|is: char| !is.is_ascii_lowercase() && is != '_');
+        for word in words.filter(|word| word.starts_with("forebay_") && !others.contains(word)) {
+            assert!(told.iter().any(|(name, ..)| name == word), "{document}: {word}");
+        }
+    }
+}
+
+#[test]
+fn the_guide_lists_every_reason_to_refuse() {
+    let rows = rows("reasons");
+    let told = Reject::ALL.map(|reject| {
+        let (label, fault) = (format!("`{}`", reject.label()), reject.fault().label());
+        [label, reject.status().as_str().to_owned(), fault.to_owned(), reject.detail().to_owned()]
+    });
+    assert_eq!(rows, told);
 }
 
 #[test]
