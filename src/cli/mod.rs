@@ -44,9 +44,25 @@ const EXIT_DAMAGE: u8 = 3;
 /// A writer would refuse to open a lane.
 const EXIT_BLOCKING: u8 = 4;
 
+/// What stands below the list of verbs.
+const BELOW: &str = "\
+Environment:
+  FOREBAY_CONFIG  The configuration, where --config does not name it
+  FOREBAY_LOG     What is logged: info (the default), debug, forebay::drain=debug,info, ...
+  FOREBAY_...     Any key of the configuration, as FOREBAY_RECEIVE__LISTEN
+
+Exit codes:
+  0   done, or all is well
+  1   failed; of what was asked about or sent, some was refused
+  2   wrong usage
+  3   damage, or a machine that costs connections, latency or a promise
+  4   damage or a machine with which `serve` would not start
+  75  not now: in use, out of reach or without leave; trying again may succeed
+  78  a mistake in the configuration";
+
 /// Receives webhooks at the edge and never loses one that it has acknowledged.
 #[derive(Debug, Parser)]
-#[command(name = "forebay", version, arg_required_else_help = true)]
+#[command(name = "forebay", version, arg_required_else_help = true, after_help = BELOW)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
