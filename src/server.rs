@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_log::{Clock, OpenError, Recovery};
+use forebay_log::{Clock, LaneState, OpenError, Recovery};
 use tokio::sync::watch;
 
 use self::receivers::{bind_all, start_receivers};
@@ -323,6 +323,12 @@ impl Server {
         self.opened.lanes.iter().filter_map(|lane| Some((lane.name.as_str(), lane.log.failure()?)))
     }
 
+    /// The lanes that take nothing for want of room, until there is some.
+    pub fn full(&self) -> impl Iterator<Item = &str> {
+        let lanes = self.opened.lanes.iter();
+        lanes.filter(|lane| lane.log.state() == LaneState::Full).map(|lane| lane.name.as_str())
+    }
+
     /// Stops accepting, lets requests in flight end within `receive.drain_timeout` and what sinks
     /// were handed within five seconds, commits their cursors, seals the lanes. Returns how many connections had to be cut.
     pub fn stop(self) -> usize {
@@ -425,7 +431,7 @@ fn tell_opened(lane: &str, recovery: &Recovery, known: &dedupe::Stats, elapsed: 
         unsealed,
         records,
         known_keys = known.keys + known.files.keys,
-        elapsed_ms = elapsed.as_millis(),
+        elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         "lane opened"
     );
 }

@@ -78,7 +78,7 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
         driver = server.driver().name(),
         "receiving"
     );
-    let mut told = HashSet::new();
+    let mut watch = Watch::default();
     loop {
         for signal in signals.pending() {
             if signal != SIGHUP {
@@ -87,17 +87,43 @@ fn serve(args: &ServeArgs, config: Config) -> Result<ExitCode, Box<dyn std::erro
             }
             reload(args, &mut server, &fixed);
         }
-        for (lane, why) in server.failures() {
-            if told.insert(lane.to_owned()) {
-                tracing::error!(lane, why, "the lane has failed: it answers 503 until a restart");
-            }
-        }
+        watch.look(&server);
         if !server.healthy() {
             tracing::error!("a receiver ended; stopping, since its core is no longer served");
             server.stop();
             return Ok(ExitCode::FAILURE);
         }
         thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// The lanes whose trouble has been told.
+#[derive(Debug, Default)]
+struct Watch {
+    failed: HashSet<String>,
+    full: HashSet<String>,
+}
+
+impl Watch {
+    /// Tells of each lane that answers 503 by now, and of each that no longer lacks room.
+    fn look(&mut self, server: &Server) {
+        for (lane, why) in server.failures() {
+            if self.failed.insert(lane.to_owned()) {
+                tracing::error!(lane, why, "the lane has failed: it answers 503 until a restart");
+            }
+        }
+        let full: HashSet<String> = server.full().map(str::to_owned).collect();
+        for lane in full.difference(&self.full) {
+            tracing::error!(
+                lane,
+                "the disk is at its low-water mark: the lane answers 503 until there is room; free \
+                 space, shorten the retention, or see lane.disk_reserve"
+            );
+        }
+        for lane in self.full.difference(&full) {
+            tracing::info!(lane, "there is room again");
+        }
+        self.full = full;
     }
 }
 

@@ -1,12 +1,16 @@
 //! The admin listener: health, readiness and metrics, and only there.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::support::server::{Server, Setup};
-use crate::support::{Driver, sign};
+use crate::support::{Driver, eventually, sign};
+
+const WAIT: Duration = Duration::from_secs(15);
 
 for_each_driver![
     health_and_readiness_are_answered,
+    a_lane_without_room_is_told_by_readiness_answers_and_logs,
     metrics_count_what_happened,
     the_public_listener_tells_nothing,
     connections_that_say_nothing_keep_nobody_out,
@@ -17,6 +21,23 @@ fn health_and_readiness_are_answered(driver: Driver) {
     assert_eq!(server.admin("/healthz").status, 200);
     assert_eq!(server.admin("/readyz").status, 200);
     assert_eq!(server.admin("/no-such-page").status, 404);
+}
+
+fn a_lane_without_room_is_told_by_readiness_answers_and_logs(driver: Driver) {
+    let mut server = Server::prepare(Setup::new(driver));
+    let text = server.config_text();
+    // More than any disk has.
+    let full = text.replacen("ack = ", "disk_reserve = \"1000TiB\"\nack = ", 1);
+    assert_ne!(text, full);
+    server.write_config_text(&full);
+    server.spawn();
+    let told = || server.try_admin("/readyz").is_ok_and(|response| response.status == 503);
+    eventually("the lane is full", WAIT, told);
+    let answer = server.send(&sign::standard("msg_full", b"{}"));
+    assert_eq!((answer.status, answer.value("retry-after").is_empty()), (503, false));
+    assert!(answer.text().contains("log_full"), "{}", answer.text());
+    eventually("the log says so", WAIT, || server.log().contains("low-water"));
+    assert_eq!(server.log().matches("low-water").count(), 1, "{}", server.log());
 }
 
 /// Samples of the Prometheus text form, by name with labels; fails on a line that is neither a
@@ -93,5 +114,5 @@ fn connections_that_say_nothing_keep_nobody_out(driver: Driver) {
     }
     // Once they are cut off, there is room again.
     assert_eq!(server.admin("/healthz").status, 200);
-    assert!(stalled[0].ended_within(std::time::Duration::from_secs(20)));
+    assert!(stalled[0].ended_within(Duration::from_secs(20)));
 }

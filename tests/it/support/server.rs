@@ -254,7 +254,7 @@ impl Server {
         Connection::open(self.admin_address()).unwrap()
     }
 
-    fn try_admin(&self, path: &str) -> std::io::Result<Response> {
+    pub(crate) fn try_admin(&self, path: &str) -> std::io::Result<Response> {
         let mut connection = Connection::open(self.admin_address())?;
         connection.send(&Request::get(path).header("connection", "close"))
     }
