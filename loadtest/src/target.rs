@@ -321,7 +321,7 @@ fn configuration(wanted: &Wanted, listen: SocketAddr, folder: &Path) -> io::Resu
         "data_dir = \"{}\"\n\
          [receive]\nlisten = \"{listen}\"\nreceivers = {}\ndriver = \"{driver}\"\n\
          idle_timeout = \"{idle}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [[lane]]\nname = \"main\"\nack = \"{ack}\"\n",
+         [[lane]]\nname = \"main\"\nack = \"{ack}\"\ndisk_reserve = \"1GiB\"\n",
         folder.join("data").display(),
         wanted.cores.len(),
     );

@@ -168,6 +168,7 @@ name = "{LANE}"
 ack = "synced"
 segment_size = "16MiB"
 retention = {{ age = "72h", size = "256MiB" }}
+disk_reserve = "32MiB"
 dedupe_capacity = 100000
 
 [[source]]
