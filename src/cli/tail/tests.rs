@@ -147,6 +147,31 @@ fn a_tail_shows_what_was_asked_for() {
 }
 
 #[test]
+fn the_guide_names_every_field_of_a_row() {
+    let mut written = Written::new();
+    let mut meta = MetaWriter::default();
+    let tags = [Tag::EventPosition, Tag::SuspectReplay, Tag::Quarantined, Tag::FirstReceived];
+    for tag in tags {
+        meta.field(tag, b"1").unwrap();
+    }
+    let (kind, key, received_ns) = (Kind::Event, Key([0; 16]), SIX);
+    let record = NewRecord { kind, key, received_ns, meta: meta.as_bytes(), body: b"\xff" };
+    written.appender.append(&record).unwrap();
+    written.append(Kind::Event, 1, b"{}");
+    let guide = include_str!("../../log/README.md");
+    let rows = written.print(&[], Style::Json);
+    let mut fields = 0;
+    for row in rows.lines() {
+        let row: Value = serde_json::from_str(row).unwrap();
+        for name in row.as_object().unwrap().keys() {
+            assert!(guide.contains(&format!("`{name}`")), "{name} is not in the guide");
+            fields += 1;
+        }
+    }
+    assert_eq!(fields, 2 * 18 + tags.len(), "{rows}");
+}
+
+#[test]
 fn raw_is_the_bodies_and_nothing_else() {
     let mut written = Written::new();
     written.append(Kind::Event, 1, b"{}");
