@@ -264,6 +264,28 @@ fn readme_rows(head: &str) -> Vec<&'static str> {
 }
 
 #[test]
+fn the_readme_tells_the_bounds_that_no_key_changes() {
+    use crate::limits as l;
+    let readme = include_str!("../README.md");
+    for bound in [
+        format!("those of sinks {} at most", l::SINK_NAME_BYTES_MAX),
+        format!(
+            "at most {} sources, {} lanes, {} sinks",
+            l::SOURCES_MAX,
+            l::LANES_MAX,
+            l::SINKS_MAX
+        ),
+        format!("{} secrets of a source", l::SECRETS_MAX),
+        format!("none of them below {} bytes", l::SECRET_BYTES_MIN),
+        format!("{} bytes and {} header lines", l::HEAD_BYTES_MAX, l::HEADERS_MAX),
+        format!("more than {} bytes counts as absent", l::IDENTITY_BYTES_MAX),
+        format!("more than {} events is kept as one", l::ITEMS_MAX),
+    ] {
+        assert!(readme.contains(&bound), "{bound}");
+    }
+}
+
+#[test]
 fn a_sink_has_its_defaults_and_takes_every_lane() {
     let config = good(&format!("{LEAST}\n[[sink]]\nname = \"out\"\n[sink.stdout]\n"), &[]);
     let [sink] = config.sinks.as_slice() else { panic!("one sink") };
