@@ -108,6 +108,11 @@ impl Place {
         if logs.is_empty() || !beside_alone {
             logs.extend(self.all()?);
         }
+        // A lane that was added and not served yet holds nothing; where none has a folder, all are
+        // looked for in the wrong place.
+        if self.lane.is_none() && logs.iter().any(|log| log.folder.is_dir()) {
+            logs.retain(|log| log.folder.exists());
+        }
         Ok(logs)
     }
 

@@ -145,6 +145,25 @@ fn quarantined(data: &TempDir) -> PathBuf {
 }
 
 #[test]
+fn a_lane_that_was_never_served_keeps_no_other_from_being_purged() {
+    let (data, folder) = written();
+    let config = data.path().join("forebay.toml");
+    let source = "[[source]]\nname = \"a\"\npath = \"/a\"\npreset = \"github\"\nlane = \"main\"\n\
+                  secrets = [{ name = \"a\", value = \"A-LONG-SECRET-0123456789\" }]\n";
+    let lanes = "[[lane]]\nname = \"main\"\n[[lane]]\nname = \"new\"\n";
+    std::fs::write(&config, format!("data_dir = \".\"\n{lanes}{source}")).unwrap();
+    let words = ["purge", "--event", "evt_5", "--config", config.to_str().unwrap()];
+    let purged =
+        |words: &[&str]| purge(&Command::try_parse_from(words).unwrap().purge, &Clock::System);
+    let (text, complete) = purged(&words).unwrap();
+    assert!(complete && text.contains("lane main: 2 records") && !text.contains("new"), "{text}");
+    assert!(purged(&[&words[..], &["--lane", "new"]].concat()).is_err(), "it was asked for");
+    // With no folder at all the place is wrong, and nobody is told that all has gone.
+    std::fs::remove_dir_all(folder).unwrap();
+    assert!(purged(&words).is_err());
+}
+
+#[test]
 fn what_is_erased_is_erased_in_quarantine_too() {
     let cases: [(&[&str], &[&str]); 6] = [
         (&["--event", "evt_5"], &["1", "2", "3"]),
