@@ -11,6 +11,8 @@ mod cursor;
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use self::cursor::{Broken, Cursor, DEPTH_MAX, Quoted};
 use crate::limits;
 
@@ -134,6 +136,24 @@ fn steps(path: &str) -> Result<Vec<Step>, String> {
         }
     }
     Ok(steps)
+}
+
+/// The value that a whole text is, without the white space around it; nothing if it is no JSON, by
+/// the same rules as those of `serde_json`, however deep it nests.
+pub(crate) fn value(text: &[u8]) -> Option<&str> {
+    let mut cursor = Cursor::new(text);
+    let start = cursor.peek().ok().map(|_| cursor.at())?;
+    if cursor.skip(0).is_ok() {
+        let value = cursor.since(start);
+        return if cursor.ends() { std::str::from_utf8(value).ok() } else { None };
+    }
+    // No JSON, or deeper than the cursor goes.
+    serde_json::from_slice::<&RawValue>(text).ok().map(RawValue::get)
+}
+
+/// Whether a string says this text as it stands, without an escape.
+pub(crate) fn is_plain(text: &str) -> bool {
+    cursor::plain(text.as_bytes()) == text.len()
 }
 
 /// What was found, borrowed from the text.
@@ -343,6 +363,38 @@ mod tests {
                     .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
+    }
+
+    #[test]
+    fn a_whole_text_is_the_value_that_serde_json_takes_it_for() {
+        let theirs = |text: &[u8]| {
+            let raw = serde_json::from_slice::<Box<RawValue>>(text).ok();
+            raw.map(|raw| raw.get().to_owned())
+        };
+        let text = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..24),
+            "[ \\[\\]{}:,\"\\\\ua0-9eE.+\\- tfnrls\n\u{1}\u{e9}]{0,24}"
+                .prop_map(String::into_bytes),
+            ("[ \n\r\t]{0,2}", any_json(), "[ \n\r\tx]{0,2}").prop_map(|(front, value, behind)| {
+                format!("{front}{value:#}{behind}").into_bytes()
+            }),
+            (100_usize..300, any::<bool>()).prop_map(|(depth, whole)| {
+                let ends = depth - usize::from(!whole);
+                (" [".repeat(depth) + &"]".repeat(ends)).into_bytes()
+            }),
+        ];
+        // One byte of the text is another: UTF-8, escapes and brackets break.
+        let broken = prop::option::of((any::<prop::sample::Index>(), any::<u8>()));
+        proptest!(ProptestConfig::with_cases(2000), |(text in text, broken in broken)| {
+            let mut text = text;
+            if let Some((at, byte)) = broken.filter(|_| !text.is_empty()) {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            prop_assert_eq!(value(&text).map(str::to_owned), theirs(&text), "{:?}", text);
+        });
+        assert_eq!(value(b" {\"a\": \"\xff\"}"), None);
+        assert_eq!(value(b" {\"a\": 1}\n "), Some("{\"a\": 1}"));
     }
 
     /// What the tree of `serde_json` says of a path.

@@ -4,66 +4,66 @@
 //! (JSON), `data_text` or `data_base64`, behind what tells events apart. Either way a line begins
 //! with the event's position, which is how a file is continued after a crash.
 
-use std::borrow::Cow;
+use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forebay_log::{Position, Tag};
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::drain::shape::put_on_one_line;
 use crate::drain::sink::Event;
+use crate::verify::json;
 
 /// The longest line: the largest body as base64, with room for its neighbours.
 pub(super) const LINE_BYTES_MAX: u64 = 2 * crate::limits::BODY_BYTES_LIMIT + (1 << 20);
 /// Every line begins so.
 const BEGIN: &[u8] = b"{\"position\":\"";
 
-#[derive(Debug, Serialize)]
-struct Line<'e> {
-    position: String,
-    key: String,
-    lane: &'e str,
-    source: Option<Cow<'e, str>>,
-    event_type: Option<Cow<'e, str>>,
-    content_type: &'e str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'e RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_text: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_base64: Option<String>,
-}
-
 /// Adds the event's line with its end.
+///
+/// Piece by piece, without a value of serde's in between: of a small event these few names and
+/// values cost as much as its payload.
 pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
+    let record = event.record.get();
     let from = lines.len();
-    let position = event.position().to_string();
-    if is_row(&event.payload, &position) {
-        lines.extend_from_slice(&event.payload);
-    } else {
-        let data = serde_json::from_slice(&event.payload).ok();
-        let other = data.is_none().then_some(&event.payload);
-        let text = other.map(|bytes| std::str::from_utf8(bytes).map_err(|_| bytes));
-        let line = Line {
-            position,
-            key: event.idempotency_key(),
-            lane: &event.lane,
-            source: event.field(Tag::Source),
-            event_type: event.field(Tag::EventType),
-            content_type: &event.content_type,
-            data,
-            data_text: text.and_then(Result::ok),
-            data_base64: text.and_then(Result::err).map(|bytes| STANDARD.encode(bytes)),
-        };
-        // Writing into memory what has texts alone as keys cannot fail.
-        _ = serde_json::to_writer(&mut *lines, &line);
+    lines.extend_from_slice(BEGIN);
+    // Writing into memory cannot fail.
+    _ = write!(lines, "{}\",", record.position());
+    let begins_alike = lines.get(from..).is_some_and(|begin| event.payload.starts_with(begin));
+    let value = json::value(&event.payload);
+    if begins_alike && value.is_some() {
+        // It is the row of this very event.
+        lines.truncate(from);
+        put_json(lines, &event.payload);
+        lines.push(b'\n');
+        return;
     }
-    if let Some(line) = lines.get_mut(from..) {
-        put_on_one_line(line);
+    _ = write!(lines, "\"key\":\"{}\",\"lane\":", record.key());
+    put_text(lines, &event.lane);
+    for (name, tag) in [("source", Tag::Source), ("event_type", Tag::EventType)] {
+        _ = write!(lines, ",\"{name}\":");
+        match record.meta().get(tag).map(String::from_utf8_lossy) {
+            Some(text) => put_text(lines, &text),
+            None => lines.extend_from_slice(b"null"),
+        }
     }
-    lines.push(b'\n');
+    lines.extend_from_slice(b",\"content_type\":");
+    put_text(lines, &event.content_type);
+    match (value, std::str::from_utf8(&event.payload)) {
+        (Some(value), _) => {
+            lines.extend_from_slice(b",\"data\":");
+            put_json(lines, value.as_bytes());
+        }
+        (None, Ok(text)) => {
+            lines.extend_from_slice(b",\"data_text\":");
+            put_text(lines, text);
+        }
+        (None, Err(_)) => {
+            lines.extend_from_slice(b",\"data_base64\":");
+            put_text(lines, &STANDARD.encode(&event.payload));
+        }
+    }
+    lines.extend_from_slice(b"}\n");
 }
 
 /// Adds the payload alone on a line; one that is no JSON as [`write`] does.
@@ -71,26 +71,34 @@ pub(super) fn write_payload(lines: &mut Vec<u8>, event: &Event) {
     if !is_json(&event.payload) {
         return write(lines, event);
     }
-    let from = lines.len();
-    lines.extend_from_slice(&event.payload);
-    if let Some(line) = lines.get_mut(from..) {
-        put_on_one_line(line);
-    }
+    put_json(lines, &event.payload);
     lines.push(b'\n');
 }
 
-/// Whether a payload is the row of this very event.
-fn is_row(payload: &[u8], position: &str) -> bool {
-    payload
-        .strip_prefix(BEGIN)
-        .and_then(|rest| rest.strip_prefix(position.as_bytes()))
-        .is_some_and(|rest| rest.starts_with(b"\","))
-        && is_json(payload)
+/// Adds JSON, without its line ends.
+fn put_json(lines: &mut Vec<u8>, json: &[u8]) {
+    let from = lines.len();
+    lines.extend_from_slice(json);
+    if let Some(added) = lines.get_mut(from..) {
+        put_on_one_line(added);
+    }
+}
+
+/// Adds a string of JSON.
+fn put_text(lines: &mut Vec<u8>, text: &str) {
+    if json::is_plain(text) {
+        lines.push(b'"');
+        lines.extend_from_slice(text.as_bytes());
+        lines.push(b'"');
+    } else {
+        // Writing a text into memory cannot fail.
+        _ = serde_json::to_writer(lines, text);
+    }
 }
 
 /// Whether a payload is JSON.
 pub(super) fn is_json(payload: &[u8]) -> bool {
-    serde_json::from_slice::<&RawValue>(payload).is_ok()
+    json::value(payload).is_some()
 }
 
 /// The position that a whole line without its end begins with; none: it is no line of ours.
@@ -105,10 +113,84 @@ pub(super) fn position_of(line: &[u8]) -> Option<Position> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+    use std::cell::RefCell;
+
+    use proptest::prelude::*;
+    use serde::Serialize;
     use serde_json::Value;
+    use serde_json::value::RawValue;
 
     use super::*;
-    use crate::drain::testing::Written;
+    use crate::drain::testing::{Said, Written};
+
+    /// A line as serde writes it: what [`write`] has to be the same as.
+    #[derive(Debug, Serialize)]
+    struct Line<'e> {
+        position: String,
+        key: String,
+        lane: &'e str,
+        source: Option<Cow<'e, str>>,
+        event_type: Option<Cow<'e, str>>,
+        content_type: &'e str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'e RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data_text: Option<&'e str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data_base64: Option<String>,
+    }
+
+    fn by_serde(event: &Event) -> Vec<u8> {
+        let data = serde_json::from_slice(&event.payload).ok();
+        let text = data.is_none().then(|| std::str::from_utf8(&event.payload));
+        let line = Line {
+            position: event.position().to_string(),
+            key: event.idempotency_key(),
+            lane: &event.lane,
+            source: event.field(Tag::Source),
+            event_type: event.field(Tag::EventType),
+            content_type: &event.content_type,
+            data,
+            data_text: text.and_then(Result::ok),
+            data_base64: text.and_then(Result::err).map(|_| STANDARD.encode(&event.payload)),
+        };
+        let mut line = serde_json::to_vec(&line).expect("is written");
+        put_on_one_line(&mut line);
+        line.push(b'\n');
+        line
+    }
+
+    #[test]
+    fn a_line_is_what_serde_would_write() {
+        let body = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..64),
+            "[ \\[\\]{}:,\"\\\\ua0-9e.\\-\n\r\u{1}\u{e9}]{0,24}".prop_map(String::into_bytes),
+            "\\PC{0,80}".prop_map(|text| {
+                let text = serde_json::json!({ "text": text, "more": [1.5, null, { "a": true }] });
+                format!(" \n{text:#}\r\n").into_bytes()
+            }),
+        ];
+        let word = || prop::option::of("(\\PC|[\"\\\\\n\u{1}]){0,20}");
+        let content_type = "(\\PC|[\"\\\\\n]){0,20}";
+        let log = RefCell::new(Written::new());
+        proptest!(|(body in body, source in word(), kind in word(), content_type in content_type)| {
+            let fields: Vec<(Tag, &str)> = [(Tag::Source, &source), (Tag::EventType, &kind)]
+                .into_iter()
+                .filter_map(|(tag, word)| Some((tag, word.as_deref()?)))
+                .collect();
+            let said = Said { fields: &fields, headers: &[], body: &body };
+            let mut event = Written::event_of(log.borrow_mut().record(0x5a, said));
+            event.content_type = content_type.into();
+            let mut lines = b"before\n".to_vec();
+            write(&mut lines, &event);
+            let expected = [b"before\n".as_slice(), &by_serde(&event)].concat();
+            prop_assert_eq!(
+                String::from_utf8_lossy(&lines),
+                String::from_utf8_lossy(&expected)
+            );
+        });
+    }
 
     fn line(event: &Event) -> Value {
         let mut lines = Vec::new();

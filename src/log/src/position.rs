@@ -95,8 +95,13 @@ impl fmt::Debug for Key {
 /// 32 hexadecimal digits, in the order of the bytes.
 impl fmt::Display for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = self.0.iter().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
-        write!(formatter, "{number:032x}")
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |half: u8| DIGITS[usize::from(half & 0xf)];
+        let mut text = [0; 32];
+        for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = [digit(byte >> 4), digit(byte)];
+        }
+        formatter.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -184,7 +184,7 @@ fn number(text: &[u8]) -> Option<usize> {
 ///
 /// A few words first, since most strings are short; then blocks, in a form that compilers turn
 /// into vector instructions.
-fn plain(text: &[u8]) -> usize {
+pub(super) fn plain(text: &[u8]) -> usize {
     const WORDS: usize = 5;
     const BLOCK_BYTES: usize = 32;
     let near = text.as_chunks::<8>().0.iter().take(WORDS);
