@@ -310,6 +310,7 @@ impl Courier {
             if let Some(failure) = unshaped {
                 // It never was in flight, and so never held its key.
                 event.order_key = None;
+                let failure = *failure;
                 self.give_up(Letter { lane: index, ticket, event, failure, permit });
                 continue;
             }

@@ -319,7 +319,7 @@ mod tests {
         let mut written = Written::new();
         let memory = Arc::new(Semaphore::new(usize::from(LETTERS)));
         let body = format!("\"{}\"", "x".repeat(30_000));
-        let record = written.event(1, &body).record;
+        let record = written.event(1, &body).record.clone();
         for number in 0..LETTERS {
             let permit = Arc::clone(&memory).try_acquire_owned().expect("room");
             let event = Written::event_of(record.clone());

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::order::Order;
-use super::sink::{Event, Failure, Pass, body_of};
+use super::sink::{Carried, Event, Failure, Pass, body_of};
 
 /// A permit stands for so many bytes, and an event takes at least one: small events cost memory
 /// as well.
@@ -71,7 +71,7 @@ pub(super) struct Fed {
     /// Where a reader must stand to see it next.
     pub(super) before: Place,
     /// Why it cannot be handed over.
-    pub(super) unshaped: Option<Failure>,
+    pub(super) unshaped: Option<Box<Failure>>,
     /// What it takes of the sink's memory.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -211,7 +211,7 @@ impl Feed {
     }
 
     /// The event of a record, and why it could not be shaped.
-    fn event(&self, record: Record) -> Option<(Event, Option<Failure>)> {
+    fn event(&self, record: Record) -> Option<(Event, Option<Box<Failure>>)> {
         let passes = self.wanted.as_ref().is_none_or(|wanted| wanted(&record));
         if record.get().kind() != Kind::Event || !passes {
             return None;
@@ -224,9 +224,9 @@ impl Feed {
         };
         let (payload, content_type) = payload;
         let order_key = self.order.key_of(&record.get());
-        let (pass, attempts) = (self.pass, 0);
-        let event = Event { lane, record, payload, content_type, order_key, pass, attempts };
-        Some((event, unshaped))
+        let pass = self.pass;
+        let carried = Carried { lane, record, payload, content_type, order_key, pass };
+        Some((Event::new(carried), unshaped.map(Box::new)))
     }
 
     /// The lane that an event is in; a dead letter's is the one that it was in.

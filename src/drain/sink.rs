@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,9 +174,18 @@ pub enum Pass {
     Redrive,
 }
 
-/// One event on its way to a sink. A clone costs a few counts, never a copy of the bytes.
+/// One event on its way to a sink. A clone costs a count: what it carries is shared, and whoever
+/// changes that gets one of its own.
 #[derive(Clone, Debug)]
 pub struct Event {
+    carried: Arc<Carried>,
+    /// How often it was handed over before.
+    pub attempts: u32,
+}
+
+/// What an event carries, whoever holds it.
+#[derive(Clone, Debug)]
+pub struct Carried {
     /// The lane that it is in.
     pub lane: Arc<str>,
     /// The record, its segment kept mapped.
@@ -188,11 +198,28 @@ pub struct Event {
     pub order_key: Option<u64>,
     /// Why it is on its way.
     pub pass: Pass,
-    /// How often it was handed over before.
-    pub attempts: u32,
+}
+
+impl Deref for Event {
+    type Target = Carried;
+
+    fn deref(&self) -> &Carried {
+        &self.carried
+    }
+}
+
+impl DerefMut for Event {
+    fn deref_mut(&mut self) -> &mut Carried {
+        Arc::make_mut(&mut self.carried)
+    }
 }
 
 impl Event {
+    /// One that was not handed over yet.
+    pub fn new(carried: Carried) -> Self {
+        Self { carried: Arc::new(carried), attempts: 0 }
+    }
+
     /// Where it is in its lane. Grows with every event of the lane, and never changes.
     pub fn position(&self) -> Position {
         self.record.get().position()

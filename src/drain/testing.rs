@@ -8,7 +8,7 @@ use forebay_log::{
 };
 use tempfile::TempDir;
 
-use super::sink::{Event, Pass, body_of};
+use super::sink::{Carried, Event, Pass, body_of};
 
 /// 2026-11-21T18:00:00Z.
 pub(crate) const RECEIVED_NS: u64 = 1_795_284_000_000_000_000;
@@ -77,15 +77,14 @@ impl Written {
 
     /// A record on its way for the first time, as JSON.
     pub(crate) fn event_of(record: Record) -> Event {
-        Event {
+        Event::new(Carried {
             lane: Arc::from("main"),
             payload: body_of(&record),
             record,
             content_type: "application/json".into(),
             order_key: None,
             pass: Pass::Live,
-            attempts: 0,
-        }
+        })
     }
 
     /// Writes a lane of so many records, each with its number as the body, and closes it.

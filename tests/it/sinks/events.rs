@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::drain::sink::{Event, Pass, body_of};
+use forebay::drain::sink::{Carried, Event, Pass, body_of};
 use forebay_log::{
     AckLevel, Clock, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Reader, Tag,
 };
@@ -61,26 +61,31 @@ impl Events {
         };
         self.lane.appender().append(&record).unwrap();
         let record = self.reader.next_held().unwrap().expect("it was just appended");
-        Event {
+        Event::new(Carried {
             lane: Arc::clone(&self.name),
             payload: body_of(&record),
             record,
             content_type: "application/json".into(),
             order_key: None,
             pass: Pass::Live,
-            attempts: 0,
-        }
+        })
     }
 }
 
 /// The same events on their way for another reason.
 pub(super) fn with_pass(events: &[Event], pass: Pass) -> Vec<Event> {
-    events.iter().map(|event| Event { pass, ..event.clone() }).collect()
+    let mut events = events.to_vec();
+    for event in &mut events {
+        event.pass = pass;
+    }
+    events
 }
 
 /// The same event with another payload, as a shape may make it.
 pub(super) fn with_payload(event: &Event, payload: &str) -> Event {
-    Event { payload: Bytes::copy_from_slice(payload.as_bytes()), ..event.clone() }
+    let mut event = event.clone();
+    event.payload = Bytes::copy_from_slice(payload.as_bytes());
+    event
 }
 
 /// Which event it is, as the counterparts are asked to tell it.

@@ -266,7 +266,10 @@ fn a_record_has_the_order_key_as_its_key_however_its_batch_is_compressed() {
     for compression in [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4]
     {
         let sink = sink::Kafka::new(sink::Settings { compression, ..server.settings() }, TIMEOUT);
-        let keyed = |(index, event): (u64, Event)| Event { order_key: Some(index), ..event };
+        let keyed = |(index, mut event): (u64, Event)| {
+            event.order_key = Some(index);
+            event
+        };
         let batch: Vec<Event> = (7..).zip(lane.next(20)).map(keyed).collect();
         assert_eq!(now(sink.deliver(&batch)), Delivered::All, "{compression:?}");
         sent.extend(batch);

@@ -163,9 +163,9 @@ fn the_fake_of_pubsub_is_given_each_key_in_requests_of_its_own_and_in_order() {
     let sink = server.sink(Who::Known);
     let mut lane = Events::of_lane("main");
     // Of three keys and of none, in turns; more than a request may have.
-    let keyed = |(number, event): (u64, Event)| {
-        let order_key = Some(number % 4).filter(|key| *key > 0);
-        Event { order_key, ..event }
+    let keyed = |(number, mut event): (u64, Event)| {
+        event.order_key = Some(number % 4).filter(|key| *key > 0);
+        event
     };
     let batch: Vec<Event> = (0..).zip(lane.next(4100)).map(keyed).collect();
     let mut missing = batch.clone();

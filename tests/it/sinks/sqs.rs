@@ -203,6 +203,7 @@ fn a_consumer_gets_body_attributes_group_and_id_as_they_were_meant() {
     }
 }
 
-fn keyed((key, event): (u64, Event)) -> Event {
-    Event { order_key: Some(key), ..event }
+fn keyed((key, mut event): (u64, Event)) -> Event {
+    event.order_key = Some(key);
+    event
 }
