@@ -3,15 +3,26 @@
 //! Events settle in any order; a [`Settlement`] remembers only those that have not, so that its
 //! size follows what is held for the sink, and neither the backlog nor how long one event takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use forebay_log::Place;
 
-/// The events of one lane that a sink has taken up and not settled. Tickets grow in the order of
-/// the lane.
+/// So many events that have settled may stand among those that have not, beside as many as those
+/// are.
+const GAPS_MAX: usize = if cfg!(test) { 4 } else { 1024 };
+
+/// The events of one lane that a sink has taken up and not settled. Tickets grow by one, in the
+/// order of the lane.
 #[derive(Debug, Default)]
 pub(super) struct Settlement {
-    outstanding: BTreeMap<u64, Outstanding>,
+    /// Those that others have left far behind.
+    late: BTreeMap<u64, Outstanding>,
+    /// The others, from the ticket `first` on; nothing in the place of one that has settled. The
+    /// first of them has not.
+    recent: VecDeque<Option<Outstanding>>,
+    first: u64,
+    /// Of the recent ones, those that have not settled.
+    open: usize,
     /// Everything before this was taken up, or stepped over.
     read: Place,
 }
@@ -26,12 +37,18 @@ struct Outstanding {
 impl Settlement {
     /// Begins where the cursor stands.
     pub(super) fn at(place: Place) -> Self {
-        Self { outstanding: BTreeMap::new(), read: place }
+        Self { read: place, ..Self::default() }
     }
 
-    /// An event was taken up that a reader at `before` sees next.
+    /// An event was taken up that a reader at `before` sees next. Its ticket is the one behind that
+    /// of the event before.
     pub(super) fn taken(&mut self, ticket: u64, before: Place, received_ns: u64) {
-        self.outstanding.insert(ticket, Outstanding { before, received_ns });
+        if self.recent.is_empty() {
+            self.first = ticket;
+        }
+        debug_assert_eq!(ticket, self.first + self.recent.len() as u64, "tickets grow by one");
+        self.recent.push_back(Some(Outstanding { before, received_ns }));
+        self.open += 1;
     }
 
     /// Everything before `place` was taken up, or is nothing for the sink.
@@ -41,22 +58,52 @@ impl Settlement {
 
     /// An event is done with. False if it was already, or never taken up.
     pub(super) fn settled(&mut self, ticket: u64) -> bool {
-        self.outstanding.remove(&ticket).is_some()
+        let Some(index) = ticket.checked_sub(self.first) else {
+            return self.late.remove(&ticket).is_some();
+        };
+        let place = usize::try_from(index).ok().and_then(|index| self.recent.get_mut(index));
+        if place.and_then(Option::take).is_none() {
+            return false;
+        }
+        self.open -= 1;
+        self.forget();
+        true
+    }
+
+    /// Lets go of what has settled in front, and, where too much of it stands behind one that has
+    /// not, of that.
+    fn forget(&mut self) {
+        while let Some(front) = self.recent.front().copied() {
+            if let Some(late) = front {
+                if self.recent.len() <= 2 * self.open + GAPS_MAX {
+                    return;
+                }
+                self.late.insert(self.first, late);
+                self.open -= 1;
+            }
+            self.recent.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn oldest(&self) -> Option<&Outstanding> {
+        let late = self.late.first_key_value().map(|(_, late)| late);
+        late.or_else(|| self.recent.front()?.as_ref())
     }
 
     /// Where the cursor may stand.
     pub(super) fn place(&self) -> Place {
-        self.outstanding.first_key_value().map_or(self.read, |(_, first)| first.before)
+        self.oldest().map_or(self.read, |oldest| oldest.before)
     }
 
     /// When the oldest event arrived that has not settled; unix nanoseconds.
     pub(super) fn oldest_ns(&self) -> Option<u64> {
-        self.outstanding.first_key_value().map(|(_, first)| first.received_ns)
+        self.oldest().map(|oldest| oldest.received_ns)
     }
 
     /// Whether everything that was taken up has settled.
     pub(super) fn is_done(&self) -> bool {
-        self.outstanding.is_empty()
+        self.late.is_empty() && self.open == 0
     }
 }
 
@@ -125,6 +172,9 @@ mod tests {
                 assert_eq!(settlement.place(), places[first.unwrap_or(taken)]);
                 assert_eq!(settlement.oldest_ns(), first.map(|first| first as u64 + 1));
                 assert_eq!(settlement.is_done(), open.is_empty());
+                let (recent, late) = (settlement.recent.len(), settlement.late.len());
+                assert!(recent <= 2 * open.len() + GAPS_MAX, "{recent} are remembered");
+                assert_eq!(settlement.open + late, open.len());
             }
         };
         let steps = prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..600);
