@@ -314,7 +314,7 @@ impl Courier {
                 self.give_up(Letter { lane: index, ticket, event, failure, permit });
                 continue;
             }
-            let (key, bytes) = (event.order_key, event.payload.len());
+            let (key, bytes) = (event.order_key, event.payload().len());
             let item = Item { event, permit };
             self.queue.push(index, Entry::new(item, ticket, key, bytes, now));
         }

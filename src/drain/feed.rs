@@ -11,13 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_log::{From, HeaderValue, Kind, Place, ReadError, Reader, Record, Tag};
+use forebay_log::{From, HeaderValue, Kind, Place, ReadError, Reader, Record, RecordRef, Tag};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::order::Order;
-use super::sink::{Carried, Event, Failure, Pass, body_of};
+use super::sink::{Carried, Event, Failure, Pass};
 
 /// A permit stands for so many bytes, and an event takes at least one: small events cost memory
 /// as well.
@@ -29,8 +29,8 @@ const WAIT: Duration = Duration::from_millis(100);
 /// How long a feed rests after the log could not be read.
 const REST: Duration = Duration::from_secs(1);
 
-/// A payload and its media type.
-pub type Payload = (Bytes, Cow<'static, str>);
+/// What is made of a record, or none where its body goes as it is; and the media type.
+pub type Payload = (Option<Bytes>, Cow<'static, str>);
 
 /// Makes of a record what a sink is handed.
 pub trait Shaping: std::fmt::Debug + Send + Sync {
@@ -45,13 +45,13 @@ pub struct Raw;
 
 impl Shaping for Raw {
     fn apply(&self, record: &Record, _lane: &str) -> Result<Option<Payload>, Failure> {
-        Ok(Some((body_of(record), content_type_of(record))))
+        Ok(Some((None, content_type_of(&record.get()))))
     }
 }
 
 /// The media type that the sender gave.
-pub fn content_type_of(record: &Record) -> Cow<'static, str> {
-    let found = record.get().meta().headers().find_map(|(name, value)| match value {
+pub fn content_type_of(record: &RecordRef<'_>) -> Cow<'static, str> {
+    let found = record.meta().headers().find_map(|(name, value)| match value {
         HeaderValue::Bytes(bytes) if name.eq_ignore_ascii_case(b"content-type") => {
             std::str::from_utf8(bytes).ok()
         }
@@ -184,7 +184,7 @@ impl Feed {
             }
             if let Some(event) = self.event(record) {
                 let (event, unshaped) = event;
-                let bytes = event.payload.len();
+                let bytes = event.payload().len();
                 let Some(permit) = self.permit(bytes, &mut batch, &mut progress) else {
                     return Ok(false);
                 };
@@ -213,26 +213,27 @@ impl Feed {
     /// The event of a record, and why it could not be shaped.
     fn event(&self, record: Record) -> Option<(Event, Option<Box<Failure>>)> {
         let passes = self.wanted.as_ref().is_none_or(|wanted| wanted(&record));
-        if record.get().kind() != Kind::Event || !passes {
+        let read = record.get();
+        if read.kind() != Kind::Event || !passes {
             return None;
         }
-        let lane = self.lane_of(&record);
+        let lane = self.lane_of(&read);
         let (payload, unshaped) = match self.shape.apply(&record, &lane) {
             Ok(None) => return None,
             Ok(Some(payload)) => (payload, None),
-            Err(failure) => ((body_of(&record), content_type_of(&record)), Some(failure)),
+            Err(failure) => ((None, content_type_of(&read)), Some(failure)),
         };
-        let (payload, content_type) = payload;
-        let order_key = self.order.key_of(&record.get());
+        let (made, content_type) = payload;
+        let order_key = self.order.key_of(&read);
         let pass = self.pass;
-        let carried = Carried { lane, record, payload, content_type, order_key, pass };
+        let carried = Carried { lane, record, made, content_type, order_key, pass };
         Some((Event::new(carried), unshaped.map(Box::new)))
     }
 
     /// The lane that an event is in; a dead letter's is the one that it was in.
-    fn lane_of(&self, record: &Record) -> Arc<str> {
-        let meta = record.get().meta();
-        let was = meta.get(Tag::DeadLane).filter(|_| self.pass == Pass::Redrive);
+    fn lane_of(&self, record: &RecordRef<'_>) -> Arc<str> {
+        let dead = self.pass == Pass::Redrive;
+        let was = if dead { record.meta().get(Tag::DeadLane) } else { None };
         let was = was.and_then(|name| std::str::from_utf8(name).ok());
         was.map_or_else(|| Arc::clone(&self.name), Arc::from)
     }

@@ -190,8 +190,8 @@ pub struct Carried {
     pub lane: Arc<str>,
     /// The record, its segment kept mapped.
     pub record: Record,
-    /// What is delivered: the body as it was received, or what the sink's shape has made of it.
-    pub payload: Bytes,
+    /// What the sink's shape has made of it; none: the body is delivered as it was received.
+    pub made: Option<Bytes>,
     /// The media type of the payload.
     pub content_type: Cow<'static, str>,
     /// Events of one order key go one after the other; none: in any order.
@@ -218,6 +218,16 @@ impl Event {
     /// One that was not handed over yet.
     pub fn new(carried: Carried) -> Self {
         Self { carried: Arc::new(carried), attempts: 0 }
+    }
+
+    /// What is delivered.
+    pub fn payload(&self) -> &[u8] {
+        self.made.as_deref().unwrap_or_else(|| self.record.get().body())
+    }
+
+    /// The same, for who hands it on: it keeps the segment mapped instead of being copied.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.made.clone().unwrap_or_else(|| body_of(&self.record))
     }
 
     /// Where it is in its lane. Grows with every event of the lane, and never changes.

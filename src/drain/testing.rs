@@ -8,7 +8,7 @@ use forebay_log::{
 };
 use tempfile::TempDir;
 
-use super::sink::{Carried, Event, Pass, body_of};
+use super::sink::{Carried, Event, Pass};
 
 /// 2026-11-21T18:00:00Z.
 pub(crate) const RECEIVED_NS: u64 = 1_795_284_000_000_000_000;
@@ -79,7 +79,7 @@ impl Written {
     pub(crate) fn event_of(record: Record) -> Event {
         Event::new(Carried {
             lane: Arc::from("main"),
-            payload: body_of(&record),
+            made: None,
             record,
             content_type: "application/json".into(),
             order_key: None,

@@ -91,7 +91,7 @@ impl Sink for Fake {
             let judged: Vec<Result<(), Failure>> = batch
                 .iter()
                 .map(|event| {
-                    (self.script)(&String::from_utf8_lossy(&event.payload), event.attempts)
+                    (self.script)(&String::from_utf8_lossy(event.payload()), event.attempts)
                 })
                 .collect();
             if let Some(Err(failure)) = judged.iter().find(|one| one.is_err() && self.whole) {
@@ -99,7 +99,7 @@ impl Sink for Fake {
             }
             for (event, verdict) in batch.iter().zip(&judged) {
                 if verdict.is_ok() {
-                    drop(self.taken.send(String::from_utf8_lossy(&event.payload).into_owned()));
+                    drop(self.taken.send(String::from_utf8_lossy(event.payload()).into_owned()));
                 }
             }
             Delivered::Each(judged)

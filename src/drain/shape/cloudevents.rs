@@ -70,10 +70,10 @@ pub fn headers_of(event: &Event) -> impl Iterator<Item = (String, String)> {
 /// The event as structured JSON: what its shape has made already, or its payload in an envelope.
 pub fn structured_of(event: &Event) -> Cow<'_, [u8]> {
     if event.content_type.starts_with(STRUCTURED) {
-        return Cow::Borrowed(&event.payload);
+        return Cow::Borrowed(event.payload());
     }
     let record = event.record.get();
-    Cow::Owned(structured(&record, &event.lane, &event.payload, &event.content_type))
+    Cow::Owned(structured(&record, &event.lane, event.payload(), &event.content_type))
 }
 
 /// A payload of this media type in an envelope, on one line.

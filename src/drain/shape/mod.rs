@@ -31,7 +31,7 @@ use self::redact::Redact;
 use self::row::{Body, Row};
 pub use self::select::Select;
 use super::feed::{Payload, Shaping, content_type_of};
-use super::sink::{Failure, body_of};
+use super::sink::Failure;
 
 /// The media type of what forebay makes itself.
 const JSON: &str = "application/json";
@@ -138,19 +138,21 @@ impl Shape {
         };
         let (payload, content_type) = match (&made, &body) {
             (Some(text), _) => (text.as_bytes(), Cow::Borrowed(JSON)),
-            (None, body) => (&**body, content_type_of(record)),
+            (None, body) => (&**body, content_type_of(&read)),
         };
         Ok(Some(match self.settings.format {
             Format::Raw => match (made, body) {
-                (Some(text), _) => (text.into(), content_type),
-                (None, Cow::Owned(body)) => (body.into(), content_type),
-                (None, Cow::Borrowed(_)) => (body_of(record), content_type),
+                (Some(text), _) => (Some(text.into()), content_type),
+                (None, Cow::Owned(body)) => (Some(body.into()), content_type),
+                (None, Cow::Borrowed(_)) => (None, content_type),
             },
             Format::CloudEvents => {
                 let envelope = cloudevents::structured(&read, lane, payload, &content_type);
-                (envelope.into(), Cow::Borrowed(STRUCTURED))
+                (Some(envelope.into()), Cow::Borrowed(STRUCTURED))
             }
-            Format::Normalised => (self.row(&read, lane, payload)?.into(), Cow::Borrowed(JSON)),
+            Format::Normalised => {
+                (Some(self.row(&read, lane, payload)?.into()), Cow::Borrowed(JSON))
+            }
         }))
     }
 

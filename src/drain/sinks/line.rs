@@ -24,17 +24,17 @@ const BEGIN: &[u8] = b"{\"position\":\"";
 /// Piece by piece, without a value of serde's in between: of a small event these few names and
 /// values cost as much as its payload.
 pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
-    let record = event.record.get();
+    let (record, payload) = (event.record.get(), event.payload());
     let from = lines.len();
     lines.extend_from_slice(BEGIN);
     // Writing into memory cannot fail.
     _ = write!(lines, "{}\",", record.position());
-    let begins_alike = lines.get(from..).is_some_and(|begin| event.payload.starts_with(begin));
-    let value = json::value(&event.payload);
+    let begins_alike = lines.get(from..).is_some_and(|begin| payload.starts_with(begin));
+    let value = json::value(payload);
     if begins_alike && value.is_some() {
         // It is the row of this very event.
         lines.truncate(from);
-        put_json(lines, &event.payload);
+        put_json(lines, payload);
         lines.push(b'\n');
         return;
     }
@@ -49,29 +49,25 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
     }
     lines.extend_from_slice(b",\"content_type\":");
     put_text(lines, &event.content_type);
-    match (value, std::str::from_utf8(&event.payload)) {
-        (Some(value), _) => {
-            lines.extend_from_slice(b",\"data\":");
-            put_json(lines, value.as_bytes());
-        }
-        (None, Ok(text)) => {
-            lines.extend_from_slice(b",\"data_text\":");
-            put_text(lines, text);
-        }
-        (None, Err(_)) => {
-            lines.extend_from_slice(b",\"data_base64\":");
-            put_text(lines, &STANDARD.encode(&event.payload));
-        }
+    if let Some(value) = value {
+        lines.extend_from_slice(b",\"data\":");
+        put_json(lines, value.as_bytes());
+    } else if let Ok(text) = std::str::from_utf8(payload) {
+        lines.extend_from_slice(b",\"data_text\":");
+        put_text(lines, text);
+    } else {
+        lines.extend_from_slice(b",\"data_base64\":");
+        put_text(lines, &STANDARD.encode(payload));
     }
     lines.extend_from_slice(b"}\n");
 }
 
 /// Adds the payload alone on a line; one that is no JSON as [`write`] does.
 pub(super) fn write_payload(lines: &mut Vec<u8>, event: &Event) {
-    if !is_json(&event.payload) {
+    if !is_json(event.payload()) {
         return write(lines, event);
     }
-    put_json(lines, &event.payload);
+    put_json(lines, event.payload());
     lines.push(b'\n');
 }
 
@@ -142,8 +138,8 @@ mod tests {
     }
 
     fn by_serde(event: &Event) -> Vec<u8> {
-        let data = serde_json::from_slice(&event.payload).ok();
-        let text = data.is_none().then(|| std::str::from_utf8(&event.payload));
+        let data = serde_json::from_slice(event.payload()).ok();
+        let text = data.is_none().then(|| std::str::from_utf8(event.payload()));
         let line = Line {
             position: event.position().to_string(),
             key: event.idempotency_key(),
@@ -153,7 +149,7 @@ mod tests {
             content_type: &event.content_type,
             data,
             data_text: text.and_then(Result::ok),
-            data_base64: text.and_then(Result::err).map(|_| STANDARD.encode(&event.payload)),
+            data_base64: text.and_then(Result::err).map(|_| STANDARD.encode(event.payload())),
         };
         let mut line = serde_json::to_vec(&line).expect("is written");
         put_on_one_line(&mut line);
@@ -212,7 +208,7 @@ mod tests {
         );
         assert_eq!(line(&log.event(2, "a=1\nb"))["data_text"], "a=1\nb");
         let mut event = log.event(3, "{}");
-        event.payload = vec![0xff].into();
+        event.made = Some(vec![0xff].into());
         assert_eq!(line(&event)["data_base64"], "/w==");
     }
 
@@ -221,11 +217,11 @@ mod tests {
         let mut log = Written::new();
         let mut event = log.event(1, "{}");
         let row = format!("{{\"position\":\"{}\",\"body\":1}}", event.position());
-        event.payload = row.clone().into();
+        event.made = Some(row.clone().into());
         assert_eq!(line(&event).to_string().len(), row.len());
-        event.payload = "{\"position\":\"9-9\",\"body\":1}".into();
+        event.made = Some("{\"position\":\"9-9\",\"body\":1}".into());
         assert_eq!(line(&event)["data"]["position"], "9-9");
-        event.payload = row.replace('}', "").into();
+        event.made = Some(row.replace('}', "").into());
         assert!(line(&event)["data_text"].is_string());
     }
 

@@ -213,7 +213,7 @@ impl Nats {
 
     async fn publish(&self, link: &Link, event: &Event) -> Result<PublishAckFuture, PublishError> {
         let message =
-            PublishMessage::build().headers(headers(event)).payload(event.payload.clone());
+            PublishMessage::build().headers(headers(event)).payload(event.payload_bytes());
         link.context.send_publish(self.settings.subject.fill(event), message).await
     }
 

@@ -205,7 +205,7 @@ impl Redis {
     ) {
         let alone = Arc::clone(&link.alone);
         let _alone = alone.lock().await;
-        let too_large = |index: &usize| batch[*index].payload.len() > link.value_bytes_max;
+        let too_large = |index: &usize| batch[*index].payload().len() > link.value_bytes_max;
         let (refused, mut rest): (Vec<usize>, Vec<usize>) =
             group.indices.iter().partition(|index| too_large(index));
         for index in refused {
@@ -334,7 +334,7 @@ fn optional_of(event: &Event) -> Optional<'_> {
 }
 
 fn add_fields(command: &mut Cmd, event: &Event, optional: &Optional<'_>) {
-    command.arg("payload").arg(event.payload.as_ref());
+    command.arg("payload").arg(event.payload());
     command.arg("content_type").arg(event.content_type.as_ref());
     command.arg("key").arg(event.idempotency_key());
     command.arg("lane").arg(event.lane.as_ref());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay::drain::sink::{Carried, Event, Pass, body_of};
+use forebay::drain::sink::{Carried, Event, Pass};
 use forebay_log::{
     AckLevel, Clock, Key, Kind, Lane, LaneOptions, MetaWriter, NewRecord, Reader, Tag,
 };
@@ -63,7 +63,7 @@ impl Events {
         let record = self.reader.next_held().unwrap().expect("it was just appended");
         Event::new(Carried {
             lane: Arc::clone(&self.name),
-            payload: body_of(&record),
+            made: None,
             record,
             content_type: "application/json".into(),
             order_key: None,
@@ -84,7 +84,7 @@ pub(super) fn with_pass(events: &[Event], pass: Pass) -> Vec<Event> {
 /// The same event with another payload, as a shape may make it.
 pub(super) fn with_payload(event: &Event, payload: &str) -> Event {
     let mut event = event.clone();
-    event.payload = Bytes::copy_from_slice(payload.as_bytes());
+    event.made = Some(Bytes::copy_from_slice(payload.as_bytes()));
     event
 }
 

@@ -201,13 +201,13 @@ fn the_fake_of_pubsub_is_given_any_bytes_and_attributes_that_fit() {
     let sink = server.sink(Who::Known);
     let mut lane = Events::of_lane("main");
     let mut event = lane.append("{}");
-    event.payload = b"\xff\0 no text".as_slice().into();
+    event.made = Some(b"\xff\0 no text".as_slice().into());
     event.content_type = format!("text/{}\u{e9}", "x".repeat(1018)).into();
     assert_eq!(now(sink.deliver(std::slice::from_ref(&event))), Delivered::All);
     let stored = server.messages();
     let [message] = stored.as_slice() else { panic!("{} messages", stored.len()) };
     let data = STANDARD.decode(message.0["data"].as_str().unwrap()).unwrap();
-    assert_eq!(data, &event.payload[..]);
+    assert_eq!(data, event.payload());
     let cut = event.content_type.strip_suffix('\u{e9}').unwrap();
     assert_eq!(message.must_say("Content-Type"), cut, "cut where a character ends");
 }

@@ -179,8 +179,8 @@ fn a_consumer_gets_body_attributes_group_and_id_as_they_were_meant() {
     let server = Fifo::start();
     let mut lane = Events::of_lane("main");
     let mut batch: Vec<Event> = (7..).zip(lane.next(12)).map(keyed).collect();
-    batch[3].payload = Bytes::from_static(b"\xff\0 no text");
-    batch[4].payload = Bytes::from_static(b"text with \x08");
+    batch[3].made = Some(Bytes::from_static(b"\xff\0 no text"));
+    batch[4].made = Some(Bytes::from_static(b"text with \x08"));
     batch[5].order_key = None;
     assert_eq!(now(server.sink(Who::Known).deliver(&batch)), Delivered::All);
     let consumed = server.consumed();
@@ -197,7 +197,7 @@ fn a_consumer_gets_body_attributes_group_and_id_as_they_were_meant() {
         let (encoding, wanted): (_, &[u8]) = match index {
             3 => (Some("base64"), b"/wAgbm8gdGV4dA=="),
             4 => (Some("base64"), b"dGV4dCB3aXRoIAg="),
-            _ => (None, &event.payload),
+            _ => (None, event.payload()),
         };
         assert_eq!((said("Forebay-Encoding"), body.as_bytes()), (encoding, wanted));
     }

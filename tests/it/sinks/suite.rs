@@ -162,7 +162,7 @@ pub(super) fn a_poison_event_fails_alone_and_for_good<C: Served>() {
     batch.push(lane.append(&poison));
     // The lane holds what is sent in the order of its positions.
     batch.sort_by_key(Event::position);
-    let is_poison = |event: &&Event| event.payload == poison.as_bytes();
+    let is_poison = |event: &&Event| event.payload() == poison.as_bytes();
     for _ in 0..2 {
         for (event, verdict) in batch.iter().zip(bench.deliver(&batch)) {
             let Err(failure) = verdict else {

@@ -34,7 +34,7 @@ impl Lines {
     pub(super) fn fill(&mut self, batch: &[Event]) {
         self.begins.clear();
         self.bytes.clear();
-        let payloads: usize = batch.iter().map(|event| event.payload.len()).sum();
+        let payloads: usize = batch.iter().map(|event| event.payload().len()).sum();
         self.bytes.reserve(payloads + batch.len() * BESIDES_BYTES);
         for event in batch {
             self.begins.push((event.position(), self.bytes.len()));

@@ -40,10 +40,10 @@ impl Requests {
     pub(super) fn of(&self, events: &[&Event]) -> Result<Request<Full<Bytes>>, Failure> {
         let (id, body, content_type) = match (self.settings.batch, events) {
             (Batch::One, [event, ..]) => {
-                (event.idempotency_key(), event.payload.clone(), event.content_type.clone())
+                (event.idempotency_key(), event.payload_bytes(), event.content_type.clone())
             }
             (Batch::Json, _) => {
-                (batch_id(events), array(events, |event| Cow::Borrowed(&*event.payload)), JSON)
+                (batch_id(events), array(events, |event| Cow::Borrowed(event.payload())), JSON)
             }
             _ => (batch_id(events), array(events, cloudevents::structured_of), CLOUDEVENTS),
         };
@@ -135,7 +135,7 @@ const CLOUDEVENTS: Cow<'static, str> = Cow::Borrowed("application/cloudevents-ba
 
 /// Whether an event can be part of a batch of this form.
 pub(super) fn fits(batch: Batch, event: &Event) -> Result<(), Failure> {
-    if batch == Batch::Json && !is_json(&event.payload) {
+    if batch == Batch::Json && !is_json(event.payload()) {
         let reason = "is not JSON, so no array of JSON can hold it; write batch = \"one\", or \
                       format = \"normalised\"";
         return Err(Failure::permanent(reason));
@@ -144,7 +144,7 @@ pub(super) fn fits(batch: Batch, event: &Event) -> Result<(), Failure> {
 }
 
 fn array<'e>(events: &[&'e Event], element: impl Fn(&'e Event) -> Cow<'e, [u8]>) -> Bytes {
-    let bytes: usize = events.iter().map(|event| event.payload.len() + 256).sum();
+    let bytes: usize = events.iter().map(|event| event.payload().len() + 256).sum();
     let mut array = Vec::with_capacity(bytes);
     for (index, event) in events.iter().enumerate() {
         array.push(if index == 0 { b'[' } else { b',' });

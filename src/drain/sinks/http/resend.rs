@@ -124,7 +124,7 @@ impl Resend {
         event: &Event,
         headers: &HeaderMap,
     ) -> Result<SignedRequest, Failure> {
-        let content_type = HeaderValue::from_str(&content_type_of(&event.record))
+        let content_type = HeaderValue::from_str(&content_type_of(&event.record.get()))
             .map_err(|_| Failure::permanent("has a media type that no header can hold"))?;
         let signer = signer.clone().with_content_type(content_type);
         // As the sender wrote them; what the log says of them may have been put together.

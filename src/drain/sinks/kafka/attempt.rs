@@ -112,7 +112,7 @@ impl Attempt<'_> {
 
 fn record(topic: &str, event: &Event) -> Record {
     let mut record =
-        Record::new(topic, event.payload.clone()).header("Forebay-Key", event.idempotency_key());
+        Record::new(topic, event.payload_bytes()).header("Forebay-Key", event.idempotency_key());
     for (name, value) in about(event) {
         record = record.header(name, value.into_owned());
     }

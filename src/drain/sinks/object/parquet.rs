@@ -66,7 +66,7 @@ fn rows(events: &[Event]) -> Result<RecordBatch, ArrowError> {
     let mut payload = BinaryBuilder::new();
     for event in events {
         time.append_value(i64::try_from(event.received_ns()).unwrap_or(i64::MAX));
-        payload.append_value(&event.payload);
+        payload.append_value(event.payload());
     }
     let columns: [(&str, ArrayRef, bool); 11] = [
         ("position", texts(&|event| event.position().to_string()), false),

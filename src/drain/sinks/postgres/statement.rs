@@ -166,7 +166,7 @@ impl Rows {
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return Err(Failure::temporary("a batch without events"));
         };
-        let is_text = |event: &&Event| std::str::from_utf8(&event.payload).is_ok();
+        let is_text = |event: &&Event| std::str::from_utf8(event.payload()).is_ok();
         let payload_type = match payload {
             Payload::Bytes => Type::BYTEA_ARRAY,
             Payload::Json if events.iter().all(is_text) => Type::TEXT_ARRAY,
@@ -184,7 +184,7 @@ impl Rows {
         for tag in FIELDS {
             columns.share(|event| event.field(tag).map(storable)).await?;
         }
-        columns.add(payload_type, |event| event.payload.as_ref()).await?;
+        columns.add(payload_type, Event::payload).await?;
         Ok(Self {
             lane_id: Key(first.record.get().lane_id()).to_string(),
             lane: Arc::clone(&first.lane),

@@ -32,8 +32,8 @@ pub(super) struct Message<'e> {
 impl<'e> Message<'e> {
     /// The event at this place of a batch; a failure if no topic can hold it.
     pub(super) fn of(event: &'e Event, place: usize, bytes_max: usize) -> Result<Self, Failure> {
-        if event.payload.len() > bytes_max {
-            let bytes = event.payload.len();
+        if event.payload().len() > bytes_max {
+            let bytes = event.payload().len();
             let reason = format!("has {bytes} bytes, and Pub/Sub takes {bytes_max} at the most");
             return Err(Failure::permanent(reason));
         }
@@ -41,7 +41,7 @@ impl<'e> Message<'e> {
             about(event).into_iter().map(|(name, value)| (name, cut(value))).collect();
         attributes.insert("Forebay-Key", event.idempotency_key().into());
         let ordering_key = event.order_key.map(|key| format!("{key:016x}"));
-        Ok(Self { place, data: STANDARD.encode(&event.payload), attributes, ordering_key })
+        Ok(Self { place, data: STANDARD.encode(event.payload()), attributes, ordering_key })
     }
 
     pub(super) const fn place(&self) -> usize {

@@ -159,7 +159,7 @@ async fn behind_a_failure_nothing_of_its_key_is_sent() {
     for (place, event) in batch.iter_mut().enumerate() {
         event.order_key = Some(if place == 5 { 9 } else { 7 });
         // Two of them fill a request.
-        event.payload = vec![b' '; 3_500_000].into();
+        event.made = Some(vec![b' '; 3_500_000].into());
     }
     let told = classes(server.sink(Login::Nobody).deliver(&batch).await);
     let failed = Some(Class::Temporary);

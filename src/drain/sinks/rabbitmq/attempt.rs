@@ -111,7 +111,8 @@ impl Attempt<'_> {
                 continue;
             };
             let exchange = short(&self.settings.exchange);
-            let write = channel.basic_publish(exchange, key, MANDATORY, &event.payload, properties);
+            let write =
+                channel.basic_publish(exchange, key, MANDATORY, event.payload(), properties);
             let mut write = Box::pin(maybe_done(write));
             // The first step puts it into the client's queue. To wait here for each to be written
             // would be a turn of the client's thread for each.

@@ -50,13 +50,13 @@ struct Attribute<'e> {
 impl<'e> Message<'e> {
     /// The event at this place of a batch; a failure if no queue can hold it.
     pub(super) fn of(event: &'e Event, place: usize, to: &Settings) -> Result<Self, Failure> {
-        if event.payload.is_empty() {
+        if event.payload().is_empty() {
             let reason = "is empty, which no body of SQS may be; write format = \"normalised\"";
             return Err(Failure::permanent(reason));
         }
-        let (body, encoding) = match std::str::from_utf8(&event.payload) {
+        let (body, encoding) = match std::str::from_utf8(event.payload()) {
             Ok(text) if text.chars().all(is_of_xml) => (Cow::Borrowed(text), None),
-            _ => (Cow::Owned(STANDARD.encode(&event.payload)), Some("base64")),
+            _ => (Cow::Owned(STANDARD.encode(event.payload())), Some("base64")),
         };
         let fifo = to.is_fifo();
         let message = Self {

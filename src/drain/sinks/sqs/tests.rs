@@ -220,7 +220,7 @@ async fn what_no_queue_can_hold_fails_alone_and_says_why() {
     let server = Server::start(taken).await;
     let mut log = Written::new();
     let mut batch = events(3);
-    batch[0].payload = Bytes::new();
+    batch[0].made = Some(Bytes::new());
     batch[1] = log.event(1, &format!("\"{}\"", "x".repeat(5000)));
     let Delivered::Each(verdicts) = server.sink().deliver(&batch).await else {
         panic!("one for all")
