@@ -222,6 +222,10 @@ fn run(program: &Program, key: &str, input: Val, count: usize) -> Result<Vec<Val
 /// Takes the line ends out of JSON. They are white space between its tokens: inside of its
 /// strings they are escaped.
 pub(super) fn put_on_one_line(json: &mut [u8]) {
+    // Most have no control character at all, and to know that takes a few vector instructions.
+    if json.iter().fold(u8::MAX, |least, byte| least.min(*byte)) >= b' ' {
+        return;
+    }
     let mut rest = json;
     while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
         let Some((end, behind)) = rest.get_mut(at..).and_then(<[u8]>::split_first_mut) else {

@@ -38,10 +38,14 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
         lines.push(b'\n');
         return;
     }
-    _ = write!(lines, "\"key\":\"{}\",\"lane\":", record.key());
+    lines.extend_from_slice(b"\"key\":\"");
+    _ = write!(lines, "{}", record.key());
+    lines.extend_from_slice(b"\",\"lane\":");
     put_text(lines, &event.lane);
-    for (name, tag) in [("source", Tag::Source), ("event_type", Tag::EventType)] {
-        _ = write!(lines, ",\"{name}\":");
+    let named: [(&[u8], Tag); 2] =
+        [(b",\"source\":", Tag::Source), (b",\"event_type\":", Tag::EventType)];
+    for (name, tag) in named {
+        lines.extend_from_slice(name);
         match record.meta().get(tag).map(String::from_utf8_lossy) {
             Some(text) => put_text(lines, &text),
             None => lines.extend_from_slice(b"null"),

@@ -183,23 +183,30 @@ fn number(text: &[u8]) -> Option<usize> {
 /// How many bytes in front of `text` are neither quote, backslash nor control character.
 ///
 /// A few words first, since most strings are short; then blocks, in a form that compilers turn
-/// into vector instructions.
+/// into vector instructions, as large as makes it worth to look at what they come to.
 pub(super) fn plain(text: &[u8]) -> usize {
     const WORDS: usize = 5;
-    const BLOCK_BYTES: usize = 32;
-    let near = text.as_chunks::<8>().0.iter().take(WORDS);
-    for (index, word) in near.enumerate() {
-        if let Some(place) = special_in(*word) {
-            return index * 8 + place;
-        }
+    const BLOCK_BYTES: usize = 64;
+    let near = text.get(..WORDS * 8).unwrap_or(text);
+    let start = plain_by_words(near);
+    if start < near.len() {
+        return start;
     }
-    let start = (text.len() / 8).min(WORDS) * 8;
     let far = text.get(start..).unwrap_or_default();
     let any = |block: &[u8; BLOCK_BYTES]| block.iter().fold(false, |any, &b| any | special(b));
     let blocks = far.as_chunks::<BLOCK_BYTES>().0.iter().take_while(|block| !any(block)).count();
     let start = start + blocks * BLOCK_BYTES;
-    let rest = text.get(start..).unwrap_or_default();
-    start + rest.iter().position(|&byte| special(byte)).unwrap_or(rest.len())
+    start + plain_by_words(text.get(start..).unwrap_or_default())
+}
+
+fn plain_by_words(text: &[u8]) -> usize {
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        if let Some(place) = special_in(*word) {
+            return index * 8 + place;
+        }
+    }
+    words.len() * 8 + rest.iter().position(|&byte| special(byte)).unwrap_or(rest.len())
 }
 
 fn special(byte: u8) -> bool {
