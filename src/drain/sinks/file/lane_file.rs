@@ -30,16 +30,23 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Makes them anew, in the memory that is here.
-    pub(super) fn fill(&mut self, batch: &[Event]) {
+    /// None, with room for those of a batch, in the memory that is here.
+    pub(super) fn begin(&mut self, batch: &[Event]) {
         self.begins.clear();
         self.bytes.clear();
         let payloads: usize = batch.iter().map(|event| event.payload().len()).sum();
         self.bytes.reserve(payloads + batch.len() * BESIDES_BYTES);
-        for event in batch {
-            self.begins.push((event.position(), self.bytes.len()));
-            line::write(&mut self.bytes, event);
-        }
+    }
+
+    /// Adds that of the event behind the one before.
+    pub(super) fn add(&mut self, event: &Event) {
+        self.begins.push((event.position(), self.bytes.len()));
+        line::write(&mut self.bytes, event);
+    }
+
+    /// Their bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The memory that they take.

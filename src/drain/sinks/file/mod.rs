@@ -44,6 +44,8 @@ type Mutex<T> = std::sync::Mutex<T>;
 const SPARES_MAX: usize = 2;
 /// A batch whose lines take more gives it back.
 const SPARE_BYTES_MAX: usize = 4 << 20;
+/// So many bytes of lines are made before others have their turn on the thread.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// What `[sink.file]` says.
 #[derive(Clone, Debug)]
@@ -89,13 +91,21 @@ impl File {
     /// Makes the lines at once, and writes them when it is their turn.
     async fn write(&self, batch: &[Event], turn: Turn) -> Result<(), Failure> {
         let Some(first) = batch.first().cloned() else { return Ok(()) };
-        let events = batch.to_vec();
-        let lines = self.blocking(move |shared| Ok(shared.lines(&events))).await?;
+        let mut lines = self.shared.no_lines(batch);
+        let mut told = 0;
+        for event in batch {
+            lines.add(event);
+            // What waits meanwhile is that the batch before is on the disk.
+            if lines.len() - told > PIECE_BYTES {
+                told = lines.len();
+                tokio::task::yield_now().await;
+            }
+        }
         turn.come().await;
         self.blocking(move |shared| shared.write(&first, lines)).await
     }
 
-    /// Runs what waits for the disk, or takes long, on a thread that may wait.
+    /// Runs what waits for the disk on a thread that may wait.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> io::Result<T> + Send + 'static,
@@ -107,10 +117,11 @@ impl File {
 }
 
 impl Shared {
-    fn lines(&self, batch: &[Event]) -> Lines {
+    /// Memory for the lines of a batch.
+    fn no_lines(&self, batch: &[Event]) -> Lines {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut lines = spare.unwrap_or_default();
-        lines.fill(batch);
+        lines.begin(batch);
         lines
     }
 
