@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The largest request head: request line and headers.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What one read of a connection takes: most webhooks, head and body.
+pub const READ_BYTES: usize = 8 * 1024;
 /// The most header lines in one request.
 pub const HEADERS_MAX: usize = 64;
 /// The largest body that any source may be configured to take.
@@ -12,7 +14,7 @@ pub const BODY_BYTES_LIMIT: u64 = 32 * 1024 * 1024;
 pub const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How often a receiver looks for connections and waits that are late.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a connection is idle before it gives back what only HTTP needs: two buffers of 8 KiB.
+/// How long a connection is idle before it gives back what only hyper needs: two buffers of 8 KiB.
 pub const REST_AFTER: Duration = Duration::from_secs(1);
 /// The most connections of one receiver that go to rest in one sweep: a crowd would keep those that are
 /// busy waiting, and an allocator gives pages back while others are freed, not behind the last.

@@ -1,7 +1,6 @@
 //! The whole line of one receiver, on one screen.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use forebay_log::{AppendError, Clock, LaneState, Look};
-use http::Request;
-use hyper::body::{Body, Incoming};
+use http::request::Parts;
+use hyper::body::Body;
 
 use crate::ack::{Acked, Waits};
 use crate::append::{Appended, Writer};
@@ -120,7 +119,7 @@ impl Line {
     /// A request to its end: one stage after the other.
     async fn acknowledge<B>(
         &self,
-        received: &Received,
+        received: &Received<'_>,
         mut body: B,
         route: &Route,
     ) -> Result<Ended, Reject>
@@ -248,7 +247,7 @@ impl Line {
     pub(crate) async fn readmit(
         &self,
         request: &HeldRequest,
-        connection: Rc<Connection>,
+        connection: &Connection,
     ) -> Result<Outcome, Readmit> {
         let routes = self.current();
         let route = routes.0.find_shown(request.path()).ok_or(Reject::UnknownPath)?;
@@ -262,60 +261,10 @@ impl Line {
         }
         let released =
             Some(OutOfQuarantine { position: request.position, received_ns: request.received_ns });
-        let received = Received { head, received_ns, started, connection, released };
+        let received = Received { head: &head, received_ns, started, connection, released };
         match self.acknowledge(&received, body, route).await? {
             Ended::Acked(Acked { .. }, outcome) => Ok(outcome),
             Ended::Handshake(_) => Ok(Outcome::Handshake),
-        }
-    }
-
-    /// Answers one request, whatever becomes of it, and counts it.
-    pub fn answer_to<B>(
-        &self,
-        request: Request<B>,
-        connection: Rc<Connection>,
-    ) -> impl Future<Output = Answer>
-    where
-        B: Body<Data = Bytes> + Unpin,
-    {
-        connection.answering();
-        let (head, body) = request.into_parts();
-        let (received_ns, started) = self.now();
-        let received = Received { head, received_ns, started, connection, released: None };
-        // A block and not an async fn, whose future would hold its arguments twice.
-        async move {
-            let routes = self.current();
-            let route = routes.0.find(received.head.uri.path());
-            let (counters, answers) = route.map_or((&self.unknown, &self.answers), |route| {
-                (&route.counters, &route.source.answers)
-            });
-            let outcome = match (self.welcome(&received), route) {
-                (Ok(()), Some(route)) => self.acknowledge(&received, body, route).await,
-                (Ok(()), None) => Err(Reject::UnknownPath),
-                (Err(reject), _) => Err(reject),
-            };
-            match outcome {
-                Ok(Ended::Acked(Acked { .. }, outcome)) => {
-                    let now = self.clock.monotonic();
-                    counters.count(self.receiver, outcome);
-                    self.counters.acked(now.saturating_duration_since(received.started));
-                    received.connection.writing(false);
-                    accepted(answers, received.head.headers)
-                }
-                Ok(Ended::Handshake(answer)) => {
-                    counters.count(self.receiver, Outcome::Handshake);
-                    received.connection.writing(false);
-                    *answer
-                }
-                Err(reject) => {
-                    if let Some(failures) = &self.failures {
-                        failures.add(self.client(&received), reject);
-                    }
-                    counters.count(self.receiver, Outcome::Rejected(reject));
-                    received.connection.writing(reject.before_body());
-                    refused(reject, answers)
-                }
-            }
         }
     }
 
@@ -326,7 +275,7 @@ impl Line {
     }
 
     /// Whether this client is listened to at all.
-    fn welcome(&self, received: &Received) -> Result<(), Reject> {
+    fn welcome(&self, received: &Received<'_>) -> Result<(), Reject> {
         match &self.failures {
             Some(failures) => failures.check(self.client(received)),
             None => Ok(()),
@@ -334,7 +283,7 @@ impl Line {
     }
 
     /// Who sent a request; its proxy, where that says nothing that can be read.
-    fn client(&self, received: &Received) -> IpAddr {
+    fn client(&self, received: &Received<'_>) -> IpAddr {
         let peer = received.connection.address();
         self.proxies.client(peer, &received.head.headers).unwrap_or(peer)
     }
@@ -391,12 +340,45 @@ enum Kept {
 }
 
 impl Handler for Line {
-    fn answer(
-        &self,
-        request: Request<Incoming>,
-        connection: Rc<Connection>,
-    ) -> impl Future<Output = Answer> {
-        self.answer_to(request, connection)
+    async fn answer<B>(&self, head: &Parts, body: B, connection: &Connection) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        connection.answering();
+        let (received_ns, started) = self.now();
+        let received = Received { head, received_ns, started, connection, released: None };
+        let routes = self.current();
+        let route = routes.0.find(received.head.uri.path());
+        let (counters, answers) = route.map_or((&self.unknown, &self.answers), |route| {
+            (&route.counters, &route.source.answers)
+        });
+        let outcome = match (self.welcome(&received), route) {
+            (Ok(()), Some(route)) => self.acknowledge(&received, body, route).await,
+            (Ok(()), None) => Err(Reject::UnknownPath),
+            (Err(reject), _) => Err(reject),
+        };
+        match outcome {
+            Ok(Ended::Acked(Acked { .. }, outcome)) => {
+                let now = self.clock.monotonic();
+                counters.count(self.receiver, outcome);
+                self.counters.acked(now.saturating_duration_since(received.started));
+                received.connection.writing(false);
+                accepted(answers)
+            }
+            Ok(Ended::Handshake(answer)) => {
+                counters.count(self.receiver, Outcome::Handshake);
+                received.connection.writing(false);
+                *answer
+            }
+            Err(reject) => {
+                if let Some(failures) = &self.failures {
+                    failures.add(self.client(&received), reject);
+                }
+                counters.count(self.receiver, Outcome::Rejected(reject));
+                received.connection.writing(reject.before_body());
+                refused(reject, answers)
+            }
+        }
     }
 
     fn connected(&self) {

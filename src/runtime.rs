@@ -6,23 +6,27 @@
 //! leaks it when the receiver ends; and no task or join handle ever crosses threads, so other
 //! threads reach a receiver only through `tokio::sync` types.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use monoio::buf::SliceMut;
+use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _, AsyncWriteRentExt as _};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use monoio_compat::StreamWrapper;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
+
+use crate::limits::READ_BYTES;
 
 /// A connection as hyper takes it, over completion I/O.
 pub type Stream = StreamWrapper<monoio::net::TcpStream>;
 
 /// Entries of one receiver's submission ring: the most operations between two submits.
 const RING_ENTRIES: u32 = 4096;
-/// What one read of a connection takes at most.
-const READ_BYTES: usize = 8 * 1024;
 /// What one write gives at most. Answers are smaller: a status, or a problem of a few hundred bytes.
 const WRITE_BYTES: usize = 1024;
 /// Connections that the kernel holds for one listener until they are accepted.
@@ -107,7 +111,8 @@ pub fn cores() -> Vec<usize> {
 /// Binds one of the listeners that share `address`, before any thread starts, so that a taken
 /// port is an error at start and port 0 is resolved once.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -126,18 +131,85 @@ impl Listener {
         monoio::net::TcpListener::from_std(bound).map(Self)
     }
 
-    /// The next connection, ready for hyper.
-    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    /// The next connection.
+    pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer) = self.0.accept().await?;
         stream.set_nodelay(true)?;
-        let stream = StreamWrapper::new_with_buffer_size(stream, READ_BYTES, WRITE_BYTES);
-        Ok((stream, peer))
+        Ok((Socket(stream), peer))
+    }
+}
+
+/// Both directions of a connection. A buffer is lent to the kernel while it is read into or
+/// written from, and comes back with the outcome.
+pub trait Duplex {
+    /// Reads behind what is in `buffer`, as much as there is room for. Zero bytes are the end.
+    fn read(&mut self, buffer: BytesMut) -> impl Future<Output = (io::Result<usize>, BytesMut)>;
+
+    /// Writes all of `bytes`.
+    fn write_all(&mut self, bytes: Vec<u8>) -> impl Future<Output = (io::Result<()>, Vec<u8>)>;
+
+    /// Says that nothing more will be written.
+    fn shutdown(&mut self) -> impl Future<Output = io::Result<()>>;
+}
+
+impl<D: Duplex> Duplex for &mut D {
+    fn read(&mut self, buffer: BytesMut) -> impl Future<Output = (io::Result<usize>, BytesMut)> {
+        (**self).read(buffer)
+    }
+
+    fn write_all(&mut self, bytes: Vec<u8>) -> impl Future<Output = (io::Result<()>, Vec<u8>)> {
+        (**self).write_all(bytes)
+    }
+
+    fn shutdown(&mut self) -> impl Future<Output = io::Result<()>> {
+        (**self).shutdown()
+    }
+}
+
+/// A connection of TCP.
+#[derive(Debug)]
+pub struct Socket(monoio::net::TcpStream);
+
+impl Socket {
+    /// The connection as hyper takes it.
+    pub fn into_stream(self) -> Stream {
+        StreamWrapper::new_with_buffer_size(self.0, READ_BYTES, WRITE_BYTES)
+    }
+}
+
+impl Duplex for Socket {
+    async fn read(&mut self, buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
+        let (from, to) = (buffer.len(), buffer.capacity());
+        let (read, slice) = self.0.read(SliceMut::new(buffer, from, to)).await;
+        (read, slice.into_inner())
+    }
+
+    async fn write_all(&mut self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let (written, bytes) = self.0.write_all(bytes).await;
+        (written.map(drop), bytes)
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        self.0.shutdown().await
     }
 }
 
 /// Starts a task on this thread's runtime. It is never joined.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(task));
+}
+
+/// Lets the other tasks of this thread have their turn.
+pub async fn pass() {
+    let mut passed = false;
+    poll_fn(|cx| {
+        if mem::replace(&mut passed, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits; the runtime's timers count in milliseconds.

@@ -11,16 +11,17 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-use forebay::line::Line;
-use forebay::receive::{Answer, Connections};
+use bytes::{Bytes, BytesMut};
+use forebay::receive::{Answer, Connection, Connections, Handler, HttpDate, Wire, serve_usual};
+use forebay::runtime::Duplex;
 use forebay::server::Opened;
 use forebay::verify::{self, NamedSecret, SecretText, SignInput, Signer};
 use forebay_log::Clock;
+use http::request::Parts;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::{HttpService, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -35,6 +36,31 @@ struct Memory {
     unread: VecDeque<Bytes>,
     given: usize,
     answered: usize,
+}
+
+impl Memory {
+    fn new(unread: VecDeque<Bytes>) -> Self {
+        Self { unread, given: 0, answered: 0 }
+    }
+}
+
+impl Duplex for Memory {
+    async fn read(&mut self, mut buffer: BytesMut) -> (std::io::Result<usize>, BytesMut) {
+        assert_eq!(self.given, self.answered, "each request is answered before the next");
+        let Some(request) = self.unread.pop_front() else { return (Ok(0), buffer) };
+        self.given += 1;
+        buffer.extend_from_slice(&request);
+        (Ok(request.len()), buffer)
+    }
+
+    async fn write_all(&mut self, bytes: Vec<u8>) -> (std::io::Result<()>, Vec<u8>) {
+        self.answered += usize::from(bytes.starts_with(b"HTTP/1.1 200"));
+        (Ok(()), bytes)
+    }
+
+    async fn shutdown(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl AsyncRead for Memory {
@@ -132,33 +158,43 @@ pub(crate) fn opened(dir: &std::path::Path) -> Opened {
     Opened::open(config, &Clock::System).expect("a fresh folder opens")
 }
 
-/// Serves one connection by the line.
-pub(crate) fn serve_line(line: &Rc<Line>, connections: &Rc<Connections>, wire: VecDeque<Bytes>) {
+/// Serves one connection by `handler`, every request as the usual one that it is, and sees that each
+/// got its 200.
+pub(crate) fn serve<H: Handler>(handler: &H, connections: &Rc<Connections>, wire: VecDeque<Bytes>) {
+    let count = wire.len();
     let entered = connections.enter(PEER);
-    let service = service_fn(|request| {
-        let (line, connection) = (Rc::clone(line), Rc::clone(entered.connection()));
-        async move { Ok::<_, Infallible>(line.answer_to(request, connection).await) }
-    });
-    serve(wire, service);
+    let date = HttpDate::new(Clock::System.wall_ns());
+    let mut memory = Memory::new(wire);
+    let wire = Wire::new(&mut memory, Bytes::new());
+    let left = finish(serve_usual(handler, wire, entered.connection(), &date));
+    assert!(left.expect("the connection ends well").is_none(), "no request is left for hyper");
+    assert_eq!(memory.answered, count, "every request is acknowledged");
 }
 
-/// Serves one connection by a handler that reads the body and answers 200.
-pub(crate) fn serve_bare(wire: VecDeque<Bytes>) {
-    let service = service_fn(|request: http::Request<Incoming>| async move {
-        let body = request.into_body().collect().await.expect("it is whole");
+/// Reads the body and answers 200.
+pub(crate) struct Bare;
+
+impl Handler for Bare {
+    async fn answer<B>(&self, _head: &Parts, body: B, _connection: &Connection) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Ok(body) = body.collect().await else { panic!("it is whole") };
         black_box(body.to_bytes());
-        Ok::<_, Infallible>(Answer::default())
-    });
-    serve(wire, service);
+        Answer::default()
+    }
 }
 
-/// Serves one connection to its end and sees that every request got its 200.
-fn serve<S>(unread: VecDeque<Bytes>, service: S)
-where
-    S: HttpService<Incoming, ResBody = http_body_util::Full<Bytes>, Error = Infallible>,
-{
-    let count = unread.len();
-    let io = TokioIo::new(Memory { unread, given: 0, answered: 0 });
+/// Serves one connection by hyper and [`Bare`], and sees that every request got its 200.
+pub(crate) fn serve_hyper(connections: &Rc<Connections>, wire: VecDeque<Bytes>) {
+    let count = wire.len();
+    let entered = connections.enter(PEER);
+    let service = service_fn(|request: http::Request<Incoming>| async {
+        let (head, body) = request.into_parts();
+        let answer = Bare.answer(&head, body, entered.connection()).await;
+        Ok::<_, Infallible>(answer.map(http_body_util::Full::new))
+    });
+    let io = TokioIo::new(Memory::new(wire));
     let connection = http1::Builder::new().half_close(true).serve_connection(io, service);
     let parts = finish(connection.without_shutdown()).expect("the connection ends well");
     assert_eq!(parts.io.into_inner().answered, count, "every request is acknowledged");

@@ -149,10 +149,11 @@ fn bare(args: &TargetArgs) -> io::Result<()> {
 async fn serve_bare(bound: std::net::TcpListener, planted: Duration) -> io::Result<()> {
     let listener = runtime::Listener::new(bound)?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (socket, _) = listener.accept().await?;
         runtime::spawn(async move {
             let service = service_fn(|request| read_and_answer(request, planted));
-            let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let served =
+                http1::Builder::new().serve_connection(TokioIo::new(socket.into_stream()), service);
             // The generator ends its connections as it likes.
             let _ = served.await;
         });

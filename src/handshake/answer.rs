@@ -9,7 +9,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::Full;
 use ring::hmac;
 
 use super::place::Place;
@@ -138,7 +137,7 @@ impl Reply {
                 Some(answer(JSON, body))
             }
             Self::Fixed { status, content_type, body } => {
-                let mut answer = Answer::new(Full::new(body.clone()));
+                let mut answer = Answer::new(body.clone());
                 *answer.status_mut() = *status;
                 if let Some(value) = content_type {
                     answer.headers_mut().insert(header::CONTENT_TYPE, value.clone());
@@ -186,7 +185,7 @@ impl Into {
 /// 200 with what was asked for. It may be of a stranger's choice, so no browser is to guess what
 /// it is.
 fn answer(media_type: HeaderValue, body: String) -> Answer {
-    let mut answer = Answer::new(Full::new(Bytes::from(body)));
+    let mut answer = Answer::new(Bytes::from(body));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, media_type);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -194,7 +193,7 @@ fn answer(media_type: HeaderValue, body: String) -> Answer {
 }
 
 fn allow_origin(origin: HeaderValue) -> Answer {
-    let mut answer = Answer::new(Full::default());
+    let mut answer = Answer::default();
     let headers = answer.headers_mut();
     headers.insert(ALLOWED_ORIGIN, origin);
     headers.insert(ALLOWED_RATE, HeaderValue::from_static("*"));

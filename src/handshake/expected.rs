@@ -66,7 +66,7 @@ impl Expected {
             wanted => self.paths.read(admitted.body(), wanted),
         };
         let stands = |(place, values): &(Place, Vec<String>)| {
-            let text = place.text(&admitted.received().head, &body);
+            let text = place.text(admitted.received().head, &body);
             text.is_some_and(|text| values.iter().any(|value| *value == text))
         };
         if self.places.iter().all(stands) { Ok(()) } else { Err(Reject::NotExpected) }

@@ -202,7 +202,7 @@ impl Handshakes {
     /// What a verified request is answered, or invites to, if it is a handshake.
     pub fn signed(&self, verified: &Verified<'_>) -> Result<Told, Reject> {
         let admitted = verified.admitted();
-        let (head, body) = (&admitted.received().head, admitted.body());
+        let (head, body) = (admitted.received().head, admitted.body());
         if self.signed.is_empty() || body.len() as u64 > HANDSHAKE_BYTES_MAX {
             return Ok(Told::Nothing);
         }

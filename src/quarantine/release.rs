@@ -90,7 +90,7 @@ impl Releaser {
 
     async fn pass(&self, held: &HeldRequest) -> (Released, Option<Reject>) {
         let entered = self.connections.enter(held.peer_address());
-        let passing = self.line.readmit(held, Rc::clone(entered.connection()));
+        let passing = self.line.readmit(held, entered.connection());
         match runtime::timeout(WAIT_MAX, passing).await {
             None => (Released::Refused, Some(Reject::AckTimeout)),
             Some(Err(Readmit::Refused(reject))) => (Released::Refused, Some(reject)),

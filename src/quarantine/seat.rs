@@ -37,7 +37,7 @@ pub struct Refused<'r> {
     /// Why.
     pub reject: Reject,
     /// Its head, and when and from whom it came.
-    pub received: &'r Received,
+    pub received: &'r Received<'r>,
     /// The source that it was for.
     pub source: &'r Source,
 }

@@ -12,9 +12,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version, header};
 use hyper::body::Body;
 
+use super::answer::Answer;
 use super::body::{self, Budget, Share};
 use super::connection::Connection;
-use super::serve::Answer;
 use crate::config::Source;
 use crate::limits::HEADERS_MAX;
 use crate::reject::Reject;
@@ -22,15 +22,15 @@ use crate::verify::Claim;
 
 /// A request whose head has arrived.
 #[derive(Debug)]
-pub struct Received {
+pub struct Received<'r> {
     /// Its request line and headers.
-    pub head: Parts,
+    pub head: &'r Parts,
     /// When the head was complete, by the wall clock.
     pub received_ns: u64,
     /// The same moment by the monotonic clock.
     pub started: Instant,
     /// Its connection.
-    pub connection: Rc<Connection>,
+    pub connection: &'r Connection,
     /// Where it was in the meantime, if it comes out of quarantine.
     pub released: Option<OutOfQuarantine>,
 }
@@ -44,7 +44,7 @@ pub struct OutOfQuarantine {
     pub received_ns: u64,
 }
 
-impl Received {
+impl Received<'_> {
     /// The time by which its signature is judged: that of its first arrival.
     fn judged_ns(&self) -> u64 {
         self.released.map_or(self.received_ns, |released| released.received_ns)
@@ -54,7 +54,7 @@ impl Received {
 /// A request that a source may look at: well-formed, fresh by its own word, and whole.
 #[derive(Debug)]
 pub struct Admitted<'r> {
-    received: &'r Received,
+    received: &'r Received<'r>,
     source: &'r Source,
     claim: Claim<'r>,
     body: Bytes,
@@ -74,7 +74,7 @@ pub enum Admission<'r> {
 impl<'r> Admitted<'r> {
     /// Admits a request to `source` and reads its body.
     pub async fn admit<B>(
-        received: &'r Received,
+        received: &'r Received<'r>,
         body: B,
         source: &'r Source,
         budget: &Rc<Budget>,
@@ -92,7 +92,7 @@ impl<'r> Admitted<'r> {
         let body = body::read(body, source.body_bytes_max, &mut share, received).await?;
         let Some(claim) = claim else {
             let answer = Reject::guard(|| {
-                let answer = source.handshakes.unsigned(&received.head, &body);
+                let answer = source.handshakes.unsigned(received.head, &body);
                 answer.unwrap_or(Err(Reject::SignatureMissing))
             });
             return answer.map(Admission::Handshake);
@@ -116,7 +116,7 @@ impl<'r> Admitted<'r> {
     }
 
     /// Its request line and headers, and when and from whom they came.
-    pub fn received(&self) -> &'r Received {
+    pub fn received(&self) -> &'r Received<'r> {
         self.received
     }
 
@@ -143,7 +143,7 @@ enum Head<'r> {
 
 /// Everything that the head alone decides; `declared` is the length of the body as it says.
 fn admit_head<'r>(
-    received: &'r Received,
+    received: &'r Received<'r>,
     declared: Option<u64>,
     source: &Source,
     budget: &Rc<Budget>,
@@ -169,7 +169,7 @@ fn admit_head<'r>(
     }
     let handshakes = &source.handshakes;
     let bytes = declared.unwrap_or(0);
-    let claim = match source.verifier.claim(&head.into(), received.judged_ns()) {
+    let claim = match source.verifier.claim(&(*head).into(), received.judged_ns()) {
         Err(Reject::SignatureMissing)
             if declared.is_some_and(|n| handshakes.may_be_unsigned(n)) =>
         {

@@ -1,7 +1,7 @@
 //! A request's body, read whole within its bounds: length, time, rate and the receiver's budget.
 //!
-//! The usual webhook arrives with its head in one packet, and its body is then one frame of
-//! hyper's own buffer, taken without a copy. Only a body in several frames is gathered.
+//! The usual webhook arrives in one piece, and its body is then one frame, a slice of what was read.
+//! Only a body in several frames is gathered.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -78,7 +78,7 @@ pub(super) async fn read<B>(
     mut body: B,
     bytes_max: u64,
     share: &mut Share,
-    received: &Received,
+    received: &Received<'_>,
 ) -> Result<Bytes, Reject>
 where
     B: Body<Data = Bytes> + Unpin,

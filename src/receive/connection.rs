@@ -11,8 +11,8 @@
 //!   +------------- flushed ---- Write <-----+
 //! ```
 //!
-//! The sweep also finds those that have been idle for a while: they rest, which means that they
-//! have a socket and its buffer, and no HTTP.
+//! The sweep also finds those that have been idle for a while: where hyper serves them they rest,
+//! which means that they have a socket and its buffer, and no hyper.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -96,6 +96,11 @@ impl Connection {
         self.expired.get()
     }
 
+    /// Whether its next answer is to be its last.
+    pub(super) fn draining(&self) -> bool {
+        self.pulse.draining.get()
+    }
+
     /// Whether it may rest: nothing was begun for a while, and nothing is being ended.
     pub fn tired(&self) -> bool {
         self.tired.get() && self.phase.get() == Phase::Idle && !self.ending.get()
@@ -156,13 +161,15 @@ impl Connection {
             && self.until.get().and_then(since).and_then(rests_at).is_some_and(|at| at <= now)
     }
 
-    fn received_bytes(&self) {
+    /// The first bytes of a request have come, or more of it.
+    pub(super) fn received_bytes(&self) {
         if self.phase.get() == Phase::Idle {
             self.enter(Phase::Head, self.pulse.after(self.pulse.deadlines.head));
         }
     }
 
-    fn flushed(&self) {
+    /// The peer has taken an answer.
+    pub(super) fn flushed(&self) {
         if self.phase.get() == Phase::Write {
             self.enter(Phase::Idle, self.pulse.after(self.pulse.deadlines.idle));
         }
@@ -174,6 +181,7 @@ impl Connection {
 pub struct Pulse {
     now: Cell<Instant>,
     deadlines: Deadlines,
+    draining: Cell<bool>,
 }
 
 impl Pulse {
@@ -197,7 +205,7 @@ pub struct Connections {
 impl Connections {
     /// None yet.
     pub fn new(deadlines: Deadlines, now: Instant) -> Rc<Self> {
-        let pulse = Rc::new(Pulse { now: Cell::new(now), deadlines });
+        let pulse = Rc::new(Pulse { now: Cell::new(now), deadlines, draining: Cell::new(false) });
         Rc::new(Self { pulse, open: RefCell::new(Slab::new()) })
     }
 
@@ -245,8 +253,9 @@ impl Connections {
         }
     }
 
-    /// Wakes every connection, so that it sees that the receiver is draining.
-    pub fn wake_all(&self) {
+    /// Tells every connection that the receiver is draining: that no further request is taken.
+    pub fn drain(&self) {
+        self.pulse.draining.set(true);
         for (_, connection) in self.open.borrow().iter() {
             wake(connection);
         }

@@ -35,7 +35,7 @@ pub struct Certificate {
 
 impl Gate {
     /// Judges where a request comes from.
-    pub fn check(&self, received: &Received) -> Result<(), Reject> {
+    pub fn check(&self, received: &Received<'_>) -> Result<(), Reject> {
         if self.allow_from.is_empty() && self.certificate.is_none() {
             return Ok(());
         }

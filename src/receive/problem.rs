@@ -1,25 +1,21 @@
 //! What a sender is told: an acknowledgement in its own form, or a problem body after RFC 9457.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderValue, StatusCode, header};
 
-use super::serve::Answer;
+use super::answer::Answer;
 use crate::reject::Reject;
 use crate::verify::Answers;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// The answer to an event that is kept, made without an allocation: `spent` is the header map of
-/// the request, which hyper takes back from the answer for the next request.
-pub fn accepted(answers: &Answers, mut spent: HeaderMap) -> Answer {
-    spent.clear();
-    if let Some(media_type) = &answers.success_type {
-        spent.insert(header::CONTENT_TYPE, media_type.clone());
-    }
-    let mut answer = Answer::new(Full::new(answers.success_body.clone()));
+/// The answer to an event that is kept.
+pub fn accepted(answers: &Answers) -> Answer {
+    let mut answer = Answer::new(answers.success_body.clone());
     *answer.status_mut() = answers.success_status;
-    *answer.headers_mut() = spent;
+    if let Some(media_type) = &answers.success_type {
+        answer.headers_mut().insert(header::CONTENT_TYPE, media_type.clone());
+    }
     answer
 }
 
@@ -30,7 +26,7 @@ pub fn refused(reject: Reject, answers: &Answers) -> Answer {
     let status = answers.status(reject);
     let mut answer = if status.is_success() {
         // The sender wants it swallowed; nobody reads a problem then.
-        Answer::new(Full::default())
+        Answer::default()
     } else {
         problem(reject, status)
     };
@@ -64,22 +60,14 @@ fn problem(reject: Reject, status: StatusCode) -> Answer {
         reject.detail(),
         reject.label(),
     );
-    let mut answer = Answer::new(Full::new(Bytes::from(problem)));
+    let mut answer = Answer::new(Bytes::from(problem));
     answer.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
     answer
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-    use http_body_util::BodyExt as _;
-
     use super::*;
-
-    fn body(answer: Answer) -> Bytes {
-        let body = answer.into_body().collect().now_or_never().expect("a full body is ready");
-        body.expect("it cannot fail").to_bytes()
-    }
 
     fn answers(text: &str) -> Answers {
         toml::from_str(text).expect("answers")
@@ -95,7 +83,7 @@ mod tests {
             let waiting = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
             assert_eq!(retry, waiting.contains(&answer.status()), "{reject:?}");
             let problem: serde_json::Value =
-                serde_json::from_slice(&body(answer)).expect("it is JSON");
+                serde_json::from_slice(&answer.into_body()).expect("it is JSON");
             assert_eq!(problem["reason"], reject.label());
             assert_eq!(problem["status"], reject.status().as_u16());
         }
@@ -118,7 +106,8 @@ mod tests {
             assert_eq!(answer.status(), status, "{reject:?}");
             let told = answer.headers().get(header::RETRY_AFTER);
             assert_eq!(told.map(|value| value.to_str().expect("ASCII")), retry, "{reject:?}");
-            let problem: serde_json::Value = serde_json::from_slice(&body(answer)).expect("JSON");
+            let problem: serde_json::Value =
+                serde_json::from_slice(&answer.into_body()).expect("JSON");
             assert_eq!(problem["status"], status, "{reject:?}");
         }
     }
@@ -128,23 +117,21 @@ mod tests {
         let answer = refused(Reject::SignatureWrong, &answers("bad_signature_status = 204"));
         assert_eq!(answer.status(), 204);
         assert_eq!(answer.headers()[header::CONNECTION], "close");
-        assert!(body(answer).is_empty());
+        assert!(answer.into_body().is_empty());
     }
 
     #[test]
-    fn an_acknowledgement_is_as_the_sender_wants_it_and_holds_nothing_of_the_request() {
-        let mut spent = HeaderMap::new();
-        spent.insert("x-secret", HeaderValue::from_static("of the request"));
-        let plain = accepted(&Answers::default(), spent.clone());
+    fn an_acknowledgement_is_as_the_sender_wants_it() {
+        let plain = accepted(&Answers::default());
         assert_eq!((plain.status(), plain.headers().len()), (StatusCode::OK, 0));
-        assert!(body(plain).is_empty());
+        assert!(plain.into_body().is_empty());
         let own = answers(
             "success_status = 202\nsuccess_body = \"{}\"\nsuccess_type = \"application/json\"",
         );
-        let answer = accepted(&own, spent);
+        let answer = accepted(&own);
         assert_eq!(answer.status(), 202);
         assert_eq!(answer.headers().len(), 1);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
-        assert_eq!(body(answer), "{}");
+        assert_eq!(answer.into_body(), "{}");
     }
 }

@@ -4,18 +4,16 @@
 //! Whoever connects from elsewhere is himself the client, whatever his headers say, and a PROXY
 //! header of his is a request that cannot be parsed.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use ppp::{v1, v2};
-use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::limits::PROXY_HEADER_BYTES_MAX;
+use crate::limits::{PROXY_HEADER_BYTES_MAX, READ_BYTES};
+use crate::runtime::Duplex;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The longest header of version 1, its line end included.
@@ -113,19 +111,17 @@ pub(super) struct Introduced {
 }
 
 /// Reads the PROXY header, of version 1 or 2, that a connection begins with.
-pub(super) async fn introduce<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Introduced> {
-    let mut read = BytesMut::with_capacity(PROXY_HEADER_BYTES_MAX);
+pub(super) async fn introduce<S: Duplex>(socket: &mut S) -> io::Result<Introduced> {
+    let mut read = BytesMut::with_capacity(READ_BYTES);
     loop {
         if let Some((client, header_bytes)) = header(&read)? {
             return Ok(Introduced { client, early: read.split_off(header_bytes).freeze() });
         }
-        let mut scratch = [0; 512];
-        let mut buffer = ReadBuf::new(&mut scratch);
-        poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer)).await?;
-        if buffer.filled().is_empty() {
+        let count;
+        (count, read) = socket.read(read).await;
+        if count? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        read.extend_from_slice(buffer.filled());
     }
 }
 

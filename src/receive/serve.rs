@@ -1,7 +1,6 @@
 //! A receiver's listener: accepts connections, serves HTTP/1.1 on each, lets none overstay, and
 //! ends them gently when the process drains.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -14,31 +13,34 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay_log::Clock;
-use futures_util::FutureExt;
 use http::Request;
+use http::request::Parts;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::address::PerAddress;
+use super::answer::{Answer, HttpDate};
 use super::connection::{Connection, Connections, Deadlines, Phase, Watched};
 use super::proxy::{Introduced, Proxies, introduce};
+use super::usual::{Wire, serve_usual};
 use crate::limits::{HEAD_BYTES_MAX, SWEEP_INTERVAL};
-use crate::runtime::{self, Listener, Stream};
-
-/// What a request is answered with.
-pub type Answer = http::Response<Full<Bytes>>;
+use crate::runtime::{self, Duplex, Listener, Socket};
 
 /// Answers requests: the line, or in a measurement something simpler.
 pub trait Handler: 'static {
     /// Answers one request of one connection.
-    fn answer(
+    fn answer<B>(
         &self,
-        request: Request<Incoming>,
-        connection: Rc<Connection>,
-    ) -> impl Future<Output = Answer>;
+        head: &Parts,
+        body: B,
+        connection: &Connection,
+    ) -> impl Future<Output = Answer>
+    where
+        B: Body<Data = Bytes> + Unpin;
 
     /// A connection was accepted.
     fn connected(&self) {}
@@ -71,8 +73,8 @@ pub struct Receiver<H> {
     around: Around,
     places: Rc<PerAddress>,
     head_timeout: Duration,
+    date: HttpDate,
     clock: Clock,
-    draining: Cell<bool>,
 }
 
 impl<H: Handler> Receiver<H> {
@@ -91,9 +93,9 @@ impl<H: Handler> Receiver<H> {
         // Deadlines are `Connection`'s.
         http.header_read_timeout(None);
         let connections = Connections::new(deadlines, clock.monotonic());
-        let (head_timeout, draining) = (deadlines.head, Cell::new(false));
+        let (head_timeout, date) = (deadlines.head, HttpDate::new(clock.wall_ns()));
         let places = PerAddress::new(around.connections_per_address);
-        Rc::new(Self { handler, connections, http, around, places, head_timeout, clock, draining })
+        Rc::new(Self { handler, connections, http, around, places, head_timeout, date, clock })
     }
 
     /// The open connections.
@@ -129,9 +131,9 @@ impl<H: Handler> Receiver<H> {
     async fn accept(self: &Rc<Self>, listener: Listener) -> Infallible {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => {
+                Ok((socket, peer)) => {
                     let receiver = Rc::clone(self);
-                    runtime::spawn(async move { receiver.serve(stream, peer).await });
+                    runtime::spawn(async move { receiver.serve(socket, peer).await });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -143,8 +145,7 @@ impl<H: Handler> Receiver<H> {
     }
 
     async fn drain(&self, timeout: Duration) -> usize {
-        self.draining.set(true);
-        self.connections.wake_all();
+        self.connections.drain();
         let deadline = self.clock.monotonic() + timeout;
         while self.connections.count() > 0 && self.clock.monotonic() < deadline {
             runtime::sleep(Duration::from_millis(5)).await;
@@ -157,6 +158,7 @@ impl<H: Handler> Receiver<H> {
             runtime::sleep(SWEEP_INTERVAL).await;
             let now = self.clock.monotonic();
             self.connections.sweep(now);
+            self.date.beat(self.clock.wall_ns());
             self.handler.sweep(now);
         }
     }
@@ -165,13 +167,13 @@ impl<H: Handler> Receiver<H> {
     /// nothing sensible about its client, or says it too slowly.
     async fn introduced(
         &self,
-        stream: &mut Stream,
+        socket: &mut Socket,
         peer: SocketAddr,
     ) -> Option<(SocketAddr, Bytes)> {
         if !self.around.proxies.introduces(peer.ip()) {
             return Some((peer, Bytes::new()));
         }
-        match runtime::timeout(self.head_timeout, introduce(stream)).await {
+        match runtime::timeout(self.head_timeout, introduce(socket)).await {
             Some(Ok(Introduced { client, early })) => Some((client.unwrap_or(peer), early)),
             Some(Err(error)) => {
                 tracing::debug!(%error, %peer, "no PROXY header");
@@ -181,8 +183,8 @@ impl<H: Handler> Receiver<H> {
         }
     }
 
-    async fn serve(&self, mut stream: Stream, peer: SocketAddr) {
-        let Some((peer, early)) = self.introduced(&mut stream, peer).await else { return };
+    async fn serve(&self, mut socket: Socket, peer: SocketAddr) {
+        let Some((peer, early)) = self.introduced(&mut socket, peer).await else { return };
         // All clients share a proxy's address, which tells them apart only later.
         let shared = self.around.proxies.vouches(peer.ip());
         let place = if shared { None } else { self.places.place(peer.ip()) };
@@ -193,19 +195,69 @@ impl<H: Handler> Receiver<H> {
         self.handler.connected();
         let entered = self.connections.enter(peer);
         let connection = entered.connection();
-        let mut io = Watched::new(stream, Rc::clone(connection), early);
+        if let Some(wire) = self.served_usual(Wire::new(socket, early), peer, connection).await {
+            let (socket, early) = wire.into_parts();
+            let io = Watched::new(socket.into_stream(), Rc::clone(connection), early);
+            self.serve_any(io, peer, connection).await;
+        }
+        self.handler.disconnected();
+    }
+
+    /// Serves usual requests. A connection whose next request is not usual is given back.
+    pub(super) async fn served_usual<S: Duplex>(
+        &self,
+        wire: Wire<S>,
+        peer: SocketAddr,
+        connection: &Connection,
+    ) -> Option<Wire<S>> {
+        let mut serving = pin!(serve_usual(&*self.handler, wire, connection, &self.date));
+        poll_fn(|cx| {
+            connection.attend(cx.waker());
+            let phase = connection.phase();
+            if connection.expired() && phase != Phase::Body {
+                return Poll::Ready(None);
+            }
+            // A panic outside a request's own guard ends its connection, never the thread.
+            match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
+                Ok(Poll::Pending) if connection.draining() && connection.phase() == Phase::Idle => {
+                    Poll::Ready(None)
+                }
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(Ok(left))) => Poll::Ready(left),
+                Ok(Poll::Ready(Err(error))) => {
+                    tracing::debug!(%error, %peer, ?phase, "connection ended");
+                    Poll::Ready(None)
+                }
+                Err(_) => {
+                    tracing::error!(%peer, "a panic ended a connection");
+                    Poll::Ready(None)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Serves requests of every kind, by hyper.
+    pub(super) async fn serve_any<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut io: Watched<S>,
+        peer: SocketAddr,
+        connection: &Rc<Connection>,
+    ) {
         while self.awaited(&mut io, connection).await {
             match self.served(io, peer, connection).await {
                 Some(rested) => io = rested,
                 None => break,
             }
         }
-        self.handler.disconnected();
     }
 
     /// Waits for a request with nothing but the socket and its buffer: of ten thousand connections
     /// most wait. False when none is to come.
-    async fn awaited(&self, io: &mut Watched<Stream>, connection: &Connection) -> bool {
+    async fn awaited<S>(&self, io: &mut Watched<S>, connection: &Connection) -> bool
+    where
+        S: AsyncRead + Unpin,
+    {
         poll_fn(|cx| {
             connection.attend(cx.waker());
             match io.poll_readable(cx) {
@@ -214,7 +266,7 @@ impl<H: Handler> Receiver<H> {
                     connection.awake();
                     Poll::Ready(read.is_ok())
                 }
-                Poll::Pending if self.draining.get() => Poll::Ready(false),
+                Poll::Pending if connection.draining() => Poll::Ready(false),
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -222,18 +274,21 @@ impl<H: Handler> Receiver<H> {
     }
 
     /// Serves requests until the connection ends, or gives it back once it has been idle for a while.
-    async fn served(
+    async fn served<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        io: Watched<Stream>,
+        io: Watched<S>,
         peer: SocketAddr,
         connection: &Rc<Connection>,
-    ) -> Option<Watched<Stream>> {
+    ) -> Option<Watched<S>> {
         let handler = &*self.handler;
         // Boxed, since it is large: it would be moved three times on its way to hyper's own place
-        // for it, which each connection keeps and which is cold, where the box is that of the
-        // request before.
-        let service = service_fn(|request| {
-            Box::pin(handler.answer(request, Rc::clone(connection))).map(Ok::<_, Infallible>)
+        // for it.
+        let service = service_fn(|request: Request<Incoming>| {
+            Box::pin(async {
+                let (head, body) = request.into_parts();
+                let answer = handler.answer(&head, body, connection).await;
+                Ok::<_, Infallible>(answer.map(Full::new))
+            })
         });
         let mut http = self.http.serve_connection(TokioIo::new(io), service);
         let mut told = false;
@@ -243,7 +298,7 @@ impl<H: Handler> Receiver<H> {
             if connection.expired() && phase != Phase::Body {
                 return Poll::Ready(false);
             }
-            if self.draining.get() && !told {
+            if connection.draining() && !told {
                 told = true;
                 Pin::new(&mut http).graceful_shutdown();
             }

@@ -144,6 +144,11 @@ pub enum Bug {
     BlockGoneEarly,
     CoversTooMuch,
     SignedKeyUnread,
+    CodingUsual,
+    LengthTwice,
+    FormUnread,
+    LengthKept,
+    BodyOverread,
 }
 
 impl Bug {
@@ -167,6 +172,11 @@ impl Bug {
             Self::BlockGoneEarly => "block-gone-early",
             Self::CoversTooMuch => "covers-too-much",
             Self::SignedKeyUnread => "signed-key-unread",
+            Self::CodingUsual => "coding-usual",
+            Self::LengthTwice => "length-twice",
+            Self::FormUnread => "form-unread",
+            Self::LengthKept => "length-kept",
+            Self::BodyOverread => "body-overread",
         }
     }
 }
