@@ -19,6 +19,9 @@ mod serve;
 mod unparsed;
 mod usual;
 
+#[cfg(test)]
+mod tests;
+
 pub use address::Failures;
 pub use admitted::{Admission, Admitted, OutOfQuarantine, Received};
 pub use answer::{Answer, HttpDate};
