@@ -48,5 +48,6 @@ mod staging;
 mod sinks;
 mod subscriptions;
 mod tail;
+mod usual;
 mod vectors;
 mod verify;
