@@ -2,13 +2,14 @@
 //! ends them gently when the process drains.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -211,28 +212,11 @@ impl<H: Handler> Receiver<H> {
         connection: &Connection,
     ) -> Option<Wire<S>> {
         let mut serving = pin!(serve_usual(&*self.handler, wire, connection, &self.date));
-        poll_fn(|cx| {
-            connection.attend(cx.waker());
-            let phase = connection.phase();
-            if connection.expired() && phase != Phase::Body {
-                return Poll::Ready(None);
+        attended(peer, connection, |cx| match serving.as_mut().poll(cx) {
+            Poll::Pending if connection.draining() && connection.phase() == Phase::Idle => {
+                Poll::Ready(Ok(None))
             }
-            // A panic outside a request's own guard ends its connection, never the thread.
-            match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
-                Ok(Poll::Pending) if connection.draining() && connection.phase() == Phase::Idle => {
-                    Poll::Ready(None)
-                }
-                Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(Ok(left))) => Poll::Ready(left),
-                Ok(Poll::Ready(Err(error))) => {
-                    tracing::debug!(%error, %peer, ?phase, "connection ended");
-                    Poll::Ready(None)
-                }
-                Err(_) => {
-                    tracing::error!(%peer, "a panic ended a connection");
-                    Poll::Ready(None)
-                }
-            }
+            polled => polled,
         })
         .await
     }
@@ -292,34 +276,49 @@ impl<H: Handler> Receiver<H> {
         });
         let mut http = self.http.serve_connection(TokioIo::new(io), service);
         let mut told = false;
-        let rests = poll_fn(|cx| {
-            connection.attend(cx.waker());
-            let phase = connection.phase();
-            if connection.expired() && phase != Phase::Body {
-                return Poll::Ready(false);
-            }
+        attended(peer, connection, |cx| {
             if connection.draining() && !told {
                 told = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
-            // A panic outside a request's own guard ends its connection, never the thread.
-            match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut http).poll(cx))) {
+            match Pin::new(&mut http).poll(cx) {
                 // What has come meanwhile was read just now: so it is idle indeed.
-                Ok(Poll::Pending) if connection.tired() => Poll::Ready(true),
-                Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(Ok(()))) => Poll::Ready(false),
-                Ok(Poll::Ready(Err(error))) => {
-                    tracing::debug!(%error, %peer, ?phase, "connection ended");
-                    Poll::Ready(false)
-                }
-                Err(_) => {
-                    tracing::error!(%peer, "a panic ended a connection");
-                    Poll::Ready(false)
-                }
+                Poll::Pending if connection.tired() => Poll::Ready(Ok(Some(()))),
+                polled => polled.map_ok(|()| None),
             }
         })
-        .await;
-        let parts = rests.then(|| http.into_parts())?;
+        .await?;
+        let parts = http.into_parts();
         Some(parts.io.into_inner().returned(parts.read_buf))
     }
+}
+
+/// Polls what serves a connection until it has an outcome. None ends the connection: it is over, or
+/// late, or an error or a panic has ended it.
+async fn attended<T, E: Display>(
+    peer: SocketAddr,
+    connection: &Connection,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<Option<T>, E>>,
+) -> Option<T> {
+    poll_fn(|cx| {
+        connection.attend(cx.waker());
+        let phase = connection.phase();
+        if connection.expired() && phase != Phase::Body {
+            return Poll::Ready(None);
+        }
+        // A panic outside a request's own guard ends its connection, never the thread.
+        match catch_unwind(AssertUnwindSafe(|| poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(outcome))) => Poll::Ready(outcome),
+            Ok(Poll::Ready(Err(error))) => {
+                tracing::debug!(%error, %peer, ?phase, "connection ended");
+                Poll::Ready(None)
+            }
+            Err(_) => {
+                tracing::error!(%peer, "a panic ended a connection");
+                Poll::Ready(None)
+            }
+        }
+    })
+    .await
 }
