@@ -277,14 +277,19 @@ impl<H: Handler> Receiver<H> {
         let mut http = self.http.serve_connection(TokioIo::new(io), service);
         let mut told = false;
         attended(peer, connection, |cx| {
-            if connection.draining() && !told {
-                told = true;
-                Pin::new(&mut http).graceful_shutdown();
-            }
-            match Pin::new(&mut http).poll(cx) {
-                // What has come meanwhile was read just now: so it is idle indeed.
-                Poll::Pending if connection.tired() => Poll::Ready(Ok(Some(()))),
-                polled => polled.map_ok(|()| None),
+            loop {
+                match Pin::new(&mut http).poll(cx) {
+                    // Told earlier, hyper would close without a word where a request has begun.
+                    Poll::Pending
+                        if connection.draining() && !told && connection.phase() != Phase::Head =>
+                    {
+                        told = true;
+                        Pin::new(&mut http).graceful_shutdown();
+                    }
+                    // What has come meanwhile was read just now: so it is idle indeed.
+                    Poll::Pending if connection.tired() => return Poll::Ready(Ok(Some(()))),
+                    polled => return polled.map_ok(|()| None),
+                }
             }
         })
         .await?;

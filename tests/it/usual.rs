@@ -14,6 +14,7 @@ for_each_driver![
     a_long_body_is_stored_whole,
     a_sender_that_ends_its_side_still_has_its_answer,
     a_usual_request_in_flight_is_finished_by_a_drain_and_an_idle_connection_ended,
+    a_head_in_flight_is_served_by_a_drain_whoever_serves_it,
     a_used_connection_has_its_deadlines_for_head_and_body,
     a_sender_that_never_reads_is_cut_off,
 ];
@@ -153,6 +154,35 @@ fn a_usual_request_in_flight_is_finished_by_a_drain_and_an_idle_connection_ended
     assert!(begun.ended_within(SLACK), "a draining server keeps no connection");
     assert!(server.exit().success());
     assert_eq!(server.events().len(), 3);
+}
+
+fn a_head_in_flight_is_served_by_a_drain_whoever_serves_it(driver: Driver) {
+    let mut server = Server::start(Setup::new(driver));
+    let mut idle = server.connect();
+    accepted(&mut idle, "msg_idle");
+    let chunked = |id| request(id).chunked_bytes(5);
+    let mut by_hyper = server.connect();
+    by_hyper.write(&chunked("msg_before")).unwrap();
+    assert_eq!(by_hyper.read().unwrap().status, 200);
+    let mut begun = [
+        (server.connect(), request("msg_usual").bytes()),
+        (server.connect(), chunked("msg_to_be_handed_over")),
+        (by_hyper, chunked("msg_behind")),
+    ];
+    for (connection, bytes) in &mut begun {
+        connection.write(&bytes[..40]).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    server.ask_to_end();
+    assert!(idle.ended_within(SLACK), "the drain has begun");
+    std::thread::sleep(Duration::from_millis(100));
+    for (connection, bytes) in &mut begun {
+        connection.write(&bytes[40..]).unwrap();
+        assert_eq!(connection.read().unwrap().status, 200);
+        assert!(connection.ended_within(SLACK), "a draining server keeps no connection");
+    }
+    assert!(server.exit().success());
+    assert_eq!(server.events().len(), 5);
 }
 
 fn a_used_connection_has_its_deadlines_for_head_and_body(driver: Driver) {
