@@ -90,6 +90,7 @@ fn wherever_a_peer_ends_its_side_both_ways_end_alike() {
         for sizes in [&[usize::MAX][..], &[first.len(), usize::MAX], &[60]] {
             let outcome = outcome(script(&bytes[..end], sizes));
             assert!(outcome.ended, "{end}");
+            assert!(!outcome.handed_over, "{end}: of half a head there is nothing to judge");
             let whole = outcome.told.iter().filter(|told| told.whole == Some(true)).count();
             let expected = usize::from(end >= first.len()) + usize::from(end == bytes.len());
             assert_eq!(whole, expected, "{end}");
