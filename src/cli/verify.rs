@@ -40,10 +40,14 @@ pub(super) struct VerifyArgs {
     #[command(flatten)]
     secrets: SecretArgs,
     /// The configuration that --source is in; else `FOREBAY_CONFIG`, else the usual place
-    #[arg(short, long, value_name = "FILE", requires = "source")]
+    #[arg(short, long, value_name = "FILE", requires = "source", conflicts_with = "provider")]
     config: Option<PathBuf>,
     /// A configured source, in place of --provider and its secret
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["secret", "secret_env", "secret_file", "key_id", "params"]
+    )]
     source: Option<String>,
     /// When the request arrived: a time as 2026-11-21T18:00:00Z, or a duration before now as 2h
     #[arg(long, value_name = "TIME", value_parser = When::parse, default_value = "0s")]

@@ -120,6 +120,10 @@ fn wrong_usage_is_told_from_a_refusal() {
         (&["verify", "--provider", "standard-webhooks"], "POST / HTTP/1.1\r\n\r\n"),
         (&["verify", "--provider", "nobody", "--secret", "x"], "POST / HTTP/1.1\r\n\r\n"),
         (&VERIFY, "this is no request"),
+        // What would be left aside without a word.
+        (&[&VERIFY[..], &["--config", "forebay.toml"]].concat(), "POST / HTTP/1.1\r\n\r\n"),
+        (&["verify", "--source", "std", "--secret", "x"], "POST / HTTP/1.1\r\n\r\n"),
+        (&["verify", "--source", "std", "--key-id", "x"], "POST / HTTP/1.1\r\n\r\n"),
         (&["sign", "--provider", "github"], ""),
         (&["sign", "--provider", "github", "--secret-file", "/nowhere"], ""),
     ] {
