@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::terminal;
+use super::{EXIT_TEMPORARY, EXIT_USAGE, terminal};
 use crate::config::{self, ConfigError};
 use crate::quarantine;
 
@@ -48,13 +48,17 @@ pub(super) enum PlaceError {
     /// The lane or the folder is wrong.
     #[error("{0}")]
     Usage(String),
+    /// The folder is there, and this user may not look into it, or the disk does not let him.
+    #[error("{}: {error}; run this as the user of `forebay serve`, or as one of its group", .folder.display())]
+    Unreadable { folder: PathBuf, error: io::Error },
 }
 
 impl PlaceError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => ConfigError::EXIT_CODE,
-            Self::Usage(_) => 2,
+            Self::Usage(_) => EXIT_USAGE,
+            Self::Unreadable { .. } => EXIT_TEMPORARY,
         }
     }
 
@@ -62,7 +66,7 @@ impl PlaceError {
     pub(super) fn report(&self) {
         match self {
             Self::Config(error) => terminal::report(error),
-            Self::Usage(_) => terminal::complain(self),
+            Self::Usage(_) | Self::Unreadable { .. } => terminal::complain(self),
         }
     }
 }
@@ -169,9 +173,12 @@ fn is_lane(dir: &Path) -> bool {
 
 /// The lanes of a folder, by name.
 fn lanes_in(folder: &Path) -> Result<Vec<Named>, PlaceError> {
-    let unreadable = |error: io::Error| {
-        let folder = folder.display();
-        PlaceError::Usage(format!("{folder}: {error}; give the folder that data_dir names"))
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            let folder = folder.display();
+            PlaceError::Usage(format!("{folder}: {error}; give the folder that data_dir names"))
+        }
+        _ => PlaceError::Unreadable { folder: folder.to_owned(), error },
     };
     let mut lanes = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
@@ -184,4 +191,25 @@ fn lanes_in(folder: &Path) -> Result<Vec<Named>, PlaceError> {
     }
     lanes.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(lanes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_is_wrong_usage_and_one_that_cannot_be_read_is_not() {
+        let data = tempfile::tempdir().expect("a folder");
+        let place = Place { config: None, dir: Some(data.path().to_owned()), lane: None };
+        let refused = || place.all().expect_err("no lanes");
+        let missing = refused();
+        assert_eq!(missing.exit_code(), EXIT_USAGE);
+        assert!(missing.to_string().contains("data_dir"), "{missing}");
+        // Root may read whatever has a mode; a link to itself nobody can follow.
+        let lanes = data.path().join(LANES);
+        std::os::unix::fs::symlink(&lanes, &lanes).expect("a link");
+        let unreadable = refused();
+        assert_eq!(unreadable.exit_code(), EXIT_TEMPORARY);
+        assert!(unreadable.to_string().contains("run this as the user"), "{unreadable}");
+    }
 }
