@@ -67,8 +67,11 @@ struct RepairArgs {
 struct ExportArgs {
     #[command(flatten)]
     place: Place,
-    /// The bodies alone, each with a line end, instead of one JSON object a line
-    #[arg(long)]
+    /// One JSON object a line; the default
+    #[arg(long, group = "style")]
+    json: bool,
+    /// The bodies alone, each with a line end
+    #[arg(long, group = "style")]
     raw: bool,
 }
 

@@ -88,6 +88,7 @@ fn the_exit_code_says_how_bad_it_is_until_it_is_repaired() {
     }
     harm(&paths[0], 4096 + 70);
     assert_eq!(exit_code(run_words(&data, &["export"]).unwrap()), 3);
+    assert_eq!(exit_code(run_words(&data, &["export", "--json"]).unwrap()), 3, "as for all verbs");
     assert_eq!(exit_code(run_words(&data, &["verify"]).unwrap()), 3, "a payload stays lost");
     let (_other, folder_of_other) = written();
     std::fs::copy(segments(&folder_of_other).unwrap()[1].path.clone(), &paths[1]).unwrap();
