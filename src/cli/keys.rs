@@ -97,8 +97,8 @@ impl HiddenSecretArgs {
             Ok((variable.clone(), SecretText::new(text)))
         });
         let of_files = self.secret_file.iter().map(|path| {
+            let text = std::fs::read_to_string(path);
             let path = path.display();
-            let text = std::fs::read_to_string(path.to_string());
             let text = text.map_err(|error| format!("{path}: {error}"))?;
             let line = text.strip_suffix('\n').unwrap_or(&text);
             let line = line.strip_suffix('\r').unwrap_or(line);
