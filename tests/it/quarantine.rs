@@ -338,3 +338,25 @@ fn a_quarantine_that_is_off_or_cannot_open_hinders_nobody(driver: Driver) {
     assert!(server.log().contains("refused requests are not kept"), "{}", server.log());
     assert_eq!(server.send(&sign::livekit(b"{}", sign::Token::Signed)).status, 200);
 }
+
+#[test]
+fn what_is_not_there_or_cannot_be_looked_at_is_no_empty_quarantine() {
+    let server = Server::prepare(Setup::new(Driver::Epoll));
+    let told = |verb, arguments: &[&str]| {
+        let output = quarantine(&server, verb, arguments);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(told("list", &[]), (Some(0), String::new()), "no server has run yet");
+    for verb in ["list", "show", "verify"] {
+        let (code, why) = told(verb, &["1-4096", "1-8192"]);
+        assert!(code == Some(2) && why.contains("1-4096, 1-8192"), "{verb}: {why}");
+    }
+    assert_eq!(told("release", &["--dry-run", "1-4096"]).0, Some(2));
+    // Where a file stands nobody finds a folder, root included.
+    std::fs::create_dir_all(server.data()).unwrap();
+    std::fs::write(server.data().join("quarantine"), "").unwrap();
+    for arguments in [&["list"][..], &["show", "1-4096"], &["verify"], &["release", "--all"]] {
+        let (code, why) = told(arguments[0], &arguments[1..]);
+        assert!(code == Some(75) && why.contains("Not a directory"), "{arguments:?}: {why}");
+    }
+}

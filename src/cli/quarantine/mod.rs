@@ -93,6 +93,8 @@ enum Failure {
     Spool(#[from] SpoolError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("{}: {error}", .dir.display())]
+    Place { dir: PathBuf, error: io::Error },
     #[error("cannot read or write: {0}")]
     Io(#[from] io::Error),
 }
@@ -106,17 +108,9 @@ impl std::convert::From<ConfigError> for Failure {
 /// Runs the verb.
 pub(super) fn run(args: &QuarantineArgs) -> ExitCode {
     let done = match &args.action {
-        Action::List(choice) => print_each(choice, show::line).map(|_| true),
+        Action::List(choice) => print_each(choice, show::line),
         Action::Show { choice, http } => {
-            let whole = if *http { show::http } else { show::whole };
-            print_each(choice, whole).and_then(|count| {
-                let asked = choice.positions.len();
-                let missing = asked.saturating_sub(count);
-                if missing > 0 {
-                    return Err(Failure::Usage(format!("{missing} of {asked} are not there")));
-                }
-                Ok(true)
-            })
+            print_each(choice, if *http { show::http } else { show::whole })
         }
         Action::Verify { choice, why } => verify(choice, *why),
         Action::Release(args) => release::run(args),
@@ -149,11 +143,32 @@ impl Choice {
         !self.positions.is_empty() || self.until.is_some() || filters.contains(&true)
     }
 
+    /// As [`Choice::each`], and wrong usage where a position that was asked for is not among it.
+    fn each_asked(
+        &self,
+        mut each: impl FnMut(HeldRequest) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut missing = self.positions.clone();
+        self.each(|held| {
+            missing.retain(|position| *position != held.position);
+            each(held)
+        })?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        Err(Failure::Usage(format!("no such request is in quarantine: {}", missing.join(", "))))
+    }
+
     /// Calls `each` with what is chosen, oldest first. What comes while it reads is left out.
     fn each(&self, mut each: impl FnMut(HeldRequest) -> io::Result<()>) -> Result<(), Failure> {
         let dir = log_dir(&self.data_dir()?);
-        if !dir.is_dir() {
-            return Ok(());
+        // None is there before a server has made it. One that cannot be looked at is no empty one.
+        if let Err(error) = std::fs::metadata(&dir) {
+            return match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(Failure::Place { dir, error }),
+            };
         }
         let clock = Clock::System;
         let since_ns = self.since.map_or(0, |when| when.resolve(&clock));
@@ -182,19 +197,15 @@ impl Choice {
     }
 }
 
-/// Prints what is chosen; how many there were.
+/// Prints what is chosen.
 fn print_each(
     choice: &Choice,
     print: fn(&mut dyn Write, &HeldRequest, bool) -> io::Result<()>,
-) -> Result<usize, Failure> {
+) -> Result<bool, Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut count = 0;
-    choice.each(|held| {
-        count += 1;
-        print(&mut out, &held, choice.json)
-    })?;
+    choice.each_asked(|held| print(&mut out, &held, choice.json))?;
     out.flush()?;
-    Ok(count)
+    Ok(true)
 }
 
 /// Judges what is chosen by the configuration as it is now; whether all of it verifies.
@@ -202,7 +213,7 @@ fn verify(choice: &Choice, why: bool) -> Result<bool, Failure> {
     let judge = Judge::load(choice)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut count, mut verified) = (0, 0);
-    choice.each(|held| {
+    choice.each_asked(|held| {
         let verdict = judge.verdict(&held, why);
         count += 1;
         verified += usize::from(matches!(verdict, Verdict::Verified { .. }));

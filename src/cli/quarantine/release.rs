@@ -75,7 +75,7 @@ fn dry_run(choice: &Choice) -> Result<bool, Failure> {
     let judge = Judge::load(choice)?;
     let mut out = io::stdout().lock();
     let mut all = true;
-    choice.each(|held| {
+    choice.each_asked(|held| {
         let verdict = judge.verdict(&held, false);
         all &= matches!(verdict, Verdict::Verified { .. });
         show::verdict(&mut out, &held, &verdict, choice.json)
