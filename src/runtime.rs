@@ -121,6 +121,20 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// What an address should be in the place of one that cannot be bound.
+pub fn bind_cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "one with a port from 1024 on, or run with CAP_NET_BIND_SERVICE as in \
+             tuning/forebay.service"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "one of this machine, such as 0.0.0.0 for all of its own"
+        }
+        _ => "one that is free",
+    }
+}
+
 /// A receiver's listener.
 #[derive(Debug)]
 pub struct Listener(monoio::net::TcpListener);

@@ -30,7 +30,7 @@ use crate::observe::{LaneReading, Metrics, ReceiverCounters, Watched};
 use crate::quarantine::{self, Quarantine, Releaser};
 use crate::receive::{Budget, Deadlines, Failures, Routes};
 use crate::replica::Replica;
-use crate::runtime::Driver;
+use crate::runtime::{Driver, bind_cure};
 use crate::verify::Answers;
 
 /// How often the dedupe tables get their next block ready, and what was sealed is written.
@@ -74,7 +74,7 @@ pub enum StartError {
     #[error(transparent)]
     Drain(#[from] DrainError),
     /// The port cannot be had.
-    #[error("cannot listen on {address}; set `listen` under [receive] to an address that is free")]
+    #[error("cannot listen on {address}; set `listen` under [receive] to {}", bind_cure(.source))]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -29,6 +29,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use self::secrets::SecretTold;
 
 use crate::observe::{CONTENT_TYPE, Metrics};
+use crate::runtime::bind_cure;
 
 /// From the first byte of a request, or the end of the last one, to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +51,7 @@ pub struct State {
 #[derive(Debug, Error)]
 pub enum AdminError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {listen}; set `listen` under [admin] to an address that is free")]
+    #[error("cannot listen on {listen}; set `listen` under [admin] to {}", bind_cure(.source))]
     Listen {
         /// The address.
         listen: SocketAddr,

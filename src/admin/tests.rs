@@ -306,3 +306,16 @@ fn the_page_holds_every_metric_with_its_unit_and_its_labels() {
     let unit = |line: &&str| line.starts_with("forebay_");
     assert_eq!(samples.clone().filter(unit).count(), samples.count(), "one prefix");
 }
+
+#[test]
+fn an_address_that_cannot_be_had_is_told_with_its_own_cure() {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 97));
+    let told = |kind: io::ErrorKind| AdminError::Listen { listen, source: kind.into() }.to_string();
+    for (kind, cure) in [
+        (io::ErrorKind::AddrInUse, "to one that is free"),
+        (io::ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
+        (io::ErrorKind::AddrNotAvailable, "one of this machine"),
+    ] {
+        assert!(told(kind).contains(cure), "{}", told(kind));
+    }
+}
