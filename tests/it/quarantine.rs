@@ -352,6 +352,10 @@ fn what_is_not_there_or_cannot_be_looked_at_is_no_empty_quarantine() {
         assert!(code == Some(2) && why.contains("1-4096, 1-8192"), "{verb}: {why}");
     }
     assert_eq!(told("release", &["--dry-run", "1-4096"]).0, Some(2));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut verify = forebay(&["quarantine", "verify", "--config"]);
+    let unwritten = verify.arg(server.config()).stdout(full).status().unwrap();
+    assert_eq!(unwritten.code(), Some(1), "a disk that is full is not asked again");
     // Where a file stands nobody finds a folder, root included.
     std::fs::create_dir_all(server.data()).unwrap();
     std::fs::write(server.data().join("quarantine"), "").unwrap();

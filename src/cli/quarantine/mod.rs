@@ -2,8 +2,8 @@
 //!
 //! `list`, `show` and `verify` read the files and talk to no server. `release` orders a running
 //! server to do it, by way of the data folder, and opens the lanes itself where none runs. Exit
-//! codes: 0 done, and all that was chosen verifies or is in its lane; 1 some of it is not; 2 wrong
-//! usage; 75 a log or server that cannot be used now; 78 a bad configuration.
+//! codes: 0 done, and all that was chosen verifies or is in its lane; 1 some of it is not, or the
+//! output cannot be written; 2 wrong usage; 75 a log or server that cannot be used now; 78 a bad configuration.
 
 mod release;
 mod show;
@@ -95,8 +95,10 @@ enum Failure {
     Start(#[from] StartError),
     #[error("{}: {error}", .dir.display())]
     Place { dir: PathBuf, error: io::Error },
-    #[error("cannot read or write: {0}")]
-    Io(#[from] io::Error),
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
 }
 
 impl std::convert::From<ConfigError> for Failure {
@@ -118,15 +120,18 @@ pub(super) fn run(args: &QuarantineArgs) -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_SOME),
-        Err(Failure::Io(error)) if terminal::closed(&error) => ExitCode::SUCCESS,
+        Err(Failure::Write(error)) if terminal::closed(&error) => ExitCode::SUCCESS,
         Err(Failure::Config(error)) => {
             terminal::report(&error);
             ExitCode::from(ConfigError::EXIT_CODE)
         }
         Err(error) => {
             terminal::complain(&error);
-            let usage = matches!(error, Failure::Usage(_));
-            ExitCode::from(if usage { EXIT_USAGE } else { super::EXIT_TEMPORARY })
+            ExitCode::from(match error {
+                Failure::Usage(_) => EXIT_USAGE,
+                Failure::Write(_) => EXIT_SOME,
+                _ => super::EXIT_TEMPORARY,
+            })
         }
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn run(args: &ReleaseArgs) -> Result<bool, Failure> {
     let data_dir = choice.data_dir()?;
     let releases = if positions.is_empty() {
         Vec::new()
-    } else if served(&data_dir)? {
+    } else if served(&data_dir).map_err(unusable(&data_dir))? {
         order(&data_dir, &positions, args.wait)?
     } else {
         by_hand(choice, &data_dir, &positions)?
@@ -100,6 +100,12 @@ fn served(data_dir: &Path) -> io::Result<bool> {
     }
 }
 
+/// What went wrong with a folder.
+fn unusable(dir: &Path) -> impl FnOnce(io::Error) -> Failure {
+    let dir = dir.to_owned();
+    |error| Failure::Place { dir, error }
+}
+
 /// Has the running server do it.
 fn order(data_dir: &Path, positions: &[Position], wait: Duration) -> Result<Vec<Release>, Failure> {
     let spool = Spool::open(data_dir)?;
@@ -116,7 +122,8 @@ fn by_hand(
     data_dir: &Path,
     positions: &[Position],
 ) -> Result<Vec<Release>, Failure> {
-    if data_dir.metadata()?.uid() != rustix::process::geteuid().as_raw() {
+    let metadata = data_dir.metadata().map_err(unusable(data_dir))?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
         let message = format!(
             "no server runs, so the lanes are opened here, as the user who owns {}; run as that \
              user, or start the server",
@@ -129,7 +136,7 @@ fn by_hand(
     let config = config::load(&config::path(choice.config.as_deref()), config::environment())?;
     let opened = Opened::open(config, &Clock::System)?;
     let releasing = async { opened.releaser().release(positions).await };
-    let releases = runtime::block_on(Driver::Epoll, releasing)?;
+    let releases = runtime::block_on(Driver::Epoll, releasing).map_err(Failure::Runtime)?;
     opened.close();
     Ok(releases?)
 }
