@@ -65,3 +65,7 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 const _: () = assert!(HEAD_BYTES_MAX >= 8192, "hyper's buffer cannot be smaller");
 const _: () = assert!(CHALLENGE_BYTES_MAX <= IDENTITY_BYTES_MAX, "no longer text is read");
 const _: () = assert!(IDENTITY_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(
+    HANDSHAKE_BYTES_MAX <= READ_BYTES as u64,
+    "a handshake has its room before its body comes"
+);

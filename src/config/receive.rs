@@ -43,7 +43,7 @@ pub struct ReceiveConfig {
     pub driver: Driver,
     /// The largest body, where the source does not say otherwise.
     pub body_bytes_max: u64,
-    /// Body bytes in flight in one receiver.
+    /// Body bytes that have come and are held at once in one receiver.
     pub body_budget_bytes: u64,
     /// From a request's first byte to the end of its head.
     pub head_timeout: Duration,

@@ -88,7 +88,7 @@ const BASE: &[Key] = &[
         "receive.body_budget",
         Form::Size(64 * KIB, TIB),
         "64MiB",
-        "Body bytes in flight, per receiver.",
+        "Body bytes that have come and are held at once, per receiver.",
     ),
     key(
         "receive.head_timeout",

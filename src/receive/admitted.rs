@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::body::{self, Budget, Share};
 use super::connection::Connection;
 use crate::config::Source;
-use crate::limits::HEADERS_MAX;
+use crate::limits::{HEADERS_MAX, READ_BYTES};
 use crate::reject::Reject;
 use crate::verify::Claim;
 
@@ -177,7 +177,8 @@ fn admit_head<'r>(
         }
         claim => claim?,
     };
-    match budget.share(bytes) {
+    // What is announced and has not come takes no more than a read does; `read` counts the rest.
+    match budget.share(bytes.min(READ_BYTES as u64)) {
         Ok(share) => Ok(Head::Claim { claim, share, over_budget: false }),
         Err(_) if declared.is_some_and(|bytes| handshakes.may_be(bytes)) => {
             Ok(Head::Claim { claim, share: budget.overdraw(bytes), over_budget: true })

@@ -73,7 +73,7 @@ impl Drop for Share {
     }
 }
 
-/// Reads `body` to its end, or says why not. `share` grows with a body of unknown length.
+/// Reads `body` to its end, or says why not. `share` grows with what has come.
 pub(super) async fn read<B>(
     mut body: B,
     bytes_max: u64,

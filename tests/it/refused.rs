@@ -15,6 +15,7 @@ for_each_driver![
     a_connection_that_says_nothing_is_cut_off,
     a_sender_that_leaves_early_harms_nobody,
     a_length_beside_chunks_smuggles_nothing,
+    a_body_that_is_announced_and_not_sent_takes_no_room_from_others,
 ];
 
 const BODY_MAX: usize = 64 * 1024;
@@ -395,4 +396,32 @@ fn a_length_beside_chunks_smuggles_nothing(driver: Driver) {
         assert!(connection.ended_within(SLACK), "the connection is not used again");
     }
     assert!(server.rows().iter().all(|row| row.id() != "smuggled"));
+}
+
+fn a_body_that_is_announced_and_not_sent_takes_no_room_from_others(driver: Driver) {
+    let setup = Setup::new(driver)
+        .segments("8MiB", "1MiB")
+        .receive("body_budget = \"1MiB\"")
+        .receive("body_timeout = \"60s\"");
+    let server = Server::start(setup);
+    let large = good("large").header("content-length", "1048576").head_bytes();
+    let hold = |bytes: &[u8]| {
+        let mut connection = server.connect();
+        connection.write(bytes).unwrap();
+        connection
+    };
+    let held: Vec<Connection> = (0..32).map(|_| hold(&large)).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    for index in 0..32 {
+        assert_eq!(server.send(&good(&format!("good_{index}"))).status, 200);
+    }
+    drop(held);
+    // What has come does: four take more than two receivers have.
+    let sent = [&large[..], &vec![b'x'; 600 * 1024]].concat();
+    let _held: Vec<Connection> = (0..4).map(|_| hold(&sent)).collect();
+    eventually("one has no room", SLACK, || {
+        let metrics = server.admin("/metrics");
+        let of = "forebay_requests_total{source=\"std\",outcome=\"budget_spent\"} ";
+        metrics.text().lines().any(|line| line.strip_prefix(of).is_some_and(|count| count != "0"))
+    });
 }
