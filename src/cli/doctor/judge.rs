@@ -279,7 +279,7 @@ const CORES_TO_SHARE: usize = 4;
 fn packets(facts: &Facts) -> Finding {
     const CHECK: &str = "packets";
     if facts.crowded_cards.is_empty() {
-        return good(CHECK, "spread over the cores");
+        return good(CHECK, "no card seen here leaves them to one core");
     }
     let cards = facts.crowded_cards.join(", ");
     let found = format!("{cards}: one core takes what comes for all");
