@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::courier::{Courier, Lane, Way};
 pub use super::courier::{OnFailed, OnSettled};
 use super::dead::{Buried, Letter};
-use super::feed::{Feed, Shaping, Wanted, permits_of};
+use super::feed::{Feed, Shaping, Wanted, permits_max};
 use super::redrive::Until;
 use super::settle::Settlement;
 use super::sink::{Event, Failure, Pass};
@@ -113,7 +113,7 @@ impl Errand<'_> {
         let (letters, refusals) = channel::unbounded::<Letter>();
         let (bury, buried) = mpsc::unbounded_channel();
         let (sender, told) = mpsc::unbounded_channel();
-        let permits_max = permits_of(config.memory_bytes_max);
+        let permits_max = permits_max(config, sink.nature(), 1);
         let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
         let (memory, ends) =
             (Arc::new(Semaphore::new(permits_max)), Arc::new(AtomicBool::new(false)));

@@ -17,7 +17,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::order::Order;
-use super::sink::{Carried, Event, Failure, Pass};
+use super::sink::{Carried, Event, Failure, Nature, Pass};
+use crate::config::SinkConfig;
 
 /// A permit stands for so many bytes, and an event takes at least one: small events cost memory
 /// as well.
@@ -122,8 +123,26 @@ pub(super) struct Feed {
     pub(super) told: Option<Place>,
 }
 
+/// Batches that are held for a sequential sink at the most, of the largest that it takes: one in
+/// flight, one that is made ready behind it, and one that comes together.
+const SEQUENTIAL_BATCHES: usize = 3;
+
+/// The permits of each of so many lanes: its part of the sink's memory. A sequential sink gets no
+/// more of it than it has work for: what waits behind that is as well off in the log.
+pub(super) fn permits_max(config: &SinkConfig, nature: Nature, lanes: usize) -> usize {
+    let part = permits_of(config.memory_bytes_max / lanes.max(1) as u64);
+    if !nature.sequential {
+        return part;
+    }
+    let events = config.batch.events_max.min(nature.events_max);
+    let bytes = config.batch.bytes_max.min(nature.bytes_max);
+    // None takes more than one permit beside those of its bytes.
+    let batch = permits_of(bytes as u64).saturating_add(events);
+    part.min(batch.saturating_mul(SEQUENTIAL_BATCHES))
+}
+
 /// The permits that so many bytes of memory are.
-pub(super) fn permits_of(bytes: u64) -> usize {
+fn permits_of(bytes: u64) -> usize {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     (bytes / PERMIT_BYTES).clamp(1, (u32::MAX >> 1) as usize)
 }

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::courier::{Courier, Lane, Way};
 use super::cursors::{self, Kept};
 use super::dead::{self, Buried, Grave, Letter};
-use super::feed::{Feed, Shaping, Told, permits_of, reader_at};
+use super::feed::{Feed, Shaping, Told, permits_max, reader_at};
 use super::given_up::GivenUp;
 use super::letters::LettersError;
 use super::redrive::Redriver;
@@ -252,23 +252,23 @@ impl Drain {
         let (holds_cursor, cursors) = channel::unbounded();
         let feeding = Arc::new(AtomicBool::new(false));
         let (kept, runtime) = (&self.kept.0, &runner.handle);
-        let (feeds, stops) = (Arc::clone(&feeding), stopped.clone());
         let (resting, rests) = watch::channel(false);
         let wiring = Wiring {
             ground,
             runtime,
             kept,
             watch,
-            feeding: feeds,
+            feeding: Arc::clone(&feeding),
             resting: rests,
-            stop: stops,
+            stop: stopped.clone(),
             cursors: holds_cursor,
         };
         let (bury, buried) = mpsc::unbounded_channel();
         let (letters, mut threads) = letters(config, &wiring, bury)?;
         know_given_up(config, &lanes, &wiring, &mut threads)?;
         let (sender, told) = mpsc::unbounded_channel();
-        let ready = feeds_of(config, (&lanes, sender), &wiring, &mut threads)?;
+        let permits_max = permits_max(config, sink.nature(), lanes.len());
+        let ready = feeds_of(config, (&lanes, sender), permits_max, &wiring, &mut threads)?;
         let (courier_lanes, memory) = ready.into_iter().unzip();
         let priorities: Vec<u8> = lanes.iter().map(|lane| lane.priority).collect();
         let way = Way {
@@ -383,11 +383,11 @@ fn know_given_up(
 fn feeds_of(
     config: &SinkConfig,
     (lanes, sender): (&[&LaneOf], UnboundedSender<Told>),
+    permits_max: usize,
     wiring: &Wiring<'_>,
     threads: &mut Vec<JoinHandle<()>>,
 ) -> std::io::Result<Vec<(Lane, Arc<Semaphore>)>> {
     let shape: Arc<dyn Shaping> = Arc::clone(&config.shape) as _;
-    let permits_max = permits_of(config.memory_bytes_max / lanes.len().max(1) as u64);
     let mut ready = Vec::new();
     for (index, lane) in lanes.iter().enumerate() {
         let memory = Arc::new(Semaphore::new(permits_max));

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{Courier, Item};
 use crate::drain::dead::{Buried, Letter};
 use crate::drain::queue::{Batch, Entry};
@@ -52,10 +54,17 @@ impl Courier {
         let refused_whole =
             matches!(delivered, Delivered::None(why) if why.class == Class::Permanent) && count > 1;
         let mut again = Vec::new();
+        let mut free: Option<OwnedSemaphorePermit> = None;
         for (index, mut entry) in batch.entries.into_iter().enumerate() {
             let failure = match verdict(delivered, index) {
                 Ok(()) => {
                     self.settle(lane, &entry);
+                    // All at once, behind the last: who waits for memory wakes up for many.
+                    let permit = entry.item.permit;
+                    match &mut free {
+                        Some(free) => free.merge(permit),
+                        None => free = Some(permit),
+                    }
                     continue;
                 }
                 Err(failure) => failure,

@@ -8,7 +8,7 @@ use forebay_log::{AckLevel, Key, Kind, LaneOptions, NewRecord, SEGMENT_BYTES_MIN
 use tokio::sync::{Semaphore, mpsc};
 
 use super::super::dead::{self, Grave};
-use super::super::feed::{Feed, Raw, permits_of, reader_at};
+use super::super::feed::{Feed, Raw, permits_max, reader_at};
 use super::super::order::{Order, OrderKey};
 use super::super::sink::{Class, Nature, Pass};
 use super::super::sinks::{Settings, stdout};
@@ -197,7 +197,7 @@ fn drain(dir: &Path, config: &SinkConfig, sink: Arc<dyn Sink>) -> Ran {
     let (sender, told) = mpsc::unbounded_channel();
     let (place, placed) = watch::channel(None);
     let (resting, rests) = watch::channel(false);
-    let feed = feed(config, sender, rests.clone(), &runtime);
+    let feed = feed(config, sink.nature(), sender, rests.clone(), &runtime);
     let reader = reader_at(dir, Place::default()).expect("a reader");
     let feeding = std::thread::spawn(move || feed.run(reader));
     let way = Way {
@@ -228,11 +228,12 @@ fn drain(dir: &Path, config: &SinkConfig, sink: Arc<dyn Sink>) -> Ran {
 /// What reads the one lane to its end.
 fn feed(
     config: &SinkConfig,
+    nature: Nature,
     sender: mpsc::UnboundedSender<Told>,
     resting: watch::Receiver<bool>,
     runtime: &tokio::runtime::Runtime,
 ) -> Feed {
-    let permits_max = permits_of(config.memory_bytes_max);
+    let permits_max = permits_max(config, nature, 1);
     Feed {
         lane: 0,
         name: "main".into(),
@@ -460,7 +461,7 @@ fn nothing_is_read_for_a_sink_that_is_left_alone() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (sender, mut told) = mpsc::unbounded_channel();
     let (resting, rests) = watch::channel(true);
-    let feed = feed(&config(Order::None), sender, rests, &runtime);
+    let feed = feed(&config(Order::None), Nature::PARALLEL, sender, rests, &runtime);
     let reader = reader_at(dir.path(), Place::default()).expect("a reader");
     let feeding = std::thread::spawn(move || feed.run(reader));
     assert!(matches!(told.blocking_recv(), Some(Told::Begins(0, _))));
@@ -524,4 +525,18 @@ fn memory_is_bounded_by_what_is_held() {
     assert_eq!((counted(&taken).len(), ran.rested), (COUNT, false));
     let calls = usize::try_from(fake.calls.load(Ordering::Relaxed)).expect("small");
     assert!(calls >= COUNT / 4, "{calls} batches of at most four");
+}
+
+#[test]
+fn a_sequential_sink_holds_three_batches_and_no_more() {
+    let mut config = config(Order::None);
+    config.memory_bytes_max = 8 << 20;
+    // Of 16 events or 1 MiB, of which each event may waste a permit.
+    let batch = 1024 + 16;
+    assert_eq!(permits_max(&config, Nature::PARALLEL, 1), 8192);
+    assert_eq!(permits_max(&config, Nature::SEQUENTIAL, 1), 3 * batch);
+    // What is said of its memory holds, and a batch that the sink itself bounds is smaller.
+    assert_eq!(permits_max(&config, Nature::SEQUENTIAL, 4), 2048);
+    let nature = Nature { events_max: 4, bytes_max: 4096, ..Nature::SEQUENTIAL };
+    assert_eq!(permits_max(&config, nature, 1), 3 * (4 + 4));
 }
