@@ -1,7 +1,7 @@
 //! The statements of the sink, and what fills them.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -70,26 +70,20 @@ impl fmt::Display for Table {
 #[derive(Debug)]
 pub(super) struct Statements {
     create: String,
-    /// For rows that nobody has brought yet, which is nearly always so.
-    append: String,
-    /// The same, and passes over rows that are there; a fourth dearer.
-    insert: String,
+    /// The tables, quoted: of rows, and of cursors.
+    rows: String,
+    cursors: String,
     payload: Payload,
 }
 
 impl Statements {
     pub(super) fn new(table: &Table, payload: Payload) -> Self {
         let (rows, cursors) = (table.quoted(""), table.quoted("_cursor"));
-        let (column, given) = match payload {
-            Payload::Bytes => ("bytea", "given.payload"),
-            Payload::Json => ("jsonb", "given.payload::jsonb"),
+        let column = match payload {
+            Payload::Bytes => "bytea",
+            Payload::Json => "jsonb",
         };
-        Self {
-            create: create(&rows, &cursors, column),
-            append: insert(&rows, &cursors, given, ""),
-            insert: insert(&rows, &cursors, given, "ON CONFLICT DO NOTHING"),
-            payload,
-        }
+        Self { create: create(&rows, &cursors, column), rows, cursors, payload }
     }
 
     /// The rows of events of one lane and one kind of pass. They are made in pieces, between which
@@ -108,35 +102,83 @@ impl Statements {
             (&rows.last.0, Type::INT8),
             (&rows.last.1, Type::INT8),
         ];
-        for (column, array) in &rows.columns {
-            parameters.push((column, array.clone()));
+        for Column { values, of, .. } in &rows.columns {
+            parameters.push((values, of.clone()));
         }
-        let mut inserted = self.put(client, rows.live, &parameters).await;
+        let mut inserted = self.put(client, rows, &parameters).await;
         // Made only where they are missing: who may insert need not be one who may create.
         let missing = |error: &Error| error.code() == Some(&SqlState::UNDEFINED_TABLE);
         if inserted.as_ref().err().is_some_and(missing) {
             client.batch_execute(&self.create).await.map_err(|error| of_error(&error))?;
-            inserted = self.put(client, rows.live, &parameters).await;
+            inserted = self.put(client, rows, &parameters).await;
         }
         inserted.map_err(|error| of_error(&error))
     }
 
     /// A row of a live batch that is behind the cursor and there all the same was replayed before
-    /// its turn, or brought by a statement that still ran: then nothing of the first is done.
+    /// its turn, or brought by a statement that still ran: then nothing of the first is done. The
+    /// second passes over such rows, and is a fourth dearer.
     async fn put(
         &self,
         client: &Client,
-        live: bool,
+        rows: &Rows,
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<(), Error> {
-        if live {
-            let appended = client.query_typed(&self.append, parameters).await;
+        if rows.live {
+            let appended = client.query_typed(&self.inserting(rows, ""), parameters).await;
             let twice = |error: &Error| error.code() == Some(&SqlState::UNIQUE_VIOLATION);
             if !appended.as_ref().err().is_some_and(twice) {
                 return appended.map(drop);
             }
         }
-        client.query_typed(&self.insert, parameters).await.map(drop)
+        let statement = self.inserting(rows, "ON CONFLICT DO NOTHING");
+        client.query_typed(&statement, parameters).await.map(drop)
+    }
+
+    /// One statement is one transaction. The cursor's row is locked first, so that a statement that
+    /// was given up on and still runs is waited for. The last part reads from `put`, because parts
+    /// that nothing reads from run last, and then the cursor would have moved.
+    fn inserting(&self, given: &Rows, on_conflict: &str) -> String {
+        let Self { rows, cursors, payload, .. } = self;
+        let (mut names, mut values) = (String::new(), String::new());
+        let (mut arrays, mut aliases) = (String::new(), String::new());
+        for (Column { name, shared, .. }, number) in given.columns.iter().zip(FIRST_COLUMN..) {
+            // Writing to a String cannot fail.
+            _ = write!(names, ", {name}");
+            if *shared {
+                _ = write!(values, ", ${number}");
+                continue;
+            }
+            _ = match (*name, payload) {
+                ("received_at", _) => {
+                    let second = "interval '1 microsecond'";
+                    write!(values, ", to_timestamp(0) + given.received_at * {second}")
+                }
+                ("payload", Payload::Json) => write!(values, ", given.payload::jsonb"),
+                _ => write!(values, ", given.{name}"),
+            };
+            let comma = if aliases.is_empty() { "" } else { ", " };
+            _ = write!(arrays, "{comma}${number}");
+            _ = write!(aliases, "{comma}{name}");
+        }
+        format!(
+            "WITH taken AS (\
+               SELECT epoch, position FROM {cursors} WHERE lane_id = $1::uuid FOR UPDATE\
+             ), put AS (\
+               INSERT INTO {rows} (lane_id, lane{names}) \
+               SELECT $1::uuid, $2{values} \
+               FROM unnest({arrays}) AS given({aliases}) LEFT JOIN taken ON true \
+               WHERE NOT $3 OR taken.epoch IS NULL \
+                 OR (given.epoch, given.position) > (taken.epoch, taken.position) \
+               {on_conflict} RETURNING 1\
+             ) \
+             INSERT INTO {cursors} AS cursors (lane_id, lane, epoch, position) \
+             SELECT $1::uuid, $2, $4, $5 FROM (SELECT count(*) FROM put) AS done WHERE $3 \
+             ON CONFLICT (lane_id) DO UPDATE \
+             SET lane = excluded.lane, epoch = excluded.epoch, position = excluded.position, \
+               moved_at = now() \
+             WHERE (cursors.epoch, cursors.position) < (excluded.epoch, excluded.position)"
+        )
     }
 }
 
@@ -148,18 +190,34 @@ pub(super) struct Rows {
     live: bool,
     /// The position of the last one.
     last: (i64, i64),
-    /// What differs from row to row, in the order of the statement.
-    columns: Vec<(Encoded, Type)>,
+    /// The other columns, in the order of their parameters.
+    columns: Vec<Column>,
 }
 
-/// Columns that often hold the same in all rows of a batch, from the tenth parameter on. What they all
-/// hold is sent and taken apart once, as an array of one.
-const SHARED: [&str; 7] =
-    ["content_type", "source", "environment", "tenant", "event_id", "event_type", "event_time"];
+/// The number of the parameter that is the first of the columns.
+const FIRST_COLUMN: usize = 6;
 
-/// Those of them that an event may leave empty.
-const FIELDS: [Tag; 6] =
-    [Tag::Source, Tag::Environment, Tag::Tenant, Tag::EventId, Tag::EventType, Tag::EventTime];
+/// A column of the rows of a batch.
+#[derive(Debug)]
+struct Column {
+    name: &'static str,
+    /// Whether it holds the same in all rows: then that is sent once, and the server takes no array
+    /// apart.
+    shared: bool,
+    values: Encoded,
+    /// The type of the values.
+    of: Type,
+}
+
+/// Columns that an event may leave empty.
+const FIELDS: [(&str, Tag); 6] = [
+    ("source", Tag::Source),
+    ("environment", Tag::Environment),
+    ("tenant", Tag::Tenant),
+    ("event_id", Tag::EventId),
+    ("event_type", Tag::EventType),
+    ("event_time", Tag::EventTime),
+];
 
 impl Rows {
     async fn of(events: &[&Event], payload: Payload) -> Result<Self, Failure> {
@@ -176,15 +234,17 @@ impl Rows {
             }
         };
         let mut columns = Columns { events, made: Vec::with_capacity(12) };
-        columns.add(Type::INT8_ARRAY, |event| parts(event).0).await?;
-        columns.add(Type::INT8_ARRAY, |event| parts(event).1).await?;
-        columns.add(Type::INT8_ARRAY, received_us).await?;
-        columns.add(Type::TEXT_ARRAY, Event::idempotency_key).await?;
-        columns.share(|event| Some(storable(Cow::Borrowed(&event.content_type)))).await?;
-        for tag in FIELDS {
-            columns.share(|event| event.field(tag).map(storable)).await?;
+        columns.add("epoch", Type::INT8_ARRAY, |event| parts(event).0).await?;
+        columns.add("position", Type::INT8_ARRAY, |event| parts(event).1).await?;
+        columns.add("received_at", Type::INT8_ARRAY, received_us).await?;
+        columns.add("key", Type::TEXT_ARRAY, Event::idempotency_key).await?;
+        columns
+            .share("content_type", |event| Some(storable(Cow::Borrowed(&event.content_type))))
+            .await?;
+        for (name, tag) in FIELDS {
+            columns.share(name, |event| event.field(tag).map(storable)).await?;
         }
-        columns.add(payload_type, Event::payload).await?;
+        columns.add("payload", payload_type, Event::payload).await?;
         Ok(Self {
             lane_id: Key(first.record.get().lane_id()).to_string(),
             lane: Arc::clone(&first.lane),
@@ -195,39 +255,51 @@ impl Rows {
     }
 }
 
-/// What differs from row to row, as it is made.
+/// Columns as they are made.
 struct Columns<'e> {
     events: &'e [&'e Event],
-    made: Vec<(Encoded, Type)>,
+    made: Vec<Column>,
 }
 
 impl<'e> Columns<'e> {
-    /// Adds an array of one value of each event, and lets others go on.
+    /// Adds an array of one value of each event.
     async fn add<T: ToSql>(
         &mut self,
+        name: &'static str,
         array: Type,
         value: impl Fn(&'e Event) -> T,
     ) -> Result<(), Failure> {
-        self.push(array, &self.events.iter().map(|event| value(event)).collect()).await
+        let values: Vec<T> = self.events.iter().map(|event| value(event)).collect();
+        self.push(name, false, array, &values).await
     }
 
-    /// Adds an array of one text of each event, or of the one that all have.
+    /// Adds an array of one text of each event, or the one that all have.
     async fn share(
         &mut self,
+        name: &'static str,
         value: impl Fn(&'e Event) -> Option<Cow<'e, str>>,
     ) -> Result<(), Failure> {
-        let mut values: Vec<_> = self.events.iter().map(|event| value(event)).collect();
-        if values.windows(2).all(|pair| pair[0] == pair[1]) {
-            values.truncate(1);
+        let values: Vec<_> = self.events.iter().map(|event| value(event)).collect();
+        match values.first().filter(|first| values.iter().all(|value| value == *first)) {
+            Some(first) => self.push(name, true, Type::TEXT, first).await,
+            None => self.push(name, false, Type::TEXT_ARRAY, &values).await,
         }
-        self.push(Type::TEXT_ARRAY, &values).await
     }
 
-    async fn push<T: ToSql>(&mut self, array: Type, values: &Vec<T>) -> Result<(), Failure> {
+    /// Adds values, and lets others go on.
+    async fn push(
+        &mut self,
+        name: &'static str,
+        shared: bool,
+        of: Type,
+        values: &impl ToSql,
+    ) -> Result<(), Failure> {
         let mut bytes = BytesMut::new();
-        let encoded = values.to_sql(&array, &mut bytes);
-        encoded.map_err(|_| Failure::permanent("the batch is larger than a value may be"))?;
-        self.made.push((Encoded(bytes), array));
+        let encoded = values.to_sql(&of, &mut bytes);
+        let null =
+            encoded.map_err(|_| Failure::permanent("the batch is larger than a value may be"))?;
+        let is_null = matches!(null, IsNull::Yes);
+        self.made.push(Column { name, shared, values: Encoded { bytes, is_null }, of });
         tokio::task::yield_now().await;
         Ok(())
     }
@@ -235,7 +307,10 @@ impl<'e> Columns<'e> {
 
 /// A value in the form in which it is sent.
 #[derive(Debug)]
-struct Encoded(BytesMut);
+struct Encoded {
+    bytes: BytesMut,
+    is_null: bool,
+}
 
 impl ToSql for Encoded {
     fn to_sql(
@@ -243,8 +318,8 @@ impl ToSql for Encoded {
         _type: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(&self.0);
-        Ok(IsNull::No)
+        out.extend_from_slice(&self.bytes);
+        Ok(if self.is_null { IsNull::Yes } else { IsNull::No })
     }
 
     fn accepts(_type: &Type) -> bool {
@@ -284,43 +359,10 @@ fn create(rows: &str, cursors: &str, payload: &str) -> String {
     )
 }
 
-/// One statement is one transaction. The cursor's row is locked first, so that a statement that
-/// was given up on and still runs is waited for. The last part reads from `put`, because parts
-/// that nothing reads from run last, and then the cursor would have moved.
-fn insert(rows: &str, cursors: &str, payload: &str, on_conflict: &str) -> String {
-    let shared = |(name, number): (&str, usize)| {
-        format!("CASE WHEN cardinality(${number}) = 1 THEN (${number})[1] ELSE given.{name} END")
-    };
-    let shared = SHARED.into_iter().zip(10..).map(shared).collect::<Vec<_>>().join(", ");
-    format!(
-        "WITH taken AS (\
-           SELECT epoch, position FROM {cursors} WHERE lane_id = $1::uuid FOR UPDATE\
-         ), given AS (\
-           SELECT * FROM unnest($6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) AS g(\
-             epoch, position, received_us, key, content_type, source, environment, tenant, \
-             event_id, event_type, event_time, payload)\
-         ), put AS (\
-           INSERT INTO {rows} (lane_id, lane, epoch, position, received_at, key, content_type, \
-             source, environment, tenant, event_id, event_type, event_time, payload) \
-           SELECT $1::uuid, $2, given.epoch, given.position, \
-             to_timestamp(0) + given.received_us * interval '1 microsecond', \
-             given.key, {shared}, {payload} \
-           FROM given LEFT JOIN taken ON true WHERE NOT $3 OR taken.epoch IS NULL \
-             OR (given.epoch, given.position) > (taken.epoch, taken.position) \
-           {on_conflict} RETURNING 1\
-         ) \
-         INSERT INTO {cursors} AS cursors (lane_id, lane, epoch, position) \
-         SELECT $1::uuid, $2, $4, $5 FROM (SELECT count(*) FROM put) AS done WHERE $3 \
-         ON CONFLICT (lane_id) DO UPDATE \
-         SET lane = excluded.lane, epoch = excluded.epoch, position = excluded.position, \
-           moved_at = now() \
-         WHERE (cursors.epoch, cursors.position) < (excluded.epoch, excluded.position)"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::testing::{Said, Written};
 
     #[test]
     fn a_table_is_one_or_two_plain_names() {
@@ -335,5 +377,35 @@ mod tests {
     #[test]
     fn text_that_the_server_cannot_hold_is_mended() {
         assert_eq!(storable("a\0b".into()), "a\u{fffd}b");
+    }
+
+    fn inserting(events: &[Event], payload: Payload) -> String {
+        let events: Vec<&Event> = events.iter().collect();
+        let table = Table::parse("events").expect("a name");
+        let statements = Statements::new(&table, payload);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let rows = runtime.block_on(statements.rows(&events)).expect("rows");
+        statements.inserting(&rows, "")
+    }
+
+    #[test]
+    fn what_all_rows_of_a_batch_hold_is_no_array() {
+        let mut log = Written::new();
+        let said = |fields| Said { fields, headers: &[], body: b"{}" };
+        let mut event = |number, fields| Written::event_of(log.record(number, said(fields)));
+        let one = event(1, &[(Tag::Source, "hub"), (Tag::EventType, "a"), (Tag::EventId, "1")]);
+        let two = event(2, &[(Tag::Source, "hub"), (Tag::EventType, "b")]);
+        let alone = inserting(std::slice::from_ref(&one), Payload::Bytes);
+        let given = "FROM unnest($6, $7, $8, $9, $17) \
+                     AS given(epoch, position, received_at, key, payload) ";
+        assert!(alone.contains(given), "{alone}");
+        assert!(alone.contains("given.key, $10, $11, $12, $13, $14, $15, $16, given.payload"));
+        let both = inserting(&[one, two], Payload::Json);
+        let given = "FROM unnest($6, $7, $8, $9, $14, $15, $17) \
+                     AS given(epoch, position, received_at, key, event_id, event_type, payload) ";
+        assert!(both.contains(given), "{both}");
+        let values = "given.key, $10, $11, $12, $13, given.event_id, given.event_type, $16, \
+                      given.payload::jsonb";
+        assert!(both.contains(values), "{both}");
     }
 }
