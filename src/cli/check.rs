@@ -383,7 +383,7 @@ secrets = [{ name = "a", value = "canarycanarycanarycanarycanarycanary" }]
 headers = [{ name = "authorization", value = "canary" }]
 "#;
 
-    fn load(text: &str) -> Result<Config, ConfigError> {
+    pub(super) fn load(text: &str) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("forebay.toml");
         std::fs::write(&path, text).expect("a file");
@@ -408,6 +408,7 @@ headers = [{ name = "authorization", value = "canary" }]
             "  event_id      json:id",
             "  tolerance     5m",
             "sink out",
+            "  to            https://hooks.example",
             "  lanes         main",
             "  order         key json:room.id",
             "  rate          50 events a second",
@@ -433,6 +434,7 @@ headers = [{ name = "authorization", value = "canary" }]
         assert_eq!(json["sources"][0]["secrets"][1]["not_after"], "2027-01-01T00:00:00Z");
         assert_eq!(json["sources"][1]["tolerance"], "5m");
         assert_eq!(json["sinks"][0]["kind"], "http");
+        assert_eq!(json["sinks"][0]["to"][0], "https://hooks.example");
         assert_eq!(json["sinks"][0]["shape"]["filter"], ".body.amount\n  > 100");
         assert_eq!(json["sinks"][0]["shape"]["redact"][0], "json:user.email");
         assert_eq!(json["sinks"][0]["shape"]["transform"], Value::Null);

@@ -52,12 +52,14 @@ pub mod sqs;
 pub mod stdout;
 pub mod file;
 pub mod http;
+mod destination;
 mod line;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::sink::Sink;
+pub use destination::Destination;
 #[cfg(any(
     feature = "sink-kafka",
     feature = "sink-nats",

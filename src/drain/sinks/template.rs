@@ -4,6 +4,8 @@
 //! into one word of letters, digits, `-` and `_`, of a bounded length, and never empty: a sender
 //! can reach only the names that the template describes, and wildcards can count on their tokens.
 
+use std::fmt;
+
 use forebay_log::Tag;
 
 use crate::drain::sink::Event;
@@ -100,6 +102,13 @@ impl Template {
     }
 }
 
+/// As it was written.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.filled_with(|place| place.name().to_owned()))
+    }
+}
+
 impl Place {
     const ALL: [(&'static str, Self); 4] = [
         ("{lane}", Self::Lane),
@@ -107,6 +116,10 @@ impl Place {
         ("{type}", Self::Type),
         ("{tenant}", Self::Tenant),
     ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, place)| *place == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// A text as one word of a name.
@@ -126,6 +139,7 @@ mod tests {
     fn each_place_is_filled_and_the_rest_is_text() {
         let template = Template::parse("a.{lane}.{tag}.{type}.{tenant}").expect("a template");
         assert_eq!(template.pattern("*"), "a.*.{tag}.*.*");
+        assert_eq!(template.to_string(), "a.{lane}.{tag}.{type}.{tenant}");
         let of_place = |place| if place == Place::Lane { "main" } else { "paid" }.to_owned();
         assert_eq!(template.filled_with(of_place), "a.main.{tag}.paid.paid");
     }

@@ -103,6 +103,18 @@ pub enum Bucket {
     Folder,
 }
 
+/// As the URL of a sink begins.
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::S3(name) => write!(f, "s3://{name}"),
+            Self::Gcs(name) => write!(f, "gs://{name}"),
+            Self::Azure(name) => write!(f, "az://{name}"),
+            Self::Folder => f.write_str("file://"),
+        }
+    }
+}
+
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

@@ -8,6 +8,8 @@
 //!
 //! Numbers are padded, so that names sort as positions do.
 
+use std::fmt;
+
 use forebay_log::{Key, Position};
 use jiff::Timestamp;
 use jiff::tz::Offset;
@@ -63,6 +65,10 @@ impl Place {
         ("dd", Self::Day),
         ("hh", Self::Hour),
     ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, place)| *place == self).map_or("", |(name, _)| name)
+    }
 }
 
 impl Prefix {
@@ -127,6 +133,16 @@ impl Prefix {
                 && (hour_of(event) <= hour_of(first) || self.of(event) == self.of(first))
         };
         events.iter().take_while(alike).count()
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Place(place) => write!(f, "{{{}}}", place.name()),
+        })
     }
 }
 
@@ -200,6 +216,7 @@ mod tests {
         let prefix = Prefix::parse("{lane}/dt={yyyy}-{mm}-{dd}/hour={hh}/").expect("a prefix");
         let hour = RECEIVED_NS / HOUR_NS;
         assert_eq!(prefix.fill("main", hour), "main/dt=2026-11-21/hour=18/");
+        assert_eq!(prefix.to_string(), "{lane}/dt={yyyy}-{mm}-{dd}/hour={hh}/");
         assert_eq!(prefix.fill("main", hour + 6), "main/dt=2026-11-22/hour=00/");
         assert_eq!(Prefix::parse("").expect("none").fill("main", hour), "");
         // No time is past what a name can tell.
