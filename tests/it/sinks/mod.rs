@@ -11,6 +11,15 @@ mod events;
 mod process;
 mod suite;
 mod drained;
+#[cfg(any(
+    feature = "sink-kafka",
+    feature = "sink-object",
+    feature = "sink-pubsub",
+    feature = "sink-sqs"
+))]
+mod socat;
+#[cfg(any(feature = "sink-object", feature = "sink-pubsub", feature = "sink-sqs"))]
+mod https;
 #[cfg(feature = "sink-kafka")]
 mod kafka;
 mod nats;
@@ -213,6 +222,28 @@ mod through_folders {
         what_forebay_acknowledged_arrives_once_through_its_kills
     );
 }
+
+/// Who speaks HTTPS, before right and wrong certificates.
+macro_rules! for_each_https {
+    ($($feature:tt $to:ident, $module:ident: $counterpart:ident);+ $(;)?) => {
+        $(
+            #[cfg(feature = $feature)]
+            mod $to {
+                for_each_counterpart!(@one https, $module, $counterpart,
+                    who_is_not_vouched_for_gets_no_event
+                );
+            }
+        )+
+    };
+}
+
+for_each_https![
+    "sink-object" over_tls_to_s3, object: Store;
+    "sink-object" over_tls_to_azure, object: Azure;
+    "sink-object" over_tls_to_the_fake_of_gcs, object: Gcs;
+    "sink-pubsub" over_tls_to_pubsub, pubsub: Fake;
+    "sink-sqs" over_tls_to_sqs, sqs: Fifo;
+];
 
 /// A queue that promises neither once nor order, at whose consumer events are known again.
 #[cfg(feature = "sink-sqs")]

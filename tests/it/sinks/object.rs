@@ -20,6 +20,7 @@ use object_store::path::Path as Name;
 use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
 use serde_json::Value;
 
+use super::https::Secured;
 use super::process::{Process, START_WAIT};
 use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
@@ -54,6 +55,12 @@ fn settings(bucket: Bucket, base: &str, format: Format) -> sink::Settings {
         level: 3,
         prefix: Prefix::parse("{lane}/dt={yyyy}-{mm}-{dd}/hour={hh}/").unwrap(),
     }
+}
+
+/// The same, over TLS.
+fn secured(of: sink::Settings, endpoint: String, authority: Option<&Path>) -> sink::Settings {
+    let ca_pem = authority.map(|path| fs::read(path).unwrap());
+    sink::Settings { endpoint: Some(endpoint), ca_pem, allow_http: false, ..of }
 }
 
 /// Once and for all that follows: a client takes the process's provider of cryptography. The sink
@@ -105,6 +112,8 @@ fn id_of(line: &Value) -> String {
 pub(super) struct Store {
     process: Process,
     ports: Vec<String>,
+    /// Where it speaks TLS as well, with this certificate and key.
+    secured: Option<(u16, [PathBuf; 2])>,
 }
 
 impl Store {
@@ -126,19 +135,7 @@ impl Store {
         format!("http://127.0.0.1:{}", self.process.port)
     }
 
-    /// The lines of all objects, in the order in which these came.
-    fn lines(&self) -> Vec<Value> {
-        let store = self.client();
-        now(async {
-            let mut found: Vec<_> = store.list(None).try_collect().await.unwrap();
-            found.sort_by_key(|meta| (meta.last_modified, meta.location.clone()));
-            read(&store, found.into_iter().map(|meta| meta.location).collect()).await
-        })
-    }
-}
-
-impl Counterpart for Store {
-    fn start() -> Self {
+    fn new(secured: Option<(u16, [PathBuf; 2])>) -> Self {
         let listeners: Vec<TcpListener> =
             (0..7).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
         let port = |of: &TcpListener| of.local_addr().unwrap().port().to_string();
@@ -152,22 +149,41 @@ impl Counterpart for Store {
              \"credentials\": [{{\"accessKey\": \"{USER}\", \"secretKey\": \"{PASSWORD}\"}}]}}]}}"
         );
         fs::write(folder.join("identities.json"), identities).unwrap();
-        let mut started = Self { process, ports };
+        let mut started = Self { process, ports, secured };
         started.run();
         started
     }
 
-    fn sink(&self, who: Who) -> Arc<dyn Sink> {
-        let password = if who == Who::Known { PASSWORD } else { "another" };
-        let settings = sink::Settings {
+    fn settings(&self, password: &str) -> sink::Settings {
+        sink::Settings {
             endpoint: Some(self.endpoint()),
             region: Some("none".to_owned()),
             access_key: Some(USER.to_owned()),
             secret_key: Some(SecretText::new(password)),
             ..settings(Bucket::S3(BUCKET.to_owned()), BASE, Format::Ndjson)
-        };
+        }
+    }
+
+    /// The lines of all objects, in the order in which these came.
+    fn lines(&self) -> Vec<Value> {
+        let store = self.client();
+        now(async {
+            let mut found: Vec<_> = store.list(None).try_collect().await.unwrap();
+            found.sort_by_key(|meta| (meta.last_modified, meta.location.clone()));
+            read(&store, found.into_iter().map(|meta| meta.location).collect()).await
+        })
+    }
+}
+
+impl Counterpart for Store {
+    fn start() -> Self {
+        Self::new(None)
+    }
+
+    fn sink(&self, who: Who) -> Arc<dyn Sink> {
+        let password = if who == Who::Known { PASSWORD } else { "another" };
         // A store of many parts: a first object takes it longer than others take for a batch.
-        Arc::new(sink::Object::new(&settings, "out", 4 * TIMEOUT).unwrap())
+        Arc::new(sink::Object::new(&self.settings(password), "out", 4 * TIMEOUT).unwrap())
     }
 
     fn stored(&self) -> Vec<String> {
@@ -220,6 +236,11 @@ impl Served for Store {
         command.args(["-volume.max=20", "-master.volumeSizeLimitMB=64"]);
         command.args(["-volume.minFreeSpacePercent=0"]).args(ports);
         command.arg(format!("-s3.port={}", self.process.port));
+        if let Some((port, [certificate, key])) = &self.secured {
+            command.arg(format!("-s3.port.https={port}"));
+            command.arg(format!("-s3.cert.file={}", certificate.display()));
+            command.arg(format!("-s3.key.file={}", key.display()));
+        }
         self.process.spawn(&mut command);
         let store = self.client();
         // Its parts find one another one by one; then it takes an object, if that has bytes: for
@@ -228,6 +249,21 @@ impl Served for Store {
             now(store.put(&"ready".into(), "ready".into())).is_ok()
                 && now(store.delete(&"ready".into())).is_ok()
         });
+    }
+}
+
+impl Secured for Store {
+    fn start_secured(certificate: &Path, key: &Path) -> Self {
+        Self::new(Some((Process::new().port, [certificate.into(), key.into()])))
+    }
+
+    fn secured_port(&self) -> u16 {
+        self.secured.as_ref().expect("it was started so").0
+    }
+
+    fn sink_at(&self, origin: &str, authority: Option<&Path>) -> Arc<dyn Sink> {
+        let settings = secured(self.settings(PASSWORD), origin.to_owned(), authority);
+        Arc::new(sink::Object::new(&settings, "out", 4 * TIMEOUT).unwrap())
     }
 }
 

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -15,18 +14,27 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forebay::drain::sink::{Delivered, Event, Pass, Sink};
+use forebay::drain::sinks::http::authorities;
 use forebay::drain::sinks::pubsub::{self as sink, Account, Login};
 use serde_json::{Value, json};
 
 use super::events::{Events, names_of};
+use super::https::Secured;
 use super::process::{Process, START_WAIT};
+use super::socat::{listening, stand_before};
 use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
 
 const EMAIL: &str = "forebay@forebay-tests.iam.gserviceaccount.com";
 const TOPIC: &str = "projects/forebay-tests/topics/hooks";
 
-pub(super) struct Fake(Process);
+pub(super) struct Fake {
+    server: Process,
+    /// The TLS before it.
+    outer: Process,
+    /// Where it lends tokens.
+    token_uri: String,
+}
 
 /// A message, as the journal has it.
 struct Stored(Value);
@@ -47,21 +55,40 @@ fn here(path: &str) -> PathBuf {
 
 impl Fake {
     fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.0.port)
+        format!("http://127.0.0.1:{}", self.server.port)
+    }
+
+    fn new() -> Self {
+        Self { server: Process::new(), outer: Process::new(), token_uri: String::new() }
+    }
+
+    fn lending_at(mut self, token_uri: String) -> Self {
+        self.token_uri = token_uri;
+        self.run();
+        self
+    }
+
+    fn settings(&self, email: &str) -> sink::Settings {
+        sink::Settings {
+            topic: TOPIC.to_owned(),
+            endpoint: self.endpoint().parse().unwrap(),
+            login: Login::Key(Box::new(Account::parse(&self.key_of(email)).unwrap())),
+            authorities: None,
+            allow_private: true,
+        }
     }
 
     fn journal(&self) -> PathBuf {
-        self.0.folder.path().join("journal")
+        self.server.folder.path().join("journal")
     }
 
     /// The key of an account, as Google writes it.
     fn key_of(&self, email: &str) -> String {
         let pem = fs::read_to_string(here("tests/keys/rsa.pem")).unwrap();
-        let token_uri = format!("{}/token", self.endpoint());
         json!({
             "type": "service_account", "project_id": "forebay-tests", "private_key": pem,
             "private_key_id": "the-key-of-the-tests", "client_email": email,
-            "token_uri": token_uri,
+            "token_uri": self.token_uri,
         })
         .to_string()
     }
@@ -87,22 +114,14 @@ impl Fake {
 
 impl Counterpart for Fake {
     fn start() -> Self {
-        let mut started = Self(Process::new());
-        started.run();
-        started
+        let started = Self::new();
+        let token_uri = format!("{}/token", started.endpoint());
+        started.lending_at(token_uri)
     }
 
     fn sink(&self, who: Who) -> Arc<dyn Sink> {
         let email = if who == Who::Known { EMAIL } else { "another@example.com" };
-        let account = Account::parse(&self.key_of(email)).unwrap();
-        let settings = sink::Settings {
-            topic: TOPIC.to_owned(),
-            endpoint: self.endpoint().parse().unwrap(),
-            login: Login::Key(Box::new(account)),
-            authorities: None,
-            allow_private: true,
-        };
-        Arc::new(sink::PubSub::new(&settings, TIMEOUT).unwrap())
+        Arc::new(sink::PubSub::new(&self.settings(email), TIMEOUT).unwrap())
     }
 
     fn stored(&self) -> Vec<String> {
@@ -121,7 +140,7 @@ impl Counterpart for Fake {
     }
 
     fn section(&self) -> String {
-        let key = self.0.folder.path().join("account.json");
+        let key = self.server.folder.path().join("account.json");
         fs::write(&key, self.key_of(EMAIL)).unwrap();
         format!(
             "[sink.pubsub]\ntopic = \"{TOPIC}\"\nendpoint = \"{}\"\nallow_http = true\n\
@@ -142,17 +161,39 @@ impl Counterpart for Fake {
 
 impl Served for Fake {
     fn process(&mut self) -> &mut Process {
-        &mut self.0
+        &mut self.server
     }
 
     fn run(&mut self) {
-        let port = self.0.port;
         let mut command = Command::new(here("tests/sinks/.venv/bin/python"));
-        command.arg(here("tests/sinks/pubsub.py")).arg(port.to_string());
-        command.arg(self.journal()).arg(here("tests/keys/rsa.pem"));
-        self.0.spawn(&mut command);
-        let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        eventually("the fake of Pub/Sub is ready", START_WAIT, ready);
+        command.arg(here("tests/sinks/pubsub.py")).arg(self.server.port.to_string());
+        command.arg(self.journal()).arg(here("tests/keys/rsa.pem")).arg(&self.token_uri);
+        self.server.spawn(&mut command);
+        listening(&self.server);
+    }
+}
+
+impl Secured for Fake {
+    fn start_secured(certificate: &Path, key: &Path) -> Self {
+        let started = Self::new();
+        let token_uri = format!("https://127.0.0.1:{}/token", started.outer.port);
+        let mut started = started.lending_at(token_uri);
+        stand_before(&mut started.outer, started.server.port, certificate, key);
+        started
+    }
+
+    fn secured_port(&self) -> u16 {
+        self.outer.port
+    }
+
+    fn sink_at(&self, origin: &str, authority: Option<&Path>) -> Arc<dyn Sink> {
+        let settings = sink::Settings {
+            endpoint: origin.parse().unwrap(),
+            authorities: authority.map(|path| authorities(path).unwrap()),
+            ..self.settings(EMAIL)
+        };
+        // A token is lent first, over TLS as well.
+        Arc::new(sink::PubSub::new(&settings, TIMEOUT).unwrap())
     }
 }
 

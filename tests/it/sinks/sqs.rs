@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -14,14 +13,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::drain::sink::{Delivered, Event, Pass, Sink};
+use forebay::drain::sinks::http::authorities;
 use forebay::drain::sinks::sqs::{self as sink, Credentials};
 use forebay::verify::SecretText;
 use serde_json::Value;
 
 use super::events::Events;
-use super::process::{Process, START_WAIT};
+use super::https::Secured;
+use super::process::Process;
+use super::socat::{listening, stand_before};
 use super::{Counterpart, Served, TIMEOUT, Who, now};
-use crate::support::eventually;
 
 const KEY: &str = "AKIAFOREBAYFOREBAY00";
 const SECRET: &str = "a-secret-of-the-tests";
@@ -29,7 +30,12 @@ const REGION: &str = "eu-central-1";
 /// The largest message that its queues take.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-pub(super) struct Sqs<const FIFO: bool>(Process);
+pub(super) struct Sqs<const FIFO: bool> {
+    server: Process,
+    /// The TLS before it.
+    outer: Process,
+}
+
 pub(super) type Fifo = Sqs<true>;
 pub(super) type Standard = Sqs<false>;
 
@@ -58,15 +64,31 @@ impl<const FIFO: bool> Sqs<FIFO> {
     const QUEUE: &str = if FIFO { "hooks.fifo" } else { "hooks" };
 
     fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.0.port)
+        format!("http://127.0.0.1:{}", self.server.port)
     }
 
     fn queue_url(&self) -> String {
         format!("{}/123456789012/{}", self.endpoint(), Self::QUEUE)
     }
 
+    fn settings(&self, secret: &str) -> sink::Settings {
+        sink::Settings {
+            queue_url: self.queue_url(),
+            endpoint: self.endpoint().parse().unwrap(),
+            region: REGION.to_owned(),
+            credentials: Some(Credentials {
+                access_key: KEY.to_owned(),
+                secret_key: SecretText::new(secret),
+                session_token: None,
+            }),
+            authorities: None,
+            allow_private: true,
+            request_bytes_max: 1 << 20,
+        }
+    }
+
     fn journal(&self) -> PathBuf {
-        self.0.folder.path().join("journal")
+        self.server.folder.path().join("journal")
     }
 
     fn messages(&self) -> Vec<Stored> {
@@ -104,27 +126,14 @@ impl<const FIFO: bool> Counterpart for Sqs<FIFO> {
     const PACE: Duration = Duration::from_millis(4);
 
     fn start() -> Self {
-        let mut started = Self(Process::new());
+        let mut started = Self { server: Process::new(), outer: Process::new() };
         started.run();
         started
     }
 
     fn sink(&self, who: Who) -> Arc<dyn Sink> {
         let secret = if who == Who::Known { SECRET } else { "another" };
-        let settings = sink::Settings {
-            queue_url: self.queue_url(),
-            endpoint: self.endpoint().parse().unwrap(),
-            region: REGION.to_owned(),
-            credentials: Some(Credentials {
-                access_key: KEY.to_owned(),
-                secret_key: SecretText::new(secret),
-                session_token: None,
-            }),
-            authorities: None,
-            allow_private: true,
-            request_bytes_max: 1 << 20,
-        };
-        Arc::new(sink::Sqs::new(settings, TIMEOUT).unwrap())
+        Arc::new(sink::Sqs::new(self.settings(secret), TIMEOUT).unwrap())
     }
 
     fn stored(&self) -> Vec<String> {
@@ -161,15 +170,36 @@ impl<const FIFO: bool> Counterpart for Sqs<FIFO> {
 
 impl<const FIFO: bool> Served for Sqs<FIFO> {
     fn process(&mut self) -> &mut Process {
-        &mut self.0
+        &mut self.server
     }
 
     fn run(&mut self) {
-        let port = self.0.port;
         let mut command = script();
-        command.args(["serve", &port.to_string()]).arg(self.journal()).args([KEY, SECRET]);
-        self.0.spawn(&mut command);
-        eventually("moto is ready", START_WAIT, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        command.args(["serve", &self.server.port.to_string()]);
+        command.arg(self.journal()).args([KEY, SECRET]);
+        self.server.spawn(&mut command);
+        listening(&self.server);
+    }
+}
+
+impl<const FIFO: bool> Secured for Sqs<FIFO> {
+    fn start_secured(certificate: &Path, key: &Path) -> Self {
+        let mut started = Self::start();
+        stand_before(&mut started.outer, started.server.port, certificate, key);
+        started
+    }
+
+    fn secured_port(&self) -> u16 {
+        self.outer.port
+    }
+
+    fn sink_at(&self, origin: &str, authority: Option<&Path>) -> Arc<dyn Sink> {
+        let settings = sink::Settings {
+            endpoint: origin.parse().unwrap(),
+            authorities: authority.map(|path| authorities(path).unwrap()),
+            ..self.settings(SECRET)
+        };
+        Arc::new(sink::Sqs::new(settings, TIMEOUT).unwrap())
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::super::certificates;
+use super::super::socat::stand_before;
 use super::super::suite::class_of;
 use super::*;
 
@@ -14,18 +15,6 @@ use super::*;
 struct Secured {
     outer: Process,
     _inner: Process,
-}
-
-/// Has socat do the TLS before this port.
-fn stand_before(outer: &mut Process, inner: u16, certificate: &Path, key: &Path) {
-    let listen = format!(
-        "OPENSSL-LISTEN:{},bind=127.0.0.1,cert={},key={},verify=0,fork,reuseaddr",
-        outer.port,
-        certificate.display(),
-        key.display()
-    );
-    outer.spawn(Command::new("socat").arg(listen).arg(format!("TCP:127.0.0.1:{inner}")));
-    listening(outer);
 }
 
 impl Secured {

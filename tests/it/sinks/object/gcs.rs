@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -16,14 +15,19 @@ use forebay::drain::sinks::object::{self as sink, Bucket, Format};
 use forebay::verify::SecretText;
 use serde_json::{Value, json};
 
-use super::super::process::{Process, START_WAIT};
+use super::super::https::Secured;
+use super::super::process::Process;
+use super::super::socat::{listening, stand_before};
 use super::super::{Counterpart, Served, TIMEOUT, Who};
-use super::{BASE, BUCKET, id_of, lines_of, name_of, program, settings};
-use crate::support::eventually;
+use super::{BASE, BUCKET, id_of, lines_of, name_of, program, secured, settings};
 
 const EMAIL: &str = "forebay@forebay-tests.iam.gserviceaccount.com";
 
-pub(in super::super) struct Gcs(Process);
+pub(in super::super) struct Gcs {
+    server: Process,
+    /// The TLS before it.
+    outer: Process,
+}
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -41,11 +45,19 @@ fn key_of(email: &str) -> String {
 
 impl Gcs {
     fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.0.port)
+        format!("http://127.0.0.1:{}", self.server.port)
+    }
+
+    fn settings(&self, email: &str) -> sink::Settings {
+        sink::Settings {
+            endpoint: Some(self.endpoint()),
+            secret_key: Some(SecretText::new(key_of(email))),
+            ..settings(Bucket::Gcs(BUCKET.to_owned()), BASE, Format::Ndjson)
+        }
     }
 
     fn journal(&self) -> PathBuf {
-        self.0.folder.path().join("journal")
+        self.server.folder.path().join("journal")
     }
 
     /// The lines of all objects, in the order in which these came; none was written over.
@@ -67,19 +79,14 @@ impl Gcs {
 
 impl Counterpart for Gcs {
     fn start() -> Self {
-        let mut started = Self(Process::new());
+        let mut started = Self { server: Process::new(), outer: Process::new() };
         started.run();
         started
     }
 
     fn sink(&self, who: Who) -> Arc<dyn Sink> {
         let email = if who == Who::Known { EMAIL } else { "another@example.com" };
-        let settings = sink::Settings {
-            endpoint: Some(self.endpoint()),
-            secret_key: Some(SecretText::new(key_of(email))),
-            ..settings(Bucket::Gcs(BUCKET.to_owned()), BASE, Format::Ndjson)
-        };
-        Arc::new(sink::Object::new(&settings, "out", TIMEOUT).unwrap())
+        Arc::new(sink::Object::new(&self.settings(email), "out", TIMEOUT).unwrap())
     }
 
     fn stored(&self) -> Vec<String> {
@@ -91,7 +98,7 @@ impl Counterpart for Gcs {
     }
 
     fn section(&self) -> String {
-        let key = self.0.folder.path().join("account.json");
+        let key = self.server.folder.path().join("account.json");
         fs::write(&key, key_of(EMAIL)).unwrap();
         format!(
             "[sink.object]\nurl = \"gs://{BUCKET}/{BASE}\"\nendpoint = \"{}\"\n\
@@ -113,16 +120,31 @@ impl Counterpart for Gcs {
 
 impl Served for Gcs {
     fn process(&mut self) -> &mut Process {
-        &mut self.0
+        &mut self.server
     }
 
     fn run(&mut self) {
-        let port = self.0.port;
         let mut command = Command::new(program("python"));
-        command.arg(here("tests/sinks/gcs.py")).arg(port.to_string());
+        command.arg(here("tests/sinks/gcs.py")).arg(self.server.port.to_string());
         command.arg(self.journal()).arg(here("tests/keys/rsa.pem"));
-        self.0.spawn(&mut command);
-        let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        eventually("the fake of Google Cloud Storage is ready", START_WAIT, ready);
+        self.server.spawn(&mut command);
+        listening(&self.server);
+    }
+}
+
+impl Secured for Gcs {
+    fn start_secured(certificate: &Path, key: &Path) -> Self {
+        let mut started = Self::start();
+        stand_before(&mut started.outer, started.server.port, certificate, key);
+        started
+    }
+
+    fn secured_port(&self) -> u16 {
+        self.outer.port
+    }
+
+    fn sink_at(&self, origin: &str, authority: Option<&Path>) -> Arc<dyn Sink> {
+        let settings = secured(self.settings(EMAIL), origin.to_owned(), authority);
+        Arc::new(sink::Object::new(&settings, "out", TIMEOUT).unwrap())
     }
 }
