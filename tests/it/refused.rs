@@ -405,12 +405,12 @@ fn a_body_that_is_announced_and_not_sent_takes_no_room_from_others(driver: Drive
         .receive("body_timeout = \"60s\"");
     let server = Server::start(setup);
     let large = good("large").header("content-length", "1048576").head_bytes();
-    let hold = |bytes: &[u8]| {
+    let begun = |bytes: &[u8]| {
         let mut connection = server.connect();
         connection.write(bytes).unwrap();
         connection
     };
-    let held: Vec<Connection> = (0..32).map(|_| hold(&large)).collect();
+    let held: Vec<Connection> = (0..32).map(|_| begun(&large)).collect();
     std::thread::sleep(Duration::from_millis(300));
     for index in 0..32 {
         assert_eq!(server.send(&good(&format!("good_{index}"))).status, 200);
@@ -418,7 +418,7 @@ fn a_body_that_is_announced_and_not_sent_takes_no_room_from_others(driver: Drive
     drop(held);
     // What has come does: four take more than two receivers have.
     let sent = [&large[..], &vec![b'x'; 600 * 1024]].concat();
-    let _held: Vec<Connection> = (0..4).map(|_| hold(&sent)).collect();
+    let _held: Vec<Connection> = (0..4).map(|_| begun(&sent)).collect();
     eventually("one has no room", SLACK, || {
         let metrics = server.admin("/metrics");
         let of = "forebay_requests_total{source=\"std\",outcome=\"budget_spent\"} ";
