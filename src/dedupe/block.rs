@@ -33,6 +33,17 @@ pub(super) struct Shape {
     pub(super) probe_max: usize,
 }
 
+impl Shape {
+    /// A block as this one, for fewer keys.
+    pub(super) fn for_keys(self, keys: usize) -> Self {
+        let keys_max = keys.clamp(1, self.keys_max);
+        let share = self.slots as u128 * keys_max as u128 / self.keys_max.max(1) as u128;
+        // Never more than there were.
+        let slots = usize::try_from(share).unwrap_or(self.slots).max(1);
+        Self { keys_max, slots, ..self }
+    }
+}
+
 /// A key as two words, neither of them zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Words {
@@ -324,6 +335,11 @@ impl Block {
 
     pub(super) fn covers(&self) -> u64 {
         self.covers.load(Ordering::Relaxed) // Relaxed: the keeper alone writes it.
+    }
+
+    /// The most keys that it takes.
+    pub(super) fn keys_max(&self) -> usize {
+        self.shape.keys_max
     }
 
     /// Slots whose key is set, those of given-up reservations among them.

@@ -6,8 +6,11 @@ use super::atomic::{Ordering, fence};
 use super::block::{Block, Held, Words};
 use super::generation::{Found, Generation};
 
-/// Sealed blocks that stand beside the active one.
-pub(super) const SEALED_MAX: usize = 7;
+/// So many whole blocks stand sealed beside the active one.
+pub(super) const SEALED_WHOLE: usize = 7;
+/// The same with smaller ones among them: that which was sealed early, and the few behind it that
+/// had been made before anyone knew how many keys would come.
+pub(super) const SEALED_MAX: usize = 12;
 
 /// The blocks at one moment; replaced whole.
 #[derive(Debug)]

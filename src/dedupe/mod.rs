@@ -24,11 +24,12 @@
 //! New keys go to the active block. It is sealed when it is full or as old as the window, and
 //! the spare takes its place. [`Table::tend`] writes a sealed block to a file once the log has all
 //! its records on the medium, and replaces the one by the other in one step; while the disk does
-//! not keep up up to seven blocks wait, a seventh of the capacity each, or fewer: new keys wait as
-//! well where more of the log than a start should read has no key in a file. Without a disk
+//! not keep up up to seven blocks wait, a seventh of the capacity each, or some more of smaller ones;
+//! new keys wait as well where more of the log than a start should read has no key in a file. Without a disk
 //! ([`Table::new`]) a sealed block retires when it was sealed a window ago. A key therefore lives
 //! at least one window and at most about two. [`Table::prepare`], called from a background thread, keeps a spare whose pages were touched;
-//! a request makes one itself only when a seventh of the capacity came between two calls.
+//! a request makes one itself only when a whole block of keys came between two calls. Where blocks
+//! are sealed before they are full, the next is smaller (`spares.rs`).
 //!
 //! # A slot
 //!
@@ -81,6 +82,7 @@
 //! | `used` of a block | claiming threads | claiming threads, prepare, stats | Relaxed | nothing else: a count |
 //! | `filter` of a sealed block | prepare, once, behind the fence | look-ups | `OnceLock` | every key that the block holds |
 //! | the list | rotators, prepare and tend, by compare-and-swap | all | Release, Acquire (`ArcSwap`) | blocks zeroed before, seals set before |
+//! | `keys` of the spares | who seals early or finds a block full | whoever makes a spare | Relaxed | nothing else: a number |
 //! | `making` | whoever makes a spare | the same | swap Acquire, store Release | a hint: only one allocates |
 //! | `refused` | threads that were refused | stats | Relaxed | nothing else: a count |
 //! | `waits` | prepare | reserving threads | Relaxed | nothing else: a hint that a look later holds as well |
@@ -100,6 +102,7 @@ mod generations;
 mod reopen;
 mod files;
 mod steady;
+mod spares;
 mod list;
 mod outcome;
 mod table;

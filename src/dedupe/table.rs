@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::queue::SegQueue;
 use forebay_log::planted::{self, Bug, Point};
 use forebay_log::{Key, Lane};
 
@@ -12,9 +11,10 @@ use super::atomic::{AtomicBool, AtomicU64, Loaded, Ordering, Published, fence};
 use super::block::{Block, Claim, Held, Shape, Words};
 use super::files::Files;
 use super::generation::{Found, Generation};
-use super::list::{List, SEALED_MAX};
+use super::list::{List, SEALED_MAX, SEALED_WHOLE};
 use super::outcome::{Outcome, Restored, Stats};
 use super::reopen::OpenError;
+use super::spares::Spares;
 
 /// The spare is made once the active block is filled to one part in this many.
 const SPARE_SHARE: usize = 4;
@@ -25,8 +25,8 @@ const PROBE_MAX: usize = 512;
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Keys that memory holds at most. About 40 bytes each, taken as they come, a seventh at a
-    /// time. With generations on disk ([`Table::open`]) two sevenths are in use, and the rest is
-    /// for a disk that does not keep up; without, this is what fits into any one window.
+    /// time or less. With generations on disk ([`Table::open`]) two sevenths are in use at most, and
+    /// the rest is for a disk that does not keep up; without, this is what fits into any one window.
     pub capacity: usize,
     /// How long a key is remembered at least.
     pub window: Duration,
@@ -35,15 +35,13 @@ pub struct Options {
 /// The memory of one lane.
 pub struct Table {
     list: Published<List>,
-    /// Retired blocks that a slow thread may still be reading.
-    attic: SegQueue<Arc<Block>>,
+    spares: Spares,
     /// Somebody is making a spare.
     making: AtomicBool,
     refused: AtomicU64,
     /// The files are far behind: no new keys for now.
     waits: AtomicBool,
     files: Option<Files>,
-    shape: Shape,
     capacity: usize,
     window_ns: u64,
     started_ns: u64,
@@ -57,7 +55,7 @@ enum Rotation {
     Done,
     /// Another thread is making the block that is missing.
     Busy,
-    /// Seven sealed blocks are still inside the window.
+    /// What the sealed blocks hold is all still inside the window, and as much as may be held.
     Full,
 }
 
@@ -66,7 +64,7 @@ impl Table {
     /// never steps: the wall clock at start plus monotonic time since. A step forward would
     /// retire keys too early.
     pub fn new(options: Options, now_ns: u64) -> Self {
-        let keys_max = options.capacity.div_ceil(SEALED_MAX).max(1);
+        let keys_max = options.capacity.div_ceil(SEALED_WHOLE).max(1);
         // Five slots for three keys: load 0.6.
         let slots = keys_max.saturating_mul(5).div_ceil(3);
         Self::with_shape(options, Shape { keys_max, slots, probe_max: PROBE_MAX }, now_ns)
@@ -83,12 +81,11 @@ impl Table {
                 spare: None,
                 retired: Vec::new(),
             }),
-            attic: SegQueue::new(),
+            spares: Spares::new(shape),
             making: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             files: None,
-            shape,
             capacity: options.capacity,
             window_ns: u64::try_from(options.window.as_nanos()).unwrap_or(u64::MAX),
             started_ns: now_ns,
@@ -126,6 +123,7 @@ impl Table {
                     }
                     list.active.vacate(index);
                 }
+                Claim::NoRoom if list.active.sealed_ns().is_none() => self.spares.filled(),
                 Claim::NoRoom => {}
             }
             match self.rotate(&list.active, now_ns) {
@@ -185,13 +183,14 @@ impl Table {
         self.waits.store(waits, Ordering::Relaxed); // Relaxed: as where it is read.
         self.retire(now_ns);
         self.rotate_by_age(now_ns);
-        let used = self.list.load().active.used();
+        let active = Arc::clone(&self.list.load().active);
+        let is_due = active.used().saturating_mul(SPARE_SHARE) >= active.keys_max();
         // A retired block is cleared for reuse at once: freed, its pages would be new ones soon.
-        if used.saturating_mul(SPARE_SHARE) >= self.shape.keys_max || !self.attic.is_empty() {
+        if is_due || self.spares.has_retired() {
             self.make_spare();
         }
         self.make_filters();
-        self.sweep();
+        self.spares.sweep();
     }
 
     /// Opens the memory of a lane with its generations on disk, beside the log's segments: finds
@@ -249,7 +248,7 @@ impl Table {
             };
             if self.list.replace(&list, next) {
                 for block in gone {
-                    self.attic.push(block);
+                    self.spares.retire(block);
                 }
                 if early {
                     continue;
@@ -274,7 +273,9 @@ impl Table {
     /// Seals the active block, full or not, if there is room for another.
     pub(super) fn seal_active(&self, now_ns: u64) {
         self.cover();
-        let _ = self.rotate(&self.list.load().active, now_ns);
+        let active = Arc::clone(&self.list.load().active);
+        self.spares.sealed_with(active.used());
+        let _ = self.rotate(&active, now_ns);
     }
 
     /// How much of the log may lie behind the newest generation, for tests.
@@ -288,7 +289,7 @@ impl Table {
     }
 
     pub(super) fn block_keys(&self) -> usize {
-        self.shape.keys_max
+        self.spares.whole().keys_max
     }
 
     /// Counts at this moment.
@@ -323,7 +324,10 @@ impl Table {
                 return Rotation::Done;
             }
             let (expired, mut sealed) = self.by_age(&list, now_ns);
-            if sealed.len() >= SEALED_MAX {
+            // As keys, not as blocks: what smaller ones lack is made up by more of them.
+            let held = sealed.iter().chain([full]).map(|block| block.keys_max()).sum::<usize>();
+            let enough = self.spares.whole().keys_max.saturating_mul(SEALED_WHOLE + 1);
+            if sealed.len() >= SEALED_MAX || held >= enough {
                 return Rotation::Full;
             }
             let Some(spare) = &list.spare else {
@@ -366,7 +370,7 @@ impl Table {
             };
             if self.list.replace(&list, next) {
                 for block in expired.iter().chain(&list.retired) {
-                    self.attic.push(Arc::clone(block));
+                    self.spares.retire(Arc::clone(block));
                 }
                 return;
             }
@@ -396,7 +400,7 @@ impl Table {
             if list.spare.is_some() {
                 break;
             }
-            let spare = made.get_or_insert_with(|| self.empty_block());
+            let spare = made.get_or_insert_with(|| self.spares.empty());
             let next = List {
                 active: Arc::clone(&list.active),
                 sealed: list.sealed.clone(),
@@ -412,35 +416,12 @@ impl Table {
         true
     }
 
-    /// A retired block that nobody reads any more, else a new one.
-    fn empty_block(&self) -> Arc<Block> {
-        for _ in 0..self.attic.len() {
-            let Some(mut block) = self.attic.pop() else { break };
-            if let Some(unread) = Arc::get_mut(&mut block) {
-                unread.clear();
-                return block;
-            }
-            self.attic.push(block);
-        }
-        Arc::new(Block::new(self.shape))
-    }
-
     /// From then on a look at a sealed block is one load of a word that the caches may hold.
     pub(super) fn make_filters(&self) {
         let list = self.list.load();
         // SeqCst: as in `find_sealed`.
         fence(Ordering::SeqCst);
         list.sealed.iter().for_each(|block| block.make_filter());
-    }
-
-    /// Frees the retired blocks that nobody reads any more.
-    fn sweep(&self) {
-        for _ in 0..self.attic.len() {
-            let Some(mut block) = self.attic.pop() else { break };
-            if Arc::get_mut(&mut block).is_none() {
-                self.attic.push(block);
-            }
-        }
     }
 }
 
