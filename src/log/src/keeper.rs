@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam::sync::Parker;
 
 use crate::lane::AckLevel;
-use crate::mapping::MarksMap;
+use crate::mapping::{HUGE_BYTES, MarksMap};
 use crate::marks::{self, Told};
 use crate::planted::{self, Bug, Point};
 use crate::shared::{LaneState, Shared};
@@ -38,8 +38,6 @@ const GATHER_MAX: Duration = Duration::from_millis(1);
 /// steps than 4 MiB; with 16 those of 1 KiB cost it a fifth more than with 8, on memory that no cache held.
 const UNSYNCED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const UNSYNCED_BYTES_LEAST: u64 = 4 * 1024 * 1024;
-/// The huge pages of most processors.
-const HUGE_BYTES: u64 = 2 * 1024 * 1024;
 const _: () = assert!(UNSYNCED_BYTES_LEAST >= 2 * HUGE_BYTES, "rounded down, a sync moves on");
 /// At ack level written: how long a record may stay unsynced.
 const UNSYNCED_MAX: Duration = Duration::from_secs(1);

@@ -96,6 +96,8 @@ pub fn tell_bus_errors(marker: Option<&Path>) -> io::Result<()> {
 
 /// What a processor fetches at once.
 const LINE_BYTES: usize = 64;
+/// The huge pages of most processors.
+pub(crate) const HUGE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Has the processor fetch the line at an address to store to it.
 fn fetch_line(line: *const u8) {
@@ -207,11 +209,14 @@ impl WriteMap {
         self.raw.advise_range(Advice::PopulateWrite, range.start, range.len())
     }
 
-    /// Asks for huge pages where a range is made ready next.
+    /// Asks for huge pages where a range is made ready next, and for no others behind them: the
+    /// kernel reads ahead by what suits the disk, 8 MiB here, all of it zeroed in one go.
     pub(crate) fn prefer_huge(&self, at: u64, bytes: u64) {
         let range = range(self.raw.len(), at, bytes);
-        // Only a hint: without it the range is made ready in small pages.
-        let _ = self.raw.advise_range(Advice::HugePage, range.start, range.len());
+        for advice in [Advice::Random, Advice::HugePage] {
+            // Only a hint: without it the range is made ready in small pages.
+            let _ = self.raw.advise_range(advice, range.start, range.len());
+        }
     }
 
     /// Takes whole pages out of the mapping. What stands in them comes back from the file.

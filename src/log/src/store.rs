@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::format::{Footer, KIND_PAD, PAGE_BYTES, RecordHeader, seed_of};
 use crate::lane::{AckLevel, AgeSince, LaneOptions, Retention, random};
+use crate::mapping::HUGE_BYTES;
 use crate::planted::{self, Point};
 use crate::recover::{Plan, Sealed, Tally};
 use crate::residency::Residency;
@@ -310,8 +311,13 @@ impl Store {
             };
             let extent = segment.extent();
             let from = self.ready.max(extent.first());
-            let to = target.min(extent.end()).next_multiple_of(PAGE_BYTES).max(from);
+            // A page that the machine has not touched lately takes long, and the kernel does not
+            // stop within one: so one by one, and whoever shares the core has turns in between.
+            let page_end = (from - extent.base + 1).next_multiple_of(HUGE_BYTES) + extent.base;
+            let step_end = if huge { target.min(page_end) } else { target };
+            let to = step_end.min(extent.end()).next_multiple_of(PAGE_BYTES).max(from);
             if huge {
+                std::thread::yield_now();
                 segment.map.prefer_huge(from - extent.base, to - from);
             }
             let made = segment.map.make_ready(from - extent.base, to - from);
