@@ -4,8 +4,6 @@
 //! (JSON), `data_text` or `data_base64`, behind what tells events apart. Either way a line begins
 //! with the event's position, which is how a file is continued after a crash.
 
-use std::io::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use forebay_log::{Position, Tag};
@@ -27,8 +25,10 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
     let (record, payload) = (event.record.get(), event.payload());
     let from = lines.len();
     lines.extend_from_slice(BEGIN);
-    // Writing into memory cannot fail.
-    _ = write!(lines, "{}\",", record.position());
+    put_number(lines, record.position().epoch().into());
+    lines.push(b'-');
+    put_number(lines, record.position().offset());
+    lines.extend_from_slice(b"\",");
     let begins_alike = lines.get(from..).is_some_and(|begin| payload.starts_with(begin));
     let value = json::value(payload);
     if begins_alike && value.is_some() {
@@ -39,7 +39,7 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
         return;
     }
     lines.extend_from_slice(b"\"key\":\"");
-    _ = write!(lines, "{}", record.key());
+    lines.extend_from_slice(&record.key().digits());
     lines.extend_from_slice(b"\",\"lane\":");
     put_text(lines, &event.lane);
     let named: [(&[u8], Tag); 2] =
@@ -73,6 +73,21 @@ pub(super) fn write_payload(lines: &mut Vec<u8>, event: &Event) {
     }
     put_json(lines, event.payload());
     lines.push(b'\n');
+}
+
+/// Adds a number in decimal digits.
+fn put_number(lines: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut count = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        count += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    lines.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
 }
 
 /// Adds JSON, without its line ends.
@@ -227,6 +242,15 @@ mod tests {
         assert_eq!(line(&event)["data"]["position"], "9-9");
         event.made = Some(row.replace('}', "").into());
         assert!(line(&event)["data_text"].is_string());
+    }
+
+    #[test]
+    fn a_number_is_written_as_rust_writes_it() {
+        for number in [0, 9, 10, 4096, u64::from(u32::MAX), u64::MAX] {
+            let mut written = Vec::new();
+            put_number(&mut written, number);
+            assert_eq!(written, number.to_string().into_bytes());
+        }
     }
 
     #[test]

@@ -92,16 +92,22 @@ impl fmt::Debug for Key {
     }
 }
 
-/// 32 hexadecimal digits, in the order of the bytes.
-impl fmt::Display for Key {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Key {
+    /// The 32 hexadecimal digits that it is written with, in the order of its bytes.
+    pub fn digits(self) -> [u8; 32] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |half: u8| DIGITS[usize::from(half & 0xf)];
         let mut text = [0; 32];
         for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
             *pair = [digit(byte >> 4), digit(byte)];
         }
-        formatter.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        text
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
