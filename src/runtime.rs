@@ -6,11 +6,12 @@
 //! leaks it when the receiver ends; and no task or join handle ever crosses threads, so other
 //! threads reach a receiver only through `tokio::sync` types.
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -80,6 +81,15 @@ pub fn probe_ring() -> io::Result<bool> {
 
 /// Runs `future` to its end on a runtime of this thread.
 pub fn block_on<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
+    DRIVER.set(Some(driver));
+    let output = run(driver, future);
+    DRIVER.set(None);
+    // A task that waits there outlives its runtime, and is not to be dropped without one.
+    let _ = ManuallyDrop::new(PASSED.take());
+    output
+}
+
+fn run<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
     match driver {
         Driver::IoUring => {
             let runtime = RuntimeBuilder::<IoUringDriver>::new()
@@ -213,6 +223,13 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(task));
 }
 
+thread_local! {
+    /// Who has let the others go first.
+    static PASSED: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    /// What runs the tasks of this thread, if [`block_on`] does.
+    static DRIVER: Cell<Option<Driver>> = const { Cell::new(None) };
+}
+
 /// Lets the other tasks of this thread have their turn.
 pub async fn pass() {
     let mut passed = false;
@@ -220,10 +237,33 @@ pub async fn pass() {
         if mem::replace(&mut passed, true) {
             return Poll::Ready(());
         }
-        cx.waker().wake_by_ref();
+        if DRIVER.get().is_none() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // monoio runs a task that wakes itself before all others. So it is woken by one that comes
+        // behind whoever is ready now.
+        let is_first = PASSED.with_borrow_mut(|passed| {
+            passed.push(cx.waker().clone());
+            passed.len() == 1
+        });
+        if is_first {
+            spawn(async {
+                PASSED.with_borrow_mut(|passed| passed.drain(..).for_each(Waker::wake));
+            });
+        }
         Poll::Pending
     })
     .await;
+}
+
+/// The same where each read and write is a call of its own, as with epoll: what is ready is read
+/// first, then all is answered in a row, and by the time the first is read again its next request
+/// has mostly come. A ring takes them together as it is.
+pub async fn gather() {
+    if DRIVER.get() == Some(Driver::Epoll) {
+        pass().await;
+    }
 }
 
 /// Waits; the runtime's timers count in milliseconds.
@@ -235,4 +275,35 @@ pub async fn sleep(duration: Duration) {
 /// `Some` with the output, or `None` when `duration` passed first.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
     monoio::time::timeout(duration, future).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn who_passes_comes_behind_whoever_is_ready() {
+        for driver in [Driver::Epoll, Driver::detect()] {
+            let order = block_on(driver, async {
+                let order = Rc::new(RefCell::new(Vec::new()));
+                for name in ["first", "second"] {
+                    let order = Rc::clone(&order);
+                    spawn(async move {
+                        for turn in 0..3 {
+                            order.borrow_mut().push((name, turn));
+                            pass().await;
+                        }
+                    });
+                }
+                while order.borrow().len() < 6 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                order.take()
+            });
+            let wanted = (0..3).flat_map(|turn| [("first", turn), ("second", turn)]);
+            assert_eq!(order.expect("a runtime"), wanted.collect::<Vec<_>>(), "{driver:?}");
+        }
+    }
 }

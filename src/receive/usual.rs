@@ -106,6 +106,7 @@ pub async fn serve_usual<H: Handler, S: Duplex>(
             let mut body = Sent::new(&mut wire, body_bytes);
             (handler.answer(head.parts(), &mut body, connection).await, body.left)
         };
+        runtime::gather().await;
         let closing = left > 0
             || connection.draining()
             || answer.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
@@ -120,6 +121,7 @@ pub async fn serve_usual<H: Handler, S: Duplex>(
         }
         connection.flushed();
         wire.shrink();
+        runtime::gather().await;
         if turn.is_multiple_of(TURN) {
             runtime::pass().await;
         }
