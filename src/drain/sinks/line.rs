@@ -25,9 +25,10 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
     let (record, payload) = (event.record.get(), event.payload());
     let from = lines.len();
     lines.extend_from_slice(BEGIN);
-    put_number(lines, record.position().epoch().into());
+    let mut number = itoa::Buffer::new();
+    lines.extend_from_slice(number.format(record.position().epoch()).as_bytes());
     lines.push(b'-');
-    put_number(lines, record.position().offset());
+    lines.extend_from_slice(number.format(record.position().offset()).as_bytes());
     lines.extend_from_slice(b"\",");
     let begins_alike = lines.get(from..).is_some_and(|begin| payload.starts_with(begin));
     let value = json::value(payload);
@@ -73,21 +74,6 @@ pub(super) fn write_payload(lines: &mut Vec<u8>, event: &Event) {
     }
     put_json(lines, event.payload());
     lines.push(b'\n');
-}
-
-/// Adds a number in decimal digits.
-fn put_number(lines: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut count = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        count += 1;
-        if number == 0 {
-            break;
-        }
-    }
-    lines.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
 }
 
 /// Adds JSON, without its line ends.
@@ -242,15 +228,6 @@ mod tests {
         assert_eq!(line(&event)["data"]["position"], "9-9");
         event.made = Some(row.replace('}', "").into());
         assert!(line(&event)["data_text"].is_string());
-    }
-
-    #[test]
-    fn a_number_is_written_as_rust_writes_it() {
-        for number in [0, 9, 10, 4096, u64::from(u32::MAX), u64::MAX] {
-            let mut written = Vec::new();
-            put_number(&mut written, number);
-            assert_eq!(written, number.to_string().into_bytes());
-        }
     }
 
     #[test]
