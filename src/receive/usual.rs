@@ -121,9 +121,10 @@ pub async fn serve_usual<H: Handler, S: Duplex>(
         }
         connection.flushed();
         wire.shrink();
-        runtime::gather().await;
         if turn.is_multiple_of(TURN) {
             runtime::pass().await;
+        } else {
+            runtime::gather().await;
         }
     }
     Ok(None)
