@@ -14,6 +14,8 @@ pub const BODY_BYTES_LIMIT: u64 = 32 * 1024 * 1024;
 pub const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How often a receiver looks for connections and waits that are late.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// The most of the time between two sweeps that counts for deadlines.
+pub const BEAT_MAX: Duration = Duration::from_millis(200);
 /// How long a connection is idle before it gives back what only hyper needs: two buffers of 8 KiB.
 pub const REST_AFTER: Duration = Duration::from_secs(1);
 /// The most connections of one receiver that go to rest in one sweep: a crowd would keep those that are

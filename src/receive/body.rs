@@ -83,13 +83,14 @@ pub(super) async fn read<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let Received { connection, started, .. } = received;
+    let connection = received.connection;
+    let started = connection.now();
     let mut whole = Gathered::Nothing;
     loop {
         let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             Poll::Pending if connection.expired() => Poll::Ready(Err(Reject::BodyTimeout)),
             Poll::Pending => {
-                connection.awaiting_body(*started, whole.bytes());
+                connection.awaiting_body(started, whole.bytes());
                 Poll::Pending
             }
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),

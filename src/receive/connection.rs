@@ -11,6 +11,10 @@
 //!   +------------- flushed ---- Write <-----+
 //! ```
 //!
+//! Deadlines are for the peer, so the time that this receiver itself stood still is not counted: a
+//! virtual machine that was paused, a process that was stopped. Of a longer gap between two sweeps
+//! only [`BEAT_MAX`] counts, and who sent in time meanwhile is read before anything is late.
+//!
 //! The sweep also finds those that have been idle for a while: where hyper serves them they rest,
 //! which means that they have a socket and its buffer, and no hyper.
 
@@ -26,7 +30,7 @@ use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::unparsed;
-use crate::limits::{LINGER_BYTES_MAX, REST_AFTER, RESTS_MAX};
+use crate::limits::{BEAT_MAX, LINGER_BYTES_MAX, REST_AFTER, RESTS_MAX};
 
 /// How long each phase may last.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +130,13 @@ impl Connection {
         self.enter(Phase::Answer, None);
     }
 
-    /// The body's next bytes are awaited, `bytes` of it having come since `started`.
+    /// The receiver's coarse clock, which deadlines count by.
+    pub(super) fn now(&self) -> Instant {
+        self.pulse.now.get()
+    }
+
+    /// The body's next bytes are awaited, `bytes` of it having come since `started`, a moment of
+    /// [`Connection::now`].
     pub fn awaiting_body(&self, started: Instant, bytes: u64) {
         let deadlines = &self.pulse.deadlines;
         let earned = Duration::from_secs(bytes / deadlines.body_rate_min.max(1));
@@ -178,16 +188,26 @@ impl Connection {
 
 /// A receiver's coarse clock and its deadlines.
 #[derive(Debug)]
-pub struct Pulse {
+struct Pulse {
+    /// The moment of the last beat, less the time that the receiver stood still.
     now: Cell<Instant>,
+    /// The same moment by the machine's clock.
+    beaten: Cell<Instant>,
     deadlines: Deadlines,
     draining: Cell<bool>,
 }
 
 impl Pulse {
-    /// Moves the coarse clock.
-    pub fn beat(&self, now: Instant) {
-        self.now.set(now);
+    fn new(deadlines: Deadlines, now: Instant) -> Self {
+        let moment = || Cell::new(now);
+        Self { now: moment(), beaten: moment(), deadlines, draining: Cell::new(false) }
+    }
+
+    /// Moves the coarse clock, and says what it is.
+    fn beat(&self, now: Instant) -> Instant {
+        let passed = now.saturating_duration_since(self.beaten.replace(now)).min(BEAT_MAX);
+        self.now.update(|before| before.checked_add(passed).unwrap_or(before));
+        self.now.get()
     }
 
     fn after(&self, duration: Duration) -> Option<Instant> {
@@ -205,13 +225,8 @@ pub struct Connections {
 impl Connections {
     /// None yet.
     pub fn new(deadlines: Deadlines, now: Instant) -> Rc<Self> {
-        let pulse = Rc::new(Pulse { now: Cell::new(now), deadlines, draining: Cell::new(false) });
+        let pulse = Rc::new(Pulse::new(deadlines, now));
         Rc::new(Self { pulse, open: RefCell::new(Slab::new()) })
-    }
-
-    /// The receiver's coarse clock.
-    pub fn pulse(&self) -> &Pulse {
-        &self.pulse
     }
 
     /// How many are open.
@@ -239,7 +254,7 @@ impl Connections {
 
     /// Wakes every connection that is late, and once each that may rest, a few at a time.
     pub fn sweep(&self, now: Instant) {
-        self.pulse.beat(now);
+        let now = self.pulse.beat(now);
         let mut places = RESTS_MAX;
         for (_, connection) in self.open.borrow().iter() {
             if connection.until.get().is_some_and(|until| until <= now) {
@@ -412,40 +427,70 @@ mod tests {
         Deadlines { head: span, body: span, body_rate_min: 1, idle: IDLE, write: span }
     }
 
+    fn scene() -> (Instant, Rc<Connections>) {
+        let start = forebay_log::Clock::System.monotonic();
+        (start, Connections::new(deadlines(), start))
+    }
+
+    /// Sweeps as a receiver does that never stands still.
+    fn sweep_until(connections: &Connections, from: Instant, to: Instant) {
+        let mut now = from;
+        while now < to {
+            now = (now + BEAT_MAX).min(to);
+            connections.sweep(now);
+        }
+    }
+
     #[test]
     fn who_is_idle_for_a_while_tires_and_nobody_else() {
-        let start = forebay_log::Clock::System.monotonic();
-        let connections = Connections::new(deadlines(), start);
+        let (start, connections) = scene();
         let entered = connections.enter(([127, 0, 0, 1], 9).into());
         let connection = entered.connection();
-        connections.sweep(start + REST_AFTER / 2);
+        let at = |tenths| start + REST_AFTER * tenths / 10;
+        sweep_until(&connections, start, at(9));
         assert!(!connection.tired(), "too early");
-        connections.sweep(start + REST_AFTER);
+        sweep_until(&connections, at(9), at(10));
         assert!(connection.tired() && !connection.expired());
         connection.received_bytes();
         assert!(!connection.tired(), "a request has begun");
-        connections.sweep(start + 2 * REST_AFTER);
+        sweep_until(&connections, at(10), at(20));
         assert!(!connection.tired(), "it is not idle");
         connection.writing(false);
         connection.flushed();
-        connections.sweep(start + 3 * REST_AFTER);
+        sweep_until(&connections, at(20), at(30));
         assert!(connection.tired(), "it is idle again");
         connection.ending.set(true);
         assert!(!connection.tired(), "it lingers, and its buffers with it");
-        connections.sweep(start + 3 * REST_AFTER + IDLE);
+        sweep_until(&connections, at(30), at(30) + IDLE);
         assert!(connection.expired(), "none is kept for resting");
     }
 
     #[test]
+    fn the_time_that_a_receiver_stood_still_is_not_the_peers() {
+        let (start, connections) = scene();
+        let entered = connections.enter(([127, 0, 0, 1], 9).into());
+        let connection = entered.connection();
+        connection.received_bytes();
+        let later = start + 10 * IDLE;
+        connections.sweep(later);
+        assert!(!connection.expired(), "one sweep after a long while");
+        connection.awaiting_body(connection.now(), 0);
+        sweep_until(&connections, later, later + Duration::from_secs(4));
+        assert!(!connection.expired(), "a second before it is late");
+        sweep_until(&connections, later + Duration::from_secs(4), later + Duration::from_secs(5));
+        assert!(connection.expired(), "it is late");
+    }
+
+    #[test]
     fn a_crowd_goes_to_rest_a_few_at_a_time() {
-        let start = forebay_log::Clock::System.monotonic();
-        let connections = Connections::new(deadlines(), start);
+        let (start, connections) = scene();
         let enter = |_| connections.enter(([127, 0, 0, 1], 9).into());
         let crowd: Vec<Entered> = (0..=2 * RESTS_MAX).map(enter).collect();
         let tired = || crowd.iter().filter(|entered| entered.connection().tired()).count();
+        sweep_until(&connections, start, start + REST_AFTER);
         for expected in [RESTS_MAX, 2 * RESTS_MAX, 2 * RESTS_MAX + 1] {
-            connections.sweep(start + REST_AFTER);
             assert_eq!(tired(), expected);
+            connections.sweep(start + REST_AFTER);
         }
     }
 }

@@ -16,6 +16,7 @@ for_each_driver![
     a_usual_request_in_flight_is_finished_by_a_drain_and_an_idle_connection_ended,
     a_head_in_flight_is_served_by_a_drain_whoever_serves_it,
     a_used_connection_has_its_deadlines_for_head_and_body,
+    the_time_that_forebay_stood_still_is_not_its_senders,
     a_sender_that_never_reads_is_cut_off,
 ];
 
@@ -213,6 +214,35 @@ fn a_used_connection_has_its_deadlines_for_head_and_body(driver: Driver) {
         trickle.write(b"x").is_err() || trickle.ended_within(Duration::from_millis(50))
     });
     assert_eq!(ids(&server), ["msg_head", "msg_body", "msg_trickle"]);
+}
+
+fn the_time_that_forebay_stood_still_is_not_its_senders(driver: Driver) {
+    let deadline = Duration::from_secs(1);
+    let setup = ["head_timeout", "body_timeout", "idle_timeout"]
+        .iter()
+        .fold(Setup::new(driver), |setup, name| setup.receive(&format!("{name} = \"1s\"")));
+    let server = Server::start(setup);
+    let parts: [(&str, &dyn Fn(usize) -> usize); 3] =
+        [("msg_idle", &|_| 0), ("msg_head", &|_| 60), ("msg_body", &|all| all - 5)];
+    let mut begun = Vec::new();
+    for (id, first_part) in parts {
+        let mut connection = server.connect();
+        accepted(&mut connection, &format!("{id}_before"));
+        let bytes = request(id).bytes();
+        let (first, rest) = bytes.split_at(first_part(bytes.len()));
+        connection.write(first).unwrap();
+        begun.push((connection, rest.to_vec()));
+    }
+    // Long enough for what was sent to be read.
+    std::thread::sleep(deadline / 8);
+    server.stand_still(2 * deadline);
+    // Long enough for a sweep, which must find none of them late.
+    std::thread::sleep(deadline / 4);
+    for (mut connection, rest) in begun {
+        connection.write(&rest).unwrap();
+        assert_eq!(connection.read().expect("an answer").status, 200);
+    }
+    assert_eq!(ids(&server)[parts.len()..], parts.map(|(id, _)| id));
 }
 
 /// Its answers fill what lies between both, and then the server waits for it: not for long.

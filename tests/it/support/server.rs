@@ -284,6 +284,13 @@ impl Server {
         self.signal(Signal::HUP);
     }
 
+    /// SIGSTOP, and SIGCONT after a while.
+    pub(crate) fn stand_still(&self, span: Duration) {
+        self.signal(Signal::STOP);
+        std::thread::sleep(span);
+        self.signal(Signal::CONT);
+    }
+
     /// SIGTERM, without waiting.
     pub(crate) fn ask_to_end(&self) {
         self.signal(Signal::TERM);
