@@ -65,6 +65,9 @@ pub(crate) struct Place {
     /// Whether the own server lets a connection be idle for as long as a run takes.
     #[arg(skip)]
     pub(crate) patient: bool,
+    /// What the own server wastes on each event, where a check has to notice it.
+    #[arg(skip)]
+    pub(crate) planted: Duration,
 }
 
 /// The senders.

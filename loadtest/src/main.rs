@@ -8,7 +8,8 @@
 //!
 //! Exit codes: 0 when all is well; 1 when the receiver has broken its word, a figure was not what
 //! it had to be or the run failed; 2 when the arguments make no sense; 3 when the receiver has kept
-//! its word, but not every event was acknowledged.
+//! its word, but not every event was acknowledged; 4 when a run was too short, or the machine too
+//! restless, to say whether a figure is what it has to be.
 #![forbid(unsafe_code)]
 
 mod text;
@@ -33,7 +34,10 @@ mod series;
 mod live;
 mod target;
 mod session;
+mod turns;
+mod awake;
 mod figures;
+mod resample;
 mod report;
 mod plot;
 mod page;

@@ -136,6 +136,12 @@ impl<'run> Run<'run> {
         })
     }
 
+    /// The same behind what a ledger tells of already.
+    pub(crate) fn behind(mut self, ledger: Ledger) -> Self {
+        self.outcome.ledger = ledger;
+        self
+    }
+
     /// Sends by the schedule and waits for the answers; calls `watch` at every beat.
     pub(crate) fn drive(
         mut self,

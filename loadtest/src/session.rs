@@ -12,7 +12,9 @@ use crate::args::{Common, Load, Place};
 use crate::audit::{Auditor, Findings};
 use crate::bystanders::{Bystanders, Crowd, Fates};
 use crate::chaos::Chaos;
+use crate::figures::nanos;
 use crate::habits::Habits;
+use crate::ledger::Ledger;
 use crate::live::View;
 use crate::open::{Bounds, Outcome, Run};
 use crate::outbox::Outbox;
@@ -78,7 +80,7 @@ impl Session {
             tolerance: None,
             idle: if load.idle > 0 || place.patient { "1h" } else { "15s" },
             sinks: place.sinks.clone(),
-            planted_ns: 0,
+            planted_ns: nanos(place.planted),
         };
         let own = Target::start(wanted, &place.folder.clone().unwrap_or_else(std::env::temp_dir))?;
         if let Some(core) = generator {
@@ -106,16 +108,11 @@ impl Session {
     pub(crate) fn trial(&mut self, schedule: Schedule, view: &mut View) -> io::Result<Trial> {
         let run = Clock::System.wall_ns();
         let load = &self.load;
-        let (mut signed, mut habits) = (Vec::new(), Vec::new());
-        for (sender, weight) in &self.senders {
-            signed.push((Signer::new(sender.clone(), load.body as usize, run)?, *weight));
-            habits.push(Habits::of(sender.profile()?, load.compress));
-        }
-        let mut traffic = Traffic::new(signed, shares(load), load.rooms);
+        let (mut traffic, habits) = self.traffic(run)?;
         let mut marks = schedule.marks();
-        let mut connections = Connections::open(self.remote.clone(), load.connections as usize)?;
+        let mut connections = self.connections()?;
         let mut bystanders = bystanders(&self.remote, load, &traffic)?;
-        let bounds = Bounds { timeout: load.timeout, drain: load.drain };
+        let bounds = self.bounds();
         let mut series = Series::new(schedule.span(), self.process())?;
         view.begin(&schedule);
         let outbox = Outbox::new(habits);
@@ -143,9 +140,39 @@ impl Session {
         Ok(Trial { outcome, series, marks, bystanders, signers: traffic.signers, run })
     }
 
+    /// Senders whose ids begin as those of `run`, and how they behave.
+    pub(crate) fn traffic(&self, run: u64) -> io::Result<(Traffic, Vec<Habits>)> {
+        let load = &self.load;
+        let (mut signed, mut habits) = (Vec::new(), Vec::new());
+        for (sender, weight) in &self.senders {
+            signed.push((Signer::new(sender.clone(), load.body as usize, run)?, *weight));
+            habits.push(Habits::of(sender.profile()?, load.compress));
+        }
+        Ok((Traffic::new(signed, shares(load), load.rooms), habits))
+    }
+
+    /// As many connections as the senders share.
+    pub(crate) fn connections(&self) -> io::Result<Connections> {
+        Connections::open(self.remote.clone(), self.load.connections as usize)
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { timeout: self.load.timeout, drain: self.load.drain }
+    }
+
     /// Holds the log against what a trial has sent, if the log can be read. An own server is
     /// stopped first, as it should be.
     pub(crate) fn audit(&mut self, trial: &Trial) -> io::Result<Option<Findings>> {
+        self.hold_against(&trial.outcome.ledger, &trial.signers, trial.run)
+    }
+
+    /// The same for a ledger of the run whose ids begin as those of `run`.
+    pub(crate) fn hold_against(
+        &mut self,
+        ledger: &Ledger,
+        signers: &[Signer],
+        run: u64,
+    ) -> io::Result<Option<Findings>> {
         if let Some(own) = &mut self.own {
             let status = own.stop()?;
             if !status.success() {
@@ -153,7 +180,7 @@ impl Session {
             }
         }
         let Some(lane) = &self.lane else { return Ok(None) };
-        let auditor = Auditor::new(&trial.outcome.ledger, &trial.signers, trial.run);
+        let auditor = Auditor::new(ledger, signers, run);
         let told = |error| io::Error::other(format!("{}: {error}", lane.display()));
         auditor.read(lane).map(Some).map_err(told)
     }

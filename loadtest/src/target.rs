@@ -18,17 +18,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use forebay::runtime::{self, Driver};
-use forebay_log::Clock;
+use forebay_log::{Clock, Reader};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tempfile::TempDir;
 
 use crate::requests::Sender;
 use crate::{figures, processor};
+
+/// How long a wait for the next event lasts before the lane is looked at again.
+const WASTE_WAIT: Duration = Duration::from_secs(1);
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -96,7 +100,8 @@ pub(crate) struct TargetArgs {
     /// The configuration of the line.
     #[arg(long)]
     config: PathBuf,
-    /// What the bare server wastes on each request, where a check has to notice it.
+    /// What the bare server wastes on each request, and what is wasted beside the line on each
+    /// event, where a check has to notice it.
     #[arg(long, default_value_t = 0)]
     planted_ns: u64,
 }
@@ -116,10 +121,38 @@ fn line(args: &TargetArgs) -> io::Result<()> {
         forebay::config::load(&args.config, std::iter::empty()).map_err(io::Error::other)?;
     let server =
         forebay::server::Server::start(config, &Clock::System).map_err(io::Error::other)?;
+    if args.planted_ns > 0 {
+        let folder = args.config.parent().unwrap_or(Path::new("")).to_owned();
+        let planted = Duration::from_nanos(args.planted_ns);
+        thread::Builder::new().name("planted".to_owned()).spawn(move || {
+            if let Err(error) = waste(&lane(&folder), planted) {
+                figures::complain(&format!("what was planted ended: {error}"));
+            }
+        })?;
+    }
     figures::say(&server.address().to_string());
     wait_for_parent();
     server.stop();
     Ok(())
+}
+
+/// Works for so long on each event that a lane gets, as a drain would that does not leave a dead
+/// sink alone.
+fn waste(lane: &Path, planted: Duration) -> io::Result<()> {
+    let mut reader = Reader::open(lane).map_err(io::Error::other)?;
+    loop {
+        while reader.next().map_err(io::Error::other)?.is_some() {
+            spin(planted);
+        }
+        reader.wait(WASTE_WAIT).map_err(io::Error::other)?;
+    }
+}
+
+fn spin(span: Duration) {
+    let began = Clock::System.monotonic();
+    while began.elapsed() < span {
+        std::hint::spin_loop();
+    }
 }
 
 fn drain(args: &TargetArgs) -> io::Result<()> {
@@ -165,10 +198,7 @@ async fn read_and_answer(
     planted: Duration,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if !planted.is_zero() {
-        let began = Clock::System.monotonic();
-        while began.elapsed() < planted {
-            std::hint::spin_loop();
-        }
+        spin(planted);
     }
     let mut answer = Response::new(Full::default());
     if request.into_body().collect().await.is_err() {
@@ -179,6 +209,8 @@ async fn read_and_answer(
 
 fn wait_for_parent() {
     let mut rest = Vec::new();
+    // Without it, who stands still when the parent goes would stay.
+    let _ = set_parent_process_death_signal(Some(Signal::CONT));
     // An error means that the parent is gone as surely as the end does.
     let _ = io::stdin().lock().read_to_end(&mut rest);
 }
@@ -210,7 +242,7 @@ pub(crate) struct Wanted {
     pub(crate) idle: &'static str,
     /// Where it drains to, as the configuration writes it.
     pub(crate) sinks: String,
-    /// What the bare server wastes on each request, in nanoseconds.
+    /// What it wastes on each request or event, in nanoseconds.
     pub(crate) planted_ns: u64,
 }
 
@@ -261,6 +293,12 @@ impl Target {
         self.child.id()
     }
 
+    /// Sends the server a signal. One that is stopped goes on when it is to end, or this process has
+    /// ended.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
     /// Which server it is.
     pub(crate) fn kind(&self) -> Kind {
         self.wanted.kind
@@ -285,6 +323,10 @@ impl Target {
     /// Lets the server end as it should.
     pub(crate) fn stop(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
+        if self.child.try_wait()?.is_none() {
+            // Who stands still does not see that.
+            self.signal(Signal::CONT)?;
+        }
         self.child.wait()
     }
 
