@@ -26,8 +26,9 @@ pub(super) const DRAIN_WAIT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How long nothing more must come after all have come.
 const QUIET: Duration = Duration::from_millis(300);
-/// How long a server that is stopped stays so: longer than its sink waits for a batch.
-const STOPPED: Duration = Duration::from_millis(1500);
+/// How long a server that is stopped stays so, unless `IT_SINK_STOPPED_MS` says else: longer than its
+/// sink waits for a batch.
+const STOPPED_MS_DEFAULT: u64 = 1500;
 
 /// A forebay that drains to this counterpart.
 pub(super) fn serving<C: Counterpart>(sink: &C) -> Server {
@@ -236,9 +237,11 @@ pub(super) fn a_server_that_was_not_there_yet_gets_all_of_it<C: Served>() {
 pub(super) fn order_holds_while_the_server_dies_hangs_and_is_slow<C: Served>() {
     // Each kind of harm at least once.
     let rounds = setting("IT_SINK_ROUNDS", ROUNDS_DEFAULT).max(3);
+    let stopped = Duration::from_millis(setting("IT_SINK_STOPPED_MS", STOPPED_MS_DEFAULT));
     let seed = setting("IT_SEED", Clock::System.wall_ns());
     eprintln!(
-        "a server killed, stopped and slowed under the drain: {rounds} rounds, IT_SEED={seed}"
+        "a server killed, stopped for {stopped:?} and slowed under the drain: {rounds} rounds, \
+         IT_SEED={seed}"
     );
     let mut random = Random::new(seed);
     let mut sink = C::start();
@@ -255,7 +258,7 @@ pub(super) fn order_holds_while_the_server_dies_hangs_and_is_slow<C: Served>() {
                 }
                 1 => {
                     sink.process().pause();
-                    std::thread::sleep(STOPPED);
+                    std::thread::sleep(stopped);
                     sink.process().resume();
                 }
                 // A fifth of its speed.

@@ -4,7 +4,8 @@
 //! `tests/run sinks` installs these and runs them. Each test has servers of its own, on free ports
 //! and in folders that go with them.
 //!
-//! `IT_SINK_ROUNDS` sets the rounds of kills, `IT_SEED` their moments.
+//! `IT_SINK_ROUNDS` sets the rounds of kills, `IT_SINK_STOPPED_MS` for how long a server is stopped,
+//! `IT_SEED` the moments.
 
 mod certificates;
 mod events;
