@@ -154,9 +154,15 @@ impl<'t> Section<'t> {
 
     /// A key that must stand here and does not.
     pub(super) fn missing(&self, key: &str, cure: impl Into<String>) {
-        let problem = Problem::new(format!("`{}` is missing", self.path_of(key)), cure);
+        let title = format!("`{}` is missing", self.path_of(key));
+        self.lacking(title, &format!("`{key}` is needed here"), cure);
+    }
+
+    /// Reports what the table as a whole lacks; `here` says so at its place.
+    pub(super) fn lacking(&self, title: String, here: &str, cure: impl Into<String>) {
+        let problem = Problem::new(title, cure);
         self.reading.problems.push(match self.span.clone() {
-            Some(span) => problem.at(span, format!("`{key}` is needed here")),
+            Some(span) => problem.at(span, here),
             None => problem,
         });
     }

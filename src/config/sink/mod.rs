@@ -376,7 +376,8 @@ fn settings(section: &Section<'_>) -> Option<Settings> {
             (kind.read)(&table)
         }
         [] => {
-            section.missing(KINDS[0].word, format!("say where events go, by one of {}", all()));
+            let cure = format!("say where events go, by one of {}", all());
+            section.lacking("a sink has no kind".to_owned(), "one is needed here", cure);
             None
         }
         [_, second, ..] => {

@@ -12,7 +12,7 @@ fn bad_sink(lines: &str) -> String {
 fn a_sink_that_cannot_be_is_refused_with_its_cure() {
     let sink = |text: &str| bad(&format!("{LEAST}\n[[sink]]\nname = \"out\"\n{text}\n"), &[]);
     for (text, title, cure) in [
-        ("", "`sink.stdout` is missing", "say where events go"),
+        ("", "a sink has no kind", "say where events go"),
         ("order = \"key\"\n[sink.stdout]", "`sink.order_key` is missing", "json:room.id"),
         ("order_key = \"json:a\"\n[sink.stdout]", "is not asked for", "order = \"key\""),
         ("order = \"key\"\norder_key = \"claim:a\"\n[sink.stdout]", "names no place", "json:PATH"),
