@@ -91,6 +91,33 @@ impl View {
     }
 }
 
+/// One line on standard error that says how far a long measurement has come, where that is a terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    /// Nothing is said yet.
+    pub(crate) fn new() -> Self {
+        Self { shown: io::stderr().is_terminal() }
+    }
+
+    /// Says it in the place of what was said before.
+    pub(crate) fn tell(&self, what: &str) {
+        if self.shown {
+            // With standard error gone there is nobody left to look.
+            drop(write!(io::stderr().lock(), "\r\x1b[2K{what}"));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.tell("\r");
+    }
+}
+
 /// Microseconds as people read them.
 pub(crate) fn time(us: f64) -> String {
     match us {

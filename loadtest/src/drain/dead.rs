@@ -31,6 +31,7 @@ use self::server::{Server, Sink, Used};
 use crate::args::Common;
 use crate::awake::Awake;
 use crate::figures::{real, say};
+use crate::live::Progress;
 use crate::processor;
 use crate::resample::{P50, P99, Ratio, Sample, Verdict};
 use crate::text;
@@ -54,7 +55,7 @@ pub(crate) struct DeadArgs {
     #[arg(long = "for", value_name = "SPAN", default_value = "200ms", value_parser = text::span)]
     span: Duration,
     /// Turns of each server in a round
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     turns: u32,
     /// Rounds; each begins with new servers
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -99,9 +100,14 @@ pub(super) fn run(args: &DeadArgs) -> io::Result<ExitCode> {
     let _awake = Awake::start(&usable)?;
     let mut random = fastrand::Rng::with_seed(SEED);
     let mut measured = Measured::default();
-    for _ in 0..args.rounds {
-        measured.round(args, &usable, &mut random)?;
+    let progress = Progress::new();
+    for round in 1..=args.rounds {
+        measured.round(args, &usable, &mut random, |turn| {
+            let DeadArgs { rounds, turns, .. } = args;
+            progress.tell(&format!("round {round} of {rounds}, turn {turn} of {turns}"));
+        })?;
     }
+    drop(progress);
     let DeadArgs { rate, span, turns, rounds, .. } = args;
     let planted = args.planted.map_or_else(String::new, |planted| {
         format!("; {planted:?} of work planted on each event beside the dead sinks")
@@ -122,13 +128,16 @@ impl Measured {
         args: &DeadArgs,
         usable: &[usize],
         random: &mut fastrand::Rng,
+        told: impl Fn(u32),
     ) -> io::Result<()> {
+        told(0);
         let mut servers = Vec::new();
         for sink in Sink::ALL {
             servers.push(Server::start(args, sink, usable)?);
         }
         let mut order = [0, 1, 2, 3];
-        for _ in 0..args.turns {
+        for turn in 1..=args.turns {
+            told(turn);
             // Whoever goes first meets another machine than who goes last.
             random.shuffle(&mut order);
             for kind in order {

@@ -20,6 +20,7 @@ use super::counterpart::{Counterpart, To};
 use super::prepared::{Place, Prepared};
 use super::raw::{self, BATCH, Row};
 use crate::figures::{Summary, real, say};
+use crate::live::Progress;
 use crate::processor::{self, Cores};
 
 /// A drain that is slower than this is stuck.
@@ -91,8 +92,9 @@ pub(super) fn run(args: &ThroughputArgs) -> io::Result<ExitCode> {
         }
         let named = |error: io::Error| io::Error::other(format!("{}: {error}", to.name()));
         let counterpart = Counterpart::start(*to, cores, place.path()).map_err(named)?;
-        let mut rounds = Vec::new();
+        let (progress, mut rounds) = (Progress::new(), Vec::new());
         for round in 0..args.rounds {
+            progress.tell(&format!("{}: round {} of {}", to.name(), round + 1, args.rounds));
             let drained = || drained(&place, &counterpart, round, &rows);
             let pushed = || pushed(&counterpart, round, &rows);
             // Whoever goes first meets another machine than who goes second; so they take turns.
@@ -105,6 +107,7 @@ pub(super) fn run(args: &ThroughputArgs) -> io::Result<ExitCode> {
             };
             rounds.push(both);
         }
+        drop(progress);
         let of = summed(to.name(), &rounds);
         if !args.json {
             if table.is_empty() {
