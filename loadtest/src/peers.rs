@@ -33,7 +33,7 @@ pub(crate) struct PeersArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Requests measured in each round, for each server; a tenth more goes before, unmeasured.
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     requests: u32,
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=16_000))]
@@ -111,6 +111,9 @@ struct Row {
     per_second_ratio: Summary,
     p50_ratio: Summary,
     p99_ratio: Summary,
+    /// forebay's figures as multiples of this server's.
+    line_cpu_ratio: Summary,
+    line_per_second_ratio: Summary,
     rounds: Vec<Measured>,
 }
 
@@ -267,24 +270,31 @@ fn all_accepted(accepted: usize, expected: usize) -> io::Result<()> {
     Err(io::Error::other(format!("{accepted} of {expected} were answered by 200")))
 }
 
-/// The first of `rounds` is bare hyper's.
+/// Of each round one figure over another's.
+fn ratio(one: &[Measured], other: &[Measured], part: fn(&Measured) -> f64) -> Summary {
+    Summary::of(one.iter().zip(other).map(|(one, other)| part(one) / part(other)))
+}
+
+/// The first of `rounds` is bare hyper's, the second forebay's.
 fn rows(here: &[Peer], rounds: Vec<Vec<Measured>>) -> Vec<Row> {
-    let bare = rounds.first().cloned().unwrap_or_default();
+    let of_place = |place: usize| rounds.get(place).cloned().unwrap_or_default();
+    let (bare, line) = (of_place(0), of_place(1));
     let row = |(peer, rounds): (&Peer, Vec<Measured>)| {
         let of = |part: fn(&Measured) -> f64| Summary::of(rounds.iter().map(part));
-        let ratio = |part: fn(&Measured) -> f64| {
-            Summary::of(rounds.iter().zip(&bare).map(|(own, bare)| part(own) / part(bare)))
-        };
+        let cpu = |each: &Measured| each.cpu_us;
+        let per_second = |each: &Measured| each.per_second;
         Row {
             name: peer.name(),
-            cpu_us: of(|each| each.cpu_us),
-            per_second: of(|each| each.per_second),
+            cpu_us: of(cpu),
+            per_second: of(per_second),
             p50_us: of(|each| each.p50_us),
             p99_us: of(|each| each.p99_us),
-            cpu_ratio: ratio(|each| each.cpu_us),
-            per_second_ratio: ratio(|each| each.per_second),
-            p50_ratio: ratio(|each| each.p50_us),
-            p99_ratio: ratio(|each| each.p99_us),
+            cpu_ratio: ratio(&rounds, &bare, cpu),
+            per_second_ratio: ratio(&rounds, &bare, per_second),
+            p50_ratio: ratio(&rounds, &bare, |each| each.p50_us),
+            p99_ratio: ratio(&rounds, &bare, |each| each.p99_us),
+            line_cpu_ratio: ratio(&line, &rounds, cpu),
+            line_per_second_ratio: ratio(&line, &rounds, per_second),
             rounds,
         }
     };
@@ -305,12 +315,18 @@ fn table(report: &Report, cores: Cores) {
         "{:<24}{:<22}{:<22}{:<22}{:<22}",
         "", "CPU a request", "requests a second", "latency p50", "latency p99"
     ));
-    for row in &report.peers {
-        let cells = [row.cpu_ratio, row.per_second_ratio, row.p50_ratio, row.p99_ratio];
-        let cells = cells.map(|of| {
+    let line = |row: &Row, cells: &[Summary]| {
+        let cell = |of: &Summary| {
             format!("{:<22}", format!("{:.2} ({:.2} to {:.2})", of.median, of.least, of.most))
-        });
-        say(&format!("{:<24}{}", row.name, cells.concat().trim_end()));
+        };
+        say(&format!("{:<24}{}", row.name, cells.iter().map(cell).collect::<String>().trim_end()));
+    };
+    for row in &report.peers {
+        line(row, &[row.cpu_ratio, row.per_second_ratio, row.p50_ratio, row.p99_ratio]);
+    }
+    say("\nforebay in times of each: CPU a request, requests a second");
+    for row in report.peers.iter().filter(|row| row.name != Peer::Own(Kind::Line).name()) {
+        line(row, &[row.line_cpu_ratio, row.line_per_second_ratio]);
     }
     say("\nmedians");
     for row in &report.peers {
@@ -344,5 +360,7 @@ mod tests {
         assert!((rows[1].cpu_ratio.median - 1.2).abs() < 1e-9 && rows[1].cpu_ratio.spread < 1e-9);
         assert!((rows[1].per_second_ratio.median - 0.9).abs() < 1e-9);
         assert!((rows[0].cpu_ratio.most - 1.0).abs() < 1e-9);
+        assert!((rows[0].line_per_second_ratio.median - 0.9).abs() < 1e-9);
+        assert!((rows[1].line_cpu_ratio.most - 1.0).abs() < 1e-9);
     }
 }
