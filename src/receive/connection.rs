@@ -13,7 +13,7 @@
 //!
 //! Deadlines are for the peer, so the time that this receiver itself stood still is not counted: a
 //! virtual machine that was paused, a process that was stopped. Of a longer gap between two sweeps
-//! only [`BEAT_MAX`] counts, and who sent in time meanwhile is read before anything is late.
+//! only [`BEAT_MAX`] counts.
 //!
 //! The sweep also finds those that have been idle for a while: where hyper serves them they rest,
 //! which means that they have a socket and its buffer, and no hyper.
