@@ -135,8 +135,8 @@ impl Connection {
         self.pulse.now.get()
     }
 
-    /// The body's next bytes are awaited, `bytes` of it having come since `started`, a moment of
-    /// [`Connection::now`].
+    /// The body's next bytes are awaited, `bytes` of it having come since `started` by the
+    /// receiver's coarse clock.
     pub fn awaiting_body(&self, started: Instant, bytes: u64) {
         let deadlines = &self.pulse.deadlines;
         let earned = Duration::from_secs(bytes / deadlines.body_rate_min.max(1));
