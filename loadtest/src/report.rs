@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::args::Common;
 use crate::audit::Findings;
 use crate::bystanders::Fates;
-use crate::figures::{real, say};
+use crate::figures::{Summary, real, say};
 use crate::ledger::Entry;
 use crate::live::time;
 use crate::machine::Machine;
@@ -54,6 +54,8 @@ pub(crate) struct Report {
     pub(crate) per_second_most: f64,
     /// From the moment due to the 2xx.
     pub(crate) latency_us: Latency,
+    /// The 99th percentile of each interval of the series by itself: one stall is in few of them.
+    pub(crate) interval_p99_us: Summary,
     /// How many of a hundred were accepted within so many microseconds.
     pub(crate) curve: Vec<(f64, f64)>,
     pub(crate) server_cpu_us: Option<f64>,
@@ -111,7 +113,7 @@ impl Report {
         let own = session.own.is_some();
         let known = own || common.place.pid.is_some();
         let late = Latency::of(&outcome.late);
-        let busy = median(points.iter().map(|point| point.generator_cores));
+        let busy = Summary::of(points.iter().map(|point| point.generator_cores)).median;
         let mut report = Self {
             profile,
             command: command(std::env::args().skip(1)),
@@ -145,6 +147,12 @@ impl Report {
             per_second: real(counts.accepted) / outcome.elapsed.as_secs_f64().max(1e-9),
             per_second_most: most(|point| point.accepted_per_second),
             latency_us: Latency::of(&outcome.latency),
+            interval_p99_us: Summary::of(
+                points
+                    .iter()
+                    .filter(|point| point.accepted_per_second > 0.0)
+                    .map(|point| point.latency_us.p99),
+            ),
             curve: curve(&outcome.latency),
             server_cpu_us: known.then(|| each(trial.series.server_cpu)),
             server_cores_most: most(|point| point.server_cores),
@@ -235,6 +243,14 @@ impl Report {
             time(p99),
             time(p999),
             time(max)
+        ));
+        let Summary { median, least, most, .. } = self.interval_p99_us;
+        say(&format!(
+            "            p99 of each {:.2} s: {} in the median, {} to {}",
+            self.series.first().map_or(0.0, |point| point.seconds),
+            time(median),
+            time(least),
+            time(most)
         ));
         say(&format!(
             "events      {made} made, {acknowledged} acknowledged, {given_up} given up, \
@@ -346,10 +362,6 @@ fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
     // What fewer requests than one in so many would show is not known.
     let known = 100.0 * (1.0 - 1.0 / real(latency.len().max(2)));
     NINES.into_iter().filter(|percent| *percent <= known).map(at).collect()
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    crate::figures::Summary::of(values).median
 }
 
 #[cfg(test)]
