@@ -80,9 +80,15 @@ pub(crate) fn stranger() -> u16 {
     let port = stranger.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for mut stream in stranger.incoming().flatten() {
-            let answer = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
-            // Whoever has gone needs no answer.
-            _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(answer.as_bytes()));
+            let answer =
+                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            // Whoever has gone needs no answer. What is still unread when a socket is closed resets the
+            // connection, and the answer may be lost with it; so until the peer has closed it.
+            _ = stream
+                .set_read_timeout(Some(Duration::from_secs(1)))
+                .and_then(|()| stream.read(&mut [0; 4096]))
+                .and_then(|_| stream.write_all(answer.as_bytes()))
+                .and_then(|()| std::io::copy(&mut stream, &mut std::io::sink()));
         }
     });
     port
