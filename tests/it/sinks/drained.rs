@@ -29,6 +29,9 @@ const QUIET: Duration = Duration::from_millis(300);
 /// How long a server that is stopped stays so, unless `IT_SINK_STOPPED_MS` says else: longer than its
 /// sink waits for a batch.
 const STOPPED_MS_DEFAULT: u64 = 1500;
+/// What comes while it is stopped, at the most: forebay remembers 200,000 events here, and a debug build
+/// writes no more than so many of them to its files in time.
+const STOPPED_EVENTS: u32 = 30_000;
 
 /// A forebay that drains to this counterpart.
 pub(super) fn serving<C: Counterpart>(sink: &C) -> Server {
@@ -186,7 +189,7 @@ pub(super) fn what_forebay_acknowledged_arrives_once_through_its_kills<C: Counte
     let (mut sent, mut underway) = (Sent::default(), 0);
     for _ in 0..rounds {
         let life = Duration::from_micros(random.between(0, 100_000));
-        while_sending::<C>(&mut sent, &server, || {
+        while_sending(&mut sent, &server, C::PACE, || {
             std::thread::sleep(life);
             server.strike();
         });
@@ -243,12 +246,13 @@ pub(super) fn order_holds_while_the_server_dies_hangs_and_is_slow<C: Served>() {
         "a server killed, stopped for {stopped:?} and slowed under the drain: {rounds} rounds, \
          IT_SEED={seed}"
     );
+    let pace = C::PACE.max(stopped / STOPPED_EVENTS);
     let mut random = Random::new(seed);
     let mut sink = C::start();
     let (server, mut sent) = (serving(&sink), Sent::default());
     for round in 0..rounds {
         let life = Duration::from_micros(random.between(0, 100_000));
-        while_sending::<C>(&mut sent, &server, || {
+        while_sending(&mut sent, &server, pace, || {
             std::thread::sleep(life);
             match round % 3 {
                 0 => {
@@ -291,11 +295,11 @@ impl Drop for Stop<'_> {
 }
 
 /// Sends, does something once the load runs, and stops if nobody else has stopped it.
-fn while_sending<C: Counterpart>(sent: &mut Sent, server: &Server, act: impl FnOnce()) {
+fn while_sending(sent: &mut Sent, server: &Server, pace: Duration, act: impl FnOnce()) {
     let (answered, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let address = server.address();
     std::thread::scope(|scope| {
-        scope.spawn(|| sent.send_until(address, &answered, &stop, C::PACE));
+        scope.spawn(|| sent.send_until(address, &answered, &stop, pace));
         // Also when something below panics, or the sender would be waited for without end.
         let _stop = Stop(&stop);
         eventually("the load runs", Duration::from_secs(30), || {
