@@ -192,7 +192,9 @@ macro_rules! for_each_object_store {
 
             mod $through {
                 for_each_counterpart!(@one drained, object, $store,
-                    what_forebay_acknowledged_arrives_once_through_its_kills
+                    what_forebay_acknowledged_arrives_once_through_its_kills,
+                    a_server_that_was_not_there_yet_gets_all_of_it,
+                    order_holds_while_the_server_dies_hangs_and_is_slow
                 );
             }
         )+
