@@ -31,5 +31,5 @@ def signed(token, key):
 
 
 def timely(claim, now):
-    """Whether a claim is of this minute, and for an hour at the most."""
-    return abs(claim["iat"] - now) < 60 and now < claim["exp"] <= claim["iat"] + 3600
+    """Whether a claim holds now: it is not from the future, and for an hour at the most."""
+    return claim["iat"] < now + 60 and now < claim["exp"] <= claim["iat"] + 3600
