@@ -6,6 +6,7 @@
 
 mod judge;
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use super::queue::{Batch, Bounds, Entry, Queue};
 use super::rate::Rate;
 use super::retry::Jitter;
 use super::settle::Settlement;
-use super::sink::{Delivered, Event, Failure, Sink, Turn};
+use super::sink::{Class, Delivered, Event, Failure, Sink, Turn};
 use crate::config::{RetryConfig, SinkConfig};
 use crate::observe::SinkCounters;
 use crate::replica::Replica;
@@ -91,6 +92,8 @@ pub(super) struct Courier {
     queue: Queue<Item>,
     limit: Limit,
     circuit: Circuit,
+    /// Why it was last said that the destination is left alone.
+    left_for: Option<(Class, Cow<'static, str>)>,
     /// Whether replicas were told that the sink is left alone.
     away: bool,
     rate: Option<Rate>,
@@ -123,6 +126,7 @@ impl Courier {
             queue: Queue::new(bounds, priorities),
             limit: Limit::new(config.concurrency_max),
             circuit: Circuit::new(),
+            left_for: None,
             away: false,
             rate: config.events_per_second.map(|rate| Rate::new(rate, now)),
             hold: None,
@@ -330,16 +334,7 @@ impl Courier {
         let now = self.now();
         let mut next = None;
         match done {
-            Done::Probe(probed) => {
-                if let Err(failure) = &probed {
-                    self.failed(failure, 0);
-                }
-                self.circuit.probed(probed.is_ok(), now, &mut self.jitter);
-                if probed.is_ok() {
-                    self.limit.begin_again();
-                    self.queue.hasten(now);
-                }
-            }
+            Done::Probe(probed) => self.probed(&probed),
             Done::Batch { batch, began, in_flight, delivered } => {
                 self.batches -= 1;
                 let is_ready = self.queue.landed(batch.lane);

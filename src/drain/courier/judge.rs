@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Courier, Item};
+use crate::drain::circuit::State;
 use crate::drain::dead::{Buried, Letter};
 use crate::drain::queue::{Batch, Entry};
 use crate::drain::retry::{self, Fate};
@@ -26,6 +27,7 @@ impl Courier {
         match whole {
             None => {
                 self.limit.answered(took, in_flight, now);
+                self.left_for = None;
                 if self.circuit.answered() {
                     tracing::info!(sink = &*self.name, "the destination is back");
                 }
@@ -36,16 +38,41 @@ impl Courier {
                     let asked = failure.retry_after.map(|wait| now + wait.min(self.retry.max));
                     self.hold = asked.max(self.hold);
                 }
-                if self.circuit.failed(now, &mut self.jitter) {
-                    tracing::warn!(
-                        sink = &*self.name,
-                        class = failure.class.label(),
-                        reason = &*failure.reason,
-                        "the destination is left alone until a probe is answered"
-                    );
-                }
+                self.circuit.failed(now, &mut self.jitter);
+                self.tell_if_left(failure);
             }
         }
+    }
+
+    /// What the answer to a probe tells about the destination.
+    pub(super) fn probed(&mut self, probed: &Result<(), Failure>) {
+        let now = self.now();
+        self.circuit.probed(probed.is_ok(), now, &mut self.jitter);
+        match probed {
+            Ok(()) => {
+                self.limit.begin_again();
+                self.queue.hasten(now);
+            }
+            Err(failure) => {
+                self.failed(failure, 0);
+                self.tell_if_left(failure);
+            }
+        }
+    }
+
+    /// Says why the destination is left alone, if it is: each time that it is for something else.
+    fn tell_if_left(&mut self, failure: &Failure) {
+        let why = (failure.class, failure.reason.clone());
+        if !matches!(self.circuit.state(), State::Open(_)) || self.left_for.as_ref() == Some(&why) {
+            return;
+        }
+        self.left_for = Some(why);
+        tracing::warn!(
+            sink = &*self.name,
+            class = failure.class.label(),
+            reason = &*failure.reason,
+            "the destination is left alone until a probe is answered"
+        );
     }
 
     /// Settles, tries again or gives up each event of a batch.

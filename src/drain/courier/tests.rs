@@ -1,6 +1,7 @@
 //! The whole drain of one sink against a lane on disk and a destination that does as it is told.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -447,11 +448,18 @@ fn a_dead_destination_is_left_alone_and_gets_everything_once_it_is_back() {
     let mut short = config(Order::None);
     // No dead letter for want of time: an outage is longer than this.
     short.retry.horizon = Duration::from_secs(3600);
-    let ran = drain(dir.path(), &short, fake);
+    let lines = dir.path().join("lines");
+    let file = Arc::new(File::create(&lines).expect("a file"));
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(file).finish();
+    let ran = tracing::subscriber::with_default(subscriber, || drain(dir.path(), &short, fake));
     let calls = wakes.join().expect("no panic");
     assert!((5..40).contains(&calls), "{calls} batches were sent to a dead destination");
     assert_eq!((counted(&taken).len(), ran.counters.dead_letters()), (COUNT, 0));
     assert!(ran.rested);
+    let lines = std::fs::read_to_string(lines).expect("text");
+    let left = lines.lines().filter(|line| line.contains("left alone"));
+    let left: Vec<_> = left.map(|line| line.split("reason=").last().expect("a reason")).collect();
+    assert_eq!(left, ["\"connection refused\"", "\"still away\""], "each reason once: {lines}");
 }
 
 #[test]
