@@ -24,22 +24,24 @@ pub(super) fn bind_all(address: SocketAddr, count: usize) -> Result<Vec<TcpListe
     let failed = |source| StartError::Listen { address, source };
     // A port that somebody else listens on could be shared by accident, since each receiver sets
     // SO_REUSEPORT: one exclusive bind first makes that an error.
-    let exclusive = bind_exclusive(address).map_err(failed)?;
+    let exclusive = when_free(|| TcpListener::bind(address)).map_err(failed)?;
     let address = exclusive.local_addr().map_err(failed)?;
     drop(exclusive);
-    (0..count).map(|_| runtime::bind(address).map_err(failed)).collect()
+    (0..count).map(|_| when_free(|| runtime::bind(address)).map_err(failed)).collect()
 }
 
-/// Binds the port alone. The kernel ends the rings of a process that was killed a little after
-/// the process, and with them its listeners: a restart at once has to wait for that.
-fn bind_exclusive(address: SocketAddr) -> io::Result<TcpListener> {
+/// Binds a port, and waits a little for one that is taken. The kernel ends the rings of a process
+/// that was killed a little after the process, and with them its listeners: a restart at once has
+/// to wait for that. And a process that another thread starts holds a copy of every socket from
+/// its fork to its exec, of one just dropped as well.
+fn when_free(mut bind: impl FnMut() -> io::Result<TcpListener>) -> io::Result<TcpListener> {
     for _ in 0..BIND_TRIES {
-        match TcpListener::bind(address) {
+        match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(BIND_WAIT),
             bound => return bound,
         }
     }
-    TcpListener::bind(address)
+    bind()
 }
 
 /// Starts a thread for each socket, and returns once all of them receive.
@@ -115,5 +117,31 @@ impl ReceiverSeat {
             drop(stopped.wait_for(|stop| *stop).await);
         };
         receiver.run(listener, stop, self.opened.receive.drain_timeout).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_starts_meanwhile_keeps_no_port_taken() {
+        let done = AtomicBool::new(false);
+        let bound = thread::scope(|scope| {
+            scope.spawn(|| {
+                // Relaxed: only the flag itself is read.
+                while !done.load(Ordering::Relaxed) {
+                    drop(Command::new("true").status());
+                }
+            });
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let bound = (0..3000).try_for_each(|_| bind_all(any, 2).map(drop));
+            done.store(true, Ordering::Relaxed);
+            bound
+        });
+        assert!(bound.is_ok(), "{bound:?}");
     }
 }
