@@ -29,7 +29,9 @@ pub(super) fn check_names(sinks: &[Section<'_>], lanes: &[ReadLane<'_>]) {
         }
         let cure = match nearest(wanted, names()) {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None if sinks.is_empty() => "add a [[sink]] with [sink.nats]".to_owned(),
+            None if sinks.is_empty() => {
+                "add a [[sink]] with [sink.nats] or [sink.kafka]".to_owned()
+            }
             None => format!("name one of {}", words(names())),
         };
         section.refuse("replicate_to", &format!("names no sink by \"{wanted}\""), cure);
@@ -46,7 +48,7 @@ pub(super) fn check(section: &Section<'_>, sink: &SinkConfig, lanes: &[ReadLane<
     if !sink.settings.replicates() {
         let kind = sink.settings.kind();
         let what = format!("names a sink of kind `{kind}`, whose answer is no replica's");
-        first.section.refuse("replicate_to", &what, "name a sink with [sink.nats]");
+        first.section.refuse("replicate_to", &what, "name a sink with [sink.nats] or [sink.kafka]");
     }
     for (index, lane) in &its {
         if !sink.lanes.contains(index) {

@@ -187,7 +187,7 @@ const BASE: &[Key] = &[
         "lane.replicate_to",
         Form::Text,
         "",
-        "With `ack = \"replicated\"`: the sink, of kind `nats`, that must have an event before its 2xx.",
+        "With `ack = \"replicated\"`: the sink, of kind `nats` or `kafka`, that must have an event before its 2xx.",
     ),
     key(
         "lane.segment_size",

@@ -140,15 +140,15 @@ impl Settings {
     /// Whether its answer means that an event is kept elsewhere, so that a lane may replicate to it.
     pub const fn replicates(&self) -> bool {
         match self {
+            // With as many replicas as their topic or stream is set up to have.
+            #[cfg(feature = "sink-kafka")]
+            Self::Kafka(_) => true,
             #[cfg(feature = "sink-nats")]
             Self::Nats(_) => true,
             // A batch of objects is too long a wait for a sender.
             #[cfg(feature = "sink-object")]
             Self::Object(_) => false,
-            // Kafka, PostgreSQL, RabbitMQ and Redis may have replicas; their answer does not say
-            // so: of Kafka's the one that is in sync may be the only one.
-            #[cfg(feature = "sink-kafka")]
-            Self::Kafka(_) => false,
+            // They may have replicas; their answer does not say so.
             #[cfg(feature = "sink-postgres")]
             Self::Postgres(_) => false,
             #[cfg(feature = "sink-rabbitmq")]

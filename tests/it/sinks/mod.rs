@@ -171,6 +171,26 @@ mod through_servers {
     ];
 }
 
+macro_rules! for_each_replica {
+    ($($name:ident),+ $(,)?) => {
+        #[cfg(feature = "sink-kafka")]
+        for_each_counterpart!(@one replicated, kafka, Kafka, $($name),+);
+        for_each_counterpart!(@one replicated, nats, Nats, $($name),+);
+    };
+}
+
+/// A lane's acknowledgements wait for these.
+mod replicas {
+    for_each_replica![
+        a_2xx_waits_for_the_stream_and_is_a_503_while_the_stream_stands_still,
+        a_retry_of_what_the_stream_lacks_is_refused_also_when_its_key_is_in_a_file,
+        a_lane_that_a_reload_moves_to_a_stream_that_answers_is_acknowledged_there,
+        what_was_acknowledged_at_replicated_is_in_the_stream_when_its_machine_is_lost,
+        what_was_acknowledged_at_synced_alone_is_seen_to_be_lost_with_its_machine,
+        a_dead_letter_is_no_replica_until_it_is_discarded_also_after_a_restart,
+    ];
+}
+
 /// No object store refuses an event for what is in it: what belongs to poison is not asked of it.
 #[cfg(feature = "sink-object")]
 macro_rules! for_each_object_store {

@@ -47,15 +47,6 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.0.port)
     }
 
-    /// Stops the server where it stands.
-    pub(super) fn still(&self) {
-        self.0.pause();
-    }
-
-    pub(super) fn go_on(&self) {
-        self.0.resume();
-    }
-
     async fn client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
         async_nats::ConnectOptions::with_user_and_password(USER.into(), PASSWORD.into())
             .connect(self.server())

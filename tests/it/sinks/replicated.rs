@@ -1,4 +1,4 @@
-//! `ack = "replicated"` before a real server: a 2xx means that the stream has the event, whatever
+//! `ack = "replicated"` before a real server: a 2xx means that the server has the event, whatever
 //! becomes of forebay, and of the machine that it ran on.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use forebay_log::Clock;
 
-use super::Counterpart;
-use super::nats::Nats;
+use super::{Counterpart, Served};
 use crate::support::http::{Connection, Response};
 use crate::support::random::Random;
 use crate::support::server::{Server, Setup, forebay};
@@ -24,12 +23,12 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(12);
 /// How long a sink may take to notice that its server is back: circuits wait up to 30 s.
 const BACK_WAIT: Duration = Duration::from_secs(90);
 
-/// A forebay whose one lane has this ack level, and a sink before `nats`.
-fn setup(nats: &Nats, driver: Driver, ack: &'static str) -> Setup {
+/// A forebay whose one lane has this ack level, and a sink before `stream`.
+fn setup(stream: &impl Counterpart, driver: Driver, ack: &'static str) -> Setup {
     let sink = format!(
         "[[sink]]\nname = \"it\"\nretry = {{ first = \"20ms\", max = \"200ms\" }}\n\
          timeout = \"2s\"\n{}",
-        nats.section()
+        stream.section()
     );
     let setup = Setup::new(driver).ack(ack).more(&sink);
     if ack == "replicated" { setup.lane("replicate_to = \"it\"") } else { setup }
@@ -63,8 +62,8 @@ fn sends_until_taken(server: &Server, id: &str) {
     });
 }
 
-fn assert_once_each<'i>(nats: &Nats, ids: impl IntoIterator<Item = &'i String>) {
-    let stored = nats.event_ids();
+fn assert_once_each<'i>(stream: &impl Counterpart, ids: impl IntoIterator<Item = &'i String>) {
+    let stored = stream.event_ids();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for id in &stored {
         *counts.entry(id).or_default() += 1;
@@ -75,21 +74,19 @@ fn assert_once_each<'i>(nats: &Nats, ids: impl IntoIterator<Item = &'i String>) 
     assert!(counts.values().all(|count| *count == 1), "some are there twice");
 }
 
-#[test]
-#[ignore = "needs the sinks' servers, see tests/run sinks"]
-fn a_2xx_waits_for_the_stream_and_is_a_503_while_the_stream_stands_still() {
-    let nats = Nats::start();
-    let server = Server::start(setup(&nats, Driver::Epoll, "replicated"));
+pub(super) fn a_2xx_waits_for_the_stream_and_is_a_503_while_the_stream_stands_still<S: Served>() {
+    let mut stream = S::start();
+    let server = Server::start(setup(&stream, Driver::Epoll, "replicated"));
     let mut sent = BTreeSet::new();
     for index in 0..10 {
         let id = format!("well-{index}");
         let answer = send(&server, &id);
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(nats.event_ids().contains(&id), "acknowledged, and not in the stream: {id}");
+        assert!(stream.event_ids().contains(&id), "acknowledged, and not in the stream: {id}");
         sent.insert(id);
     }
 
-    nats.still();
+    stream.process().pause();
     std::thread::scope(|scope| {
         for sender in 0..SENDERS {
             let server = &server;
@@ -116,12 +113,12 @@ fn a_2xx_waits_for_the_stream_and_is_a_503_while_the_stream_stands_still() {
     let metrics = server.admin("/metrics");
     assert!(metrics.text().contains("outcome=\"not_replicated\""), "refusals are not counted");
 
-    nats.go_on();
+    stream.process().resume();
     for id in &sent {
         sends_until_taken(&server, id);
     }
-    assert_once_each(&nats, &sent);
-    assert_eq!(nats.event_ids().len(), sent.len());
+    assert_once_each(&stream, &sent);
+    assert_eq!(stream.event_ids().len(), sent.len());
     assert_eq!(server.events().len(), sent.len(), "a retry is a delivery of a known event");
     assert_eq!(server.admin("/readyz").status, 200);
     let metrics = server.admin("/metrics");
@@ -134,15 +131,15 @@ fn a_2xx_waits_for_the_stream_and_is_a_503_while_the_stream_stands_still() {
 /// Memory knows the newest events alone; this many are too many for one that is small.
 const FORGOTTEN_BY_MEMORY: usize = 400;
 
-#[test]
-#[ignore = "needs the sinks' servers, see tests/run sinks"]
-fn a_retry_of_what_the_stream_lacks_is_refused_also_when_its_key_is_in_a_file() {
-    let nats = Nats::start();
-    let mut server = Server::prepare(setup(&nats, Driver::Epoll, "replicated"));
+pub(super) fn a_retry_of_what_the_stream_lacks_is_refused_also_when_its_key_is_in_a_file<
+    S: Served,
+>() {
+    let mut stream = S::start();
+    let mut server = Server::prepare(setup(&stream, Driver::Epoll, "replicated"));
     let small = server.config_text().replace("dedupe_capacity = 200000", "dedupe_capacity = 1024");
     server.write_config_text(&small);
     server.run();
-    nats.still();
+    stream.process().pause();
     let ids: Vec<String> = (0..FORGOTTEN_BY_MEMORY).map(|at| format!("still-{at}")).collect();
     for id in &ids {
         assert_not_replicated(&send(&server, id), id);
@@ -157,21 +154,21 @@ fn a_retry_of_what_the_stream_lacks_is_refused_also_when_its_key_is_in_a_file() 
     for id in &ids {
         assert_not_replicated(&send(&server, id), id);
     }
-    nats.go_on();
+    stream.process().resume();
     for id in &ids {
         sends_until_taken(&server, id);
     }
-    assert_once_each(&nats, &ids);
+    assert_once_each(&stream, &ids);
     assert_eq!(server.events().len(), ids.len(), "a retry is a delivery of a known event");
 }
 
-#[test]
-#[ignore = "needs the sinks' servers, see tests/run sinks"]
-fn a_lane_that_a_reload_moves_to_a_stream_that_answers_is_acknowledged_there() {
-    let (away, there) = (Nats::start(), Nats::start());
+pub(super) fn a_lane_that_a_reload_moves_to_a_stream_that_answers_is_acknowledged_there<
+    S: Served,
+>() {
+    let (mut away, there) = (S::start(), S::start());
     let server = Server::start(setup(&away, Driver::Epoll, "replicated"));
     sends_until_taken(&server, "well");
-    away.still();
+    away.process().pause();
     eventually("who cannot keep the level is not ready", BACK_WAIT, || {
         assert_not_replicated(&send(&server, "still"), "still");
         server.admin("/readyz").status == 503
@@ -183,7 +180,7 @@ fn a_lane_that_a_reload_moves_to_a_stream_that_answers_is_acknowledged_there() {
     });
     sends_until_taken(&server, "moved");
     assert_eq!(send(&server, "at once").status, 200);
-    away.go_on();
+    away.process().resume();
     assert!(there.event_ids().contains(&"still".to_owned()), "what waited came here");
 }
 
@@ -196,7 +193,12 @@ struct Told {
 }
 
 /// Sends under load until forebay is killed, while the stream's server may stand still.
-fn round_of(server: &mut Server, nats: &Nats, random: &mut Random, round: u64) -> Told {
+fn round_of(
+    server: &mut Server,
+    stream: &mut impl Served,
+    random: &mut Random,
+    round: u64,
+) -> Told {
     let life = Duration::from_micros(random.between(0, 100_000));
     let still = Duration::from_micros(random.between(0, 40_000));
     let stands_still = random.once_in(2);
@@ -217,12 +219,12 @@ fn round_of(server: &mut Server, nats: &Nats, random: &mut Random, round: u64) -
         });
         std::thread::sleep(life);
         if stands_still {
-            nats.still();
+            stream.process().pause();
             std::thread::sleep(still);
         }
         server.kill();
         if stands_still {
-            nats.go_on();
+            stream.process().resume();
         }
         let mut told = Told::default();
         for sender in senders {
@@ -264,17 +266,17 @@ fn send_until_it_dies(address: SocketAddr, prefix: &str, answered: &AtomicU64) -
 
 /// Rounds of kills at this ack level; what is missing in the stream after each kill, before
 /// forebay runs again: as if its machine were gone.
-fn campaign(driver: Driver, ack: &'static str) -> BTreeSet<String> {
+fn campaign<S: Served>(driver: Driver, ack: &'static str) -> BTreeSet<String> {
     let rounds = setting("IT_SINK_ROUNDS", ROUNDS_DEFAULT);
     let seed = setting("IT_SEED", Clock::System.wall_ns());
     eprintln!("machines lost, {ack}, {}: {rounds} rounds, IT_SEED={seed}", driver.name());
     let mut random = Random::new(seed);
-    let nats = Nats::start();
-    let mut server = Server::start(setup(&nats, driver, ack));
+    let mut stream = S::start();
+    let mut server = Server::start(setup(&stream, driver, ack));
     let (mut acknowledged, mut open, mut lost) = (BTreeSet::new(), 0, BTreeSet::new());
     for round in 0..rounds {
-        let told = round_of(&mut server, &nats, &mut random, round);
-        let stored: BTreeSet<String> = nats.event_ids().into_iter().collect();
+        let told = round_of(&mut server, &mut stream, &mut random, round);
+        let stored: BTreeSet<String> = stream.event_ids().into_iter().collect();
         lost.extend(told.acknowledged.difference(&stored).cloned());
         acknowledged.extend(told.acknowledged);
         server.run();
@@ -285,10 +287,10 @@ fn campaign(driver: Driver, ack: &'static str) -> BTreeSet<String> {
         }
     }
     eventually("all that was acknowledged is in the stream", BACK_WAIT, || {
-        let stored: BTreeSet<String> = nats.event_ids().into_iter().collect();
+        let stored: BTreeSet<String> = stream.event_ids().into_iter().collect();
         acknowledged.is_subset(&stored)
     });
-    assert_once_each(&nats, &acknowledged);
+    assert_once_each(&stream, &acknowledged);
     eprintln!(
         "{ack}: {} acknowledged, {open} of them only after a kill; {} were not in the stream when \
          their machine was lost",
@@ -298,29 +300,27 @@ fn campaign(driver: Driver, ack: &'static str) -> BTreeSet<String> {
     lost
 }
 
-#[test]
-#[ignore = "needs the sinks' servers, see tests/run sinks"]
-fn what_was_acknowledged_at_replicated_is_in_the_stream_when_its_machine_is_lost() {
+pub(super) fn what_was_acknowledged_at_replicated_is_in_the_stream_when_its_machine_is_lost<
+    S: Served,
+>() {
     for driver in [Driver::Epoll, Driver::IoUring].into_iter().filter(|driver| driver.usable()) {
-        let lost = campaign(driver, "replicated");
+        let lost = campaign::<S>(driver, "replicated");
         assert!(lost.is_empty(), "acknowledged, and lost with the machine: {lost:?}");
     }
 }
 
 /// The negative control: a level that does not promise it is seen not to hold it.
-#[test]
-#[ignore = "needs the sinks' servers, see tests/run sinks"]
-fn what_was_acknowledged_at_synced_alone_is_seen_to_be_lost_with_its_machine() {
-    let lost = campaign(Driver::Epoll, "synced");
+pub(super) fn what_was_acknowledged_at_synced_alone_is_seen_to_be_lost_with_its_machine<
+    S: Served,
+>() {
+    let lost = campaign::<S>(Driver::Epoll, "synced");
     assert!(!lost.is_empty(), "the campaign does not see what is lost");
 }
 
-#[test]
-#[ignore = "needs the sinks' servers, see tests/run sinks"]
-fn a_dead_letter_is_no_replica_until_it_is_discarded_also_after_a_restart() {
-    let nats = Nats::start();
-    let mut server = Server::start(setup(&nats, Driver::Epoll, "replicated"));
-    let poison = sign::standard("poison", Nats::poison().as_bytes());
+pub(super) fn a_dead_letter_is_no_replica_until_it_is_discarded_also_after_a_restart<S: Served>() {
+    let stream = S::start();
+    let mut server = Server::start(setup(&stream, Driver::Epoll, "replicated"));
+    let poison = sign::standard("poison", S::poison().as_bytes());
     assert_not_replicated(&server.send(&poison), "poison");
     assert_eq!(send(&server, "behind").status, 200, "the others go on");
     assert_not_replicated(&server.send(&poison), "poison");
@@ -334,5 +334,5 @@ fn a_dead_letter_is_no_replica_until_it_is_discarded_also_after_a_restart() {
     eventually("who has discarded a letter gets no more of it", BACK_WAIT, || {
         server.send(&poison).status == 200
     });
-    assert_eq!(nats.event_ids(), ["behind"]);
+    assert_eq!(stream.event_ids(), ["behind"]);
 }
