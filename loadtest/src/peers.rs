@@ -33,7 +33,7 @@ pub(crate) struct PeersArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Requests measured in each round, for each server; a tenth more goes before, unmeasured.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     requests: u32,
     /// Keep-alive connections.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=16_000))]
