@@ -35,6 +35,12 @@ use crate::{processor, session, text};
 /// How much of the time each curve may have, where the control has one.
 const SHARE: u32 = 5;
 
+/// What an event of the window takes on the disk, key and record.
+const KEY_BYTES: u64 = 90;
+/// What a folder must have room for beside the longest axis: what two servers store in its rounds,
+/// and what they keep free.
+const ROOM_BESIDE: u64 = 4 << 30;
+
 /// Arguments of `cost-curves`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CurvesArgs {
@@ -97,10 +103,34 @@ struct Bench<'a> {
     folder: &'a Path,
 }
 
+/// Refuses at once what would fail after minutes, when the disk is full.
+fn has_room(args: &CurvesArgs, folder: &Path) -> io::Result<()> {
+    let taken = args.only.iter().map(|axis| match axis {
+        AxisName::Window => args.keys * KEY_BYTES,
+        AxisName::Backlog => args.backlog << 30,
+        _ => 0,
+    });
+    let wanted = taken.max().unwrap_or(0) + ROOM_BESIDE;
+    let told = rustix::fs::statvfs(folder)
+        .map_err(|error| io::Error::other(format!("{}: {error}", folder.display())))?;
+    let free = told.f_bavail.saturating_mul(told.f_frsize);
+    if free >= wanted {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{} has {} GiB free, and {} are needed: give another --folder, or ask for less by --keys and \
+         --backlog",
+        folder.display(),
+        free >> 30,
+        wanted.div_ceil(1 << 30)
+    )))
+}
+
 /// Measures, judges, prints, draws.
 pub(crate) fn run(args: &CurvesArgs) -> io::Result<ExitCode> {
     session::raise_file_limit();
     let folder = args.folder.clone().unwrap_or_else(std::env::temp_dir);
+    has_room(args, &folder)?;
     let usable = processor::usable()?;
     let bench = Bench { args, cores: Cores::choose()?, usable, folder: &folder };
     let axes = args.only.iter().map(|name| Axis::of(*name, args.keys, args.backlog));
@@ -164,4 +194,22 @@ fn conclude(report: &Report, quiet: bool) -> ExitCode {
         code = ExitCode::FAILURE;
     }
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_without_room_for_the_backlog_is_refused_at_once() {
+        let parsed = CurvesArgs::augment_args(Command::new("curves")).get_matches_from(["curves"]);
+        let mut args = CurvesArgs::from_arg_matches(&parsed).expect("defaults");
+        args.backlog = 1 << 30; // 1 EiB
+        let refused = has_room(&args, &std::env::temp_dir()).expect_err("too much").to_string();
+        assert!(refused.contains("--backlog"), "{refused}");
+        args.only = vec![AxisName::Connections];
+        assert!(has_room(&args, Path::new("/no/such/folder")).is_err());
+    }
 }
