@@ -49,6 +49,7 @@ pub(super) enum BringError {
     #[error("{}: {error}", folder.display())]
     Folder { folder: PathBuf, error: io::Error },
     /// The target of a replay has no address now.
+    #[cfg(feature = "sink-http")]
     #[error("cannot resolve {host}: {error}")]
     Unresolved { host: String, error: io::Error },
     #[error("cannot write: {0}")]

@@ -82,6 +82,7 @@ impl HiddenSecretArgs {
     }
 
     /// The secrets; the error is a lower-case fragment.
+    #[cfg(feature = "sink-http")]
     pub(super) fn read(&self) -> Result<Vec<NamedSecret>, String> {
         let secrets = self.found()?;
         if secrets.is_empty() {

@@ -5,7 +5,9 @@
 //! 0 all was taken, 1 some was refused, 2 wrong usage, 75 it cannot be run now or the sink takes
 //! nothing, 78 a bad configuration.
 
+#[cfg(feature = "sink-http")]
 mod guard;
+#[cfg(feature = "sink-http")]
 mod staging;
 
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use forebay_log::{Clock, Reader};
 
 use super::bring::{self, BringError};
+use super::keys::HiddenSecretArgs;
 use super::patience::Patience;
 use super::place::PlaceError;
 use super::which::{Which, row};
@@ -36,7 +39,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "to_url")]
     sink: Option<String>,
     #[command(flatten)]
-    staging: staging::StagingArgs,
+    staging: StagingArgs,
     /// Only of this lane; else of every lane that the sink reads
     #[arg(long, value_name = "NAME")]
     lane: Option<String>,
@@ -57,6 +60,32 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
+/// What `--to-url` takes beside.
+#[derive(Clone, Debug, clap::Args)]
+struct StagingArgs {
+    /// Send them to this URL in place of a sink, signed anew as their senders sign
+    #[arg(long, value_name = "URL", conflicts_with = "sink")]
+    to_url: Option<String>,
+    /// Sign as this preset; else as the events' source does
+    #[arg(long, value_name = "NAME", requires = "to_url")]
+    preset: Option<String>,
+    #[command(flatten)]
+    secrets: HiddenSecretArgs,
+    /// Give each event another id, where its sender puts ids into a header; else the target knows
+    /// again what it has
+    #[arg(long, requires = "to_url")]
+    new_ids: bool,
+    /// Certificates (PEM) that the target's must descend from; else those of the system
+    #[arg(long, value_name = "FILE", requires = "to_url")]
+    ca_file: Option<PathBuf>,
+    /// Let the target have an address that is not public, such as loopback
+    #[arg(long, requires = "to_url")]
+    allow_private: bool,
+    /// Let events go whose environment is production
+    #[arg(long, requires = "to_url")]
+    allow_production_events: bool,
+}
+
 /// Runs the verb.
 pub(super) fn run(args: &ReplayArgs) -> ExitCode {
     match replay(args, &Clock::System) {
@@ -67,7 +96,14 @@ pub(super) fn run(args: &ReplayArgs) -> ExitCode {
 
 fn replay(args: &ReplayArgs, clock: &Clock) -> Result<(), BringError> {
     match (&args.staging.to_url, &args.sink) {
+        #[cfg(feature = "sink-http")]
         (Some(url), _) => staging::replay(args, url, clock),
+        #[cfg(not(feature = "sink-http"))]
+        (Some(_), _) => {
+            let what = "--to-url sends by the sink http, which this forebay was built without; build \
+                        it with `cargo build --release --features sink-http`";
+            Err(PlaceError::Usage(what.to_owned()).into())
+        }
         (None, sink) => to_sink(args, sink.as_deref().unwrap_or_default(), clock),
     }
 }

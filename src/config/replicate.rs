@@ -46,7 +46,7 @@ pub(super) fn check(section: &Section<'_>, sink: &SinkConfig, lanes: &[ReadLane<
     let Some((_, first)) = its.first() else { return };
     let name = &first.config.name;
     if !sink.settings.replicates() {
-        let kind = sink.settings.kind();
+        let kind = sink.settings.word();
         let what = format!("names a sink of kind `{kind}`, whose answer is no replica's");
         first.section.refuse("replicate_to", &what, "name a sink with [sink.nats] or [sink.kafka]");
     }

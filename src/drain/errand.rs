@@ -108,7 +108,7 @@ impl Errand<'_> {
             let opened = config.settings.open(&config.name, config.timeout);
             opened.map_err(|source| DrainError::Sink { name: config.name.clone(), source })?
         };
-        let kind = config.settings.kind();
+        let kind = config.settings.word();
         let counters = Arc::new(SinkCounters::new(&config.name, kind, [&*self.lane]));
         let (letters, refusals) = channel::unbounded::<Letter>();
         let (bury, buried) = mpsc::unbounded_channel();

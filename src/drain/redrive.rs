@@ -207,7 +207,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::super::shape::{self, Shape};
-    use super::super::sinks::{Settings, file};
+    use super::super::sinks::file;
     use super::super::testing::{RECEIVED_NS, Written};
     use super::*;
     use crate::config::{BatchConfig, Print, RedriveConfig, RetryConfig};
@@ -233,7 +233,7 @@ mod tests {
                 events_per_second: 100_000,
             }),
             shape: Arc::new(Shape::compile(&settings).expect("it compiles")),
-            settings: Settings::File(file::Settings {
+            settings: Arc::new(file::Settings {
                 folder: folder.to_owned(),
                 sync: false,
                 rotate_bytes: 1 << 20,

@@ -233,7 +233,7 @@ impl Drain {
             config.lanes.iter().filter_map(|lane| ground.lanes.get(*lane)).collect();
         let new = SinkCounters::new(
             &config.name,
-            config.settings.kind(),
+            config.settings.word(),
             lanes.iter().map(|lane| &*lane.name),
         );
         let counters = match before.filter(|before| before.counts_as(&new)) {

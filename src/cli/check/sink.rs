@@ -18,7 +18,7 @@ pub(super) fn json(config: &Config, sink: &SinkConfig) -> Value {
     let Destination { to, names } = sink.settings.destination();
     json!({
         "name": sink.name,
-        "kind": sink.settings.kind(),
+        "kind": sink.settings.word(),
         "to": to,
         "names": names.into_iter().collect::<BTreeMap<_, _>>(),
         "lanes": lanes(config, sink),
@@ -86,7 +86,7 @@ fn shape_text(text: &mut Facts, shape: &Settings) {
 
 pub(super) fn text(text: &mut Facts, config: &Config, sink: &SinkConfig) {
     text.heading("sink", &sink.name);
-    text.fact("kind", sink.settings.kind());
+    text.fact("kind", sink.settings.word());
     let Destination { to, names } = sink.settings.destination();
     if !to.is_empty() {
         text.fact("to", &to.join(", "));

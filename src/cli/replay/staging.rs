@@ -16,18 +16,17 @@ use http::Uri;
 use serde_json::Value;
 
 use super::super::bring::{self, BringError};
-use super::super::keys::{self, HiddenSecretArgs};
+use super::super::keys;
 use super::super::patience::Patience;
 use super::super::place::PlaceError;
 use super::super::terminal::Progress;
 use super::super::which::{Chosen, row};
 use super::guard::Target;
-use super::{ReplayArgs, STAYS};
+use super::{ReplayArgs, STAYS, StagingArgs};
 use crate::config::{self, BatchConfig, Print, RetryConfig, SinkConfig, Staging};
 use crate::drain::errand::Errand;
 use crate::drain::order::Order;
 use crate::drain::sink::Pass;
-use crate::drain::sinks::Settings;
 use crate::drain::sinks::http::{self as sink, resend};
 use crate::verify::{Algorithm, NamedSecret, SecretText, Signer};
 
@@ -35,32 +34,6 @@ use crate::verify::{Algorithm, NamedSecret, SecretText, Signer};
 const RATE: u64 = 50;
 /// The environment whose events need a word of their own.
 const PRODUCTION: &str = "production";
-
-/// What `--to-url` takes beside.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct StagingArgs {
-    /// Send them to this URL in place of a sink, signed anew as their senders sign
-    #[arg(long, value_name = "URL", conflicts_with = "sink")]
-    pub(super) to_url: Option<String>,
-    /// Sign as this preset; else as the events' source does
-    #[arg(long, value_name = "NAME", requires = "to_url")]
-    preset: Option<String>,
-    #[command(flatten)]
-    pub(super) secrets: HiddenSecretArgs,
-    /// Give each event another id, where its sender puts ids into a header; else the target knows
-    /// again what it has
-    #[arg(long, requires = "to_url")]
-    new_ids: bool,
-    /// Certificates (PEM) that the target's must descend from; else those of the system
-    #[arg(long, value_name = "FILE", requires = "to_url")]
-    ca_file: Option<PathBuf>,
-    /// Let the target have an address that is not public, such as loopback
-    #[arg(long, requires = "to_url")]
-    allow_private: bool,
-    /// Let events go whose environment is production
-    #[arg(long, requires = "to_url")]
-    allow_production_events: bool,
-}
 
 fn usage(what: String) -> BringError {
     PlaceError::Usage(what).into()
@@ -282,7 +255,7 @@ fn sink(
         timeout: Duration::from_secs(30),
         redrive: None,
         shape: Arc::default(),
-        settings: Settings::Resend(Box::new(settings)),
+        settings: Arc::new(settings),
         print: Print::default(),
     })
 }

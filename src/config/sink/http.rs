@@ -1,9 +1,11 @@
 //! `[sink.http]`: the URL, what signs, what is sent along, whom to trust, what may be reached.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, Uri};
 use rustls::RootCertStore;
 
-use super::{Section, Settings};
+use super::{Kind, Section};
 use crate::config::secret::{check_length, origin, parted};
 use crate::drain::sinks::http::{self as sink, Batch, authorities, guard};
 use crate::limits;
@@ -22,7 +24,7 @@ const TAKEN: [&str; 9] = [
     "webhook-timestamp",
 ];
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let url = url(section);
     let batch = section.choice("batch").map(|word| match word {
         "json" => Batch::Json,
@@ -55,7 +57,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
         let (what, cure) = parted(&message);
         section.refuse("secrets", &format!("cannot sign: {what}"), cure);
     }
-    Some(Settings::Http(Box::new(settings)))
+    Some(Arc::new(settings))
 }
 
 fn url(section: &Section<'_>) -> Option<Uri> {

@@ -1,13 +1,15 @@
 //! `[sink.kafka]`: the brokers, who forebay is there, the topic of an event.
 
+use std::sync::Arc;
+
 use krafka::Compression;
 
 use super::super::secret;
-use super::{Section, Settings, ca_pem};
+use super::{Kind, Section, ca_pem};
 use crate::drain::sinks::Template;
 use crate::drain::sinks::kafka::{self, Mechanism, Sasl};
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let brokers = brokers(section);
     let topic = topic(section);
     let sasl = sasl(section);
@@ -23,7 +25,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
         "lz4" => Compression::Lz4,
         _ => Compression::None,
     });
-    Some(Settings::Kafka(kafka::Settings {
+    Some(Arc::new(kafka::Settings {
         brokers: brokers?,
         sasl: sasl?,
         tls: tls?,

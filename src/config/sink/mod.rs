@@ -21,8 +21,11 @@ mod redis;
 mod sqs;
 #[cfg(any(feature = "sink-pubsub", feature = "sink-sqs"))]
 mod endpoint;
+#[cfg(feature = "sink-stdout")]
 mod stdout;
+#[cfg(feature = "sink-file")]
 mod file;
+#[cfg(feature = "sink-http")]
 mod http;
 mod print;
 mod shape;
@@ -44,7 +47,7 @@ use super::units;
 use crate::drain::order::{Order, OrderKey};
 use crate::drain::redrive::Times;
 use crate::drain::shape::Shape;
-use crate::drain::sinks::Settings;
+use crate::drain::sinks::Kind;
 use crate::limits;
 
 /// One sink, checked.
@@ -73,7 +76,7 @@ pub struct SinkConfig {
     /// Which events it takes, and what it gets of them.
     pub shape: Arc<Shape>,
     /// What its kind needs.
-    pub settings: Settings,
+    pub settings: Arc<dyn Kind>,
     /// What all of it was made of.
     pub print: Print,
 }
@@ -109,55 +112,47 @@ pub struct RedriveConfig {
     pub events_per_second: u64,
 }
 
-/// A kind of sink: its table, and what reads it.
-struct Kind {
+/// The table of a kind, and what reads it.
+struct Table {
     word: &'static str,
     path: &'static str,
-    read: fn(&Section<'_>) -> Option<Settings>,
+    read: fn(&Section<'_>) -> Option<Arc<dyn Kind>>,
 }
 
-/// Every kind, by the word of its table.
-const KINDS: &[Kind] = &[
-    Kind { word: "stdout", path: "sink.stdout", read: stdout::read },
-    Kind { word: "file", path: "sink.file", read: file::read },
-    Kind { word: "http", path: "sink.http", read: http::read },
-    #[cfg(feature = "sink-kafka")]
-    Kind { word: "kafka", path: "sink.kafka", read: kafka::read },
-    #[cfg(feature = "sink-nats")]
-    Kind { word: "nats", path: "sink.nats", read: nats::read },
-    #[cfg(feature = "sink-object")]
-    Kind { word: "object", path: "sink.object", read: object::read },
-    #[cfg(feature = "sink-postgres")]
-    Kind { word: "postgres", path: "sink.postgres", read: postgres::read },
-    #[cfg(feature = "sink-pubsub")]
-    Kind { word: "pubsub", path: "sink.pubsub", read: pubsub::read },
-    #[cfg(feature = "sink-rabbitmq")]
-    Kind { word: "rabbitmq", path: "sink.rabbitmq", read: rabbitmq::read },
-    #[cfg(feature = "sink-redis")]
-    Kind { word: "redis", path: "sink.redis", read: redis::read },
-    #[cfg(feature = "sink-sqs")]
-    Kind { word: "sqs", path: "sink.sqs", read: sqs::read },
-];
+/// Lists every kind by its word, which is that of its table, of its module and of its feature.
+macro_rules! kinds {
+    ($($word:ident: $feature:literal),+ $(,)?) => {
+        /// The table of every kind that this build has.
+        const TABLES: &[Table] = &[$(
+            #[cfg(feature = $feature)]
+            Table {
+                word: stringify!($word),
+                path: concat!("sink.", stringify!($word)),
+                read: $word::read,
+            },
+        )+];
 
-/// Kinds that this build is without, and the feature that each needs.
-const UNBUILT: &[(&str, &str)] = &[
-    #[cfg(not(feature = "sink-kafka"))]
-    ("kafka", "sink-kafka"),
-    #[cfg(not(feature = "sink-nats"))]
-    ("nats", "sink-nats"),
-    #[cfg(not(feature = "sink-object"))]
-    ("object", "sink-object"),
-    #[cfg(not(feature = "sink-postgres"))]
-    ("postgres", "sink-postgres"),
-    #[cfg(not(feature = "sink-pubsub"))]
-    ("pubsub", "sink-pubsub"),
-    #[cfg(not(feature = "sink-rabbitmq"))]
-    ("rabbitmq", "sink-rabbitmq"),
-    #[cfg(not(feature = "sink-redis"))]
-    ("redis", "sink-redis"),
-    #[cfg(not(feature = "sink-sqs"))]
-    ("sqs", "sink-sqs"),
-];
+        /// Kinds that this build is without, and the feature that each needs.
+        const UNBUILT: &[(&str, &str)] = &[$(
+            #[cfg(not(feature = $feature))]
+            (stringify!($word), $feature),
+        )+];
+    };
+}
+
+kinds! {
+    stdout: "sink-stdout",
+    file: "sink-file",
+    http: "sink-http",
+    kafka: "sink-kafka",
+    nats: "sink-nats",
+    object: "sink-object",
+    postgres: "sink-postgres",
+    pubsub: "sink-pubsub",
+    rabbitmq: "sink-rabbitmq",
+    redis: "sink-redis",
+    sqs: "sink-sqs",
+}
 
 /// What is gathered for an object, where nothing else is said: a store counts and keeps objects,
 /// not events.
@@ -362,21 +357,27 @@ fn redrive(sink: &Section<'_>) -> Option<Option<RedriveConfig>> {
 }
 
 /// The one table that names the sink's kind.
-fn settings(section: &Section<'_>) -> Option<Settings> {
+fn settings(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     if let Some((word, feature)) = UNBUILT.iter().find(|(word, _)| section.has(word)) {
         let cure = format!("build it with `cargo build --release --features {feature}`");
         section.refuse(word, "is a kind of sink that this forebay was built without", cure);
         return None;
     }
-    let written: Vec<&Kind> = KINDS.iter().filter(|kind| section.has(kind.word)).collect();
-    let all = || KINDS.iter().map(|kind| format!("[{}]", kind.path)).collect::<Vec<_>>().join(", ");
+    let written: Vec<&Table> = TABLES.iter().filter(|kind| section.has(kind.word)).collect();
+    let all =
+        || TABLES.iter().map(|kind| format!("[{}]", kind.path)).collect::<Vec<_>>().join(", ");
     match written.as_slice() {
         [kind] => {
             let table = Section::open(section.reading, kind.path, section.value(kind.word)?)?;
             (kind.read)(&table)
         }
         [] => {
-            let cure = format!("say where events go, by one of {}", all());
+            let cure = match TABLES {
+                [] => "this forebay was built without any; build it with \
+                       `cargo build --release`, which has most"
+                    .to_owned(),
+                _ => format!("say where events go, by one of {}", all()),
+            };
             section.lacking("a sink has no kind".to_owned(), "one is needed here", cure);
             None
         }

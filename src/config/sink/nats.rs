@@ -1,15 +1,17 @@
 //! `[sink.nats]`: the servers of `JetStream`, who forebay is there, the subject of an event.
 
+use std::sync::Arc;
+
 use std::collections::BTreeSet;
 
 use async_nats::ServerAddr;
 
 use super::super::secret;
-use super::{Section, Settings};
+use super::{Kind, Section};
 use crate::drain::sinks::Template;
 use crate::drain::sinks::nats::{self, Credentials, NewStream};
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let servers = servers(section);
     let credentials = credentials(section);
     let subject = template(section, "subject");
@@ -17,7 +19,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let ca_file = section.text("ca_file");
     let tls = section.truth("tls");
     let ca_file = ca_file.map(|text| section.reading.path(text, &section.place("ca_file")));
-    Some(Settings::Nats(nats::Settings {
+    Some(Arc::new(nats::Settings {
         servers: servers?,
         credentials: credentials?,
         ca_file,

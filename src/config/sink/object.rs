@@ -1,18 +1,20 @@
 //! `[sink.object]`: the bucket or folder, who forebay is there, what an object is and its folders.
 
+use std::sync::Arc;
+
 use std::fs;
 
 use object_store::path::Path;
 
 use super::super::secret;
-use super::{Section, Settings};
+use super::{Kind, Section};
 use crate::drain::sinks::object::{self, Bucket, Format, Prefix};
 use crate::verify::SecretText;
 
 const URL_CURE: &str =
     "write url = \"s3://BUCKET/FOLDER\", or gs://, or az://, or file:///var/lib/events";
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let place = place(section);
     let identity = place.as_ref().map(|(bucket, _)| identity(section, bucket));
     let allow_http = section.truth("allow_http");
@@ -22,7 +24,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let level = section.count("compression");
     let prefix = prefix(section);
     let ((bucket, base), (secret_key, session_token)) = (place?, identity??);
-    Some(Settings::Object(Box::new(object::Settings {
+    Some(Arc::new(object::Settings {
         bucket,
         base,
         endpoint: endpoint??,
@@ -35,7 +37,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
         format: if format? == "parquet" { Format::Parquet } else { Format::Ndjson },
         level: i32::try_from(level?).unwrap_or_default(),
         prefix: prefix?,
-    })))
+    }))
 }
 
 /// What holds the objects, and the folder in it.

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use tokio_postgres::Config;
 
 use super::super::secret;
-use super::{Section, Settings, tls};
+use super::{Kind, Section, tls};
 use crate::drain::sinks::postgres::{self, Payload, Table};
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let server = server(section);
     let password = secret::read_credential(section, "sink.postgres.password", "password");
     let table = table(section);
     let payload = section.choice("payload");
     let tls = tls::client(section);
-    Some(Settings::Postgres(postgres::Settings {
+    Some(Arc::new(postgres::Settings {
         server: server?,
         password: password?,
         tls: Arc::new(tls?),

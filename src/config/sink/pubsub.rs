@@ -1,11 +1,13 @@
 //! `[sink.pubsub]`: the topic, where it is asked, who forebay is there.
 
+use std::sync::Arc;
+
 use http::Uri;
 
 use super::super::secret;
 use super::endpoint::endpoint;
 use super::http::{check_host, trusted};
-use super::{Section, Settings};
+use super::{Kind, Section};
 use crate::drain::sinks::pubsub::{self, Account, Login};
 
 const TOPIC_CURE: &str = "write topic = \"projects/PROJECT/topics/TOPIC\"";
@@ -14,7 +16,7 @@ const KEY_CURE: &str = "give the JSON that Google makes of a service account's k
 /// Where machines of Google have their metadata, unless the variable says another place.
 const METADATA: (&str, &str) = ("GCE_METADATA_HOST", "metadata.google.internal");
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let allow_http = section.truth("allow_http")?;
     let allow_private = section.truth("allow_private")?;
     let topic = topic(section);
@@ -24,13 +26,13 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     }
     let login = login(section, allow_http);
     let authorities = trusted(section);
-    Some(Settings::PubSub(Box::new(pubsub::Settings {
+    Some(Arc::new(pubsub::Settings {
         topic: topic?,
         endpoint: endpoint?,
         login: login?,
         authorities: authorities?,
         allow_private,
-    })))
+    }))
 }
 
 fn topic(section: &Section<'_>) -> Option<String> {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::Uri;
 
 use super::super::secret;
-use super::{Section, Settings, tls};
+use super::{Kind, Section, tls};
 use crate::drain::sinks::Template;
 use crate::drain::sinks::rabbitmq::{self, Server};
 
 /// The longest name that AMQP knows.
 const NAME_BYTES_MAX: usize = 255;
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let servers = servers(section);
     let plain = servers.as_ref().is_some_and(|servers| servers.iter().all(|server| !server.tls));
     if plain && section.has("ca_file") {
@@ -29,7 +29,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
         let cure = "say where the user's password is: password = { env = \"...\" }";
         section.missing("password", cure);
     }
-    Some(Settings::RabbitMq(Box::new(rabbitmq::Settings {
+    Some(Arc::new(rabbitmq::Settings {
         heartbeat: section.duration("heartbeat")?,
         servers: servers?,
         vhost: vhost?.to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
         tls: Arc::new(tls?),
         exchange: exchange?.to_owned(),
         routing_key: routing_key?,
-    })))
+    }))
 }
 
 fn servers(section: &Section<'_>) -> Option<Vec<Server>> {

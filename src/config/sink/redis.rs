@@ -1,18 +1,20 @@
 //! `[sink.redis]`: the server, who forebay is there, the stream of an event.
 
+use std::sync::Arc;
+
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
 use super::super::secret;
-use super::{Section, Settings, ca_pem};
+use super::{Kind, Section, ca_pem};
 use crate::drain::sinks::{Template, redis as sink};
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let server = server(section);
     let password = secret::read_credential(section, "sink.redis.password", "password");
     let stream = stream(section);
     let ca_pem = ca_pem(section);
     let entries_max = if section.has("entries_max") { section.count("entries_max") } else { None };
-    Some(Settings::Redis(sink::Settings {
+    Some(Arc::new(sink::Settings {
         server: server?,
         user: section.text("user").map(str::to_owned),
         password: password?,

@@ -1,11 +1,13 @@
 //! `[sink.sqs]`: the queue, where it is asked, who forebay is there.
 
+use std::sync::Arc;
+
 use http::Uri;
 
 use super::super::secret;
 use super::endpoint::endpoint;
 use super::http::{check_host, trusted};
-use super::{Section, Settings};
+use super::{Kind, Section};
 use crate::drain::sinks::sqs::{self, Credentials};
 
 const QUEUE_CURE: &str =
@@ -13,7 +15,7 @@ const QUEUE_CURE: &str =
 
 const ENDPOINT_CURE: &str = "write endpoint = \"https://sqs.example.com\"";
 
-pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn Kind>> {
     let allow_http = section.truth("allow_http")?;
     let allow_private = section.truth("allow_private")?;
     let queue = queue(section, allow_http);
@@ -30,7 +32,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let credentials = credentials(section);
     let authorities = trusted(section);
     let request_bytes_max = section.size("request_size");
-    Some(Settings::Sqs(Box::new(sqs::Settings {
+    Some(Arc::new(sqs::Settings {
         queue_url: queue?.0,
         endpoint: endpoint?,
         region: region??,
@@ -38,7 +40,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
         authorities: authorities?,
         allow_private,
         request_bytes_max: usize::try_from(request_bytes_max?).unwrap_or(usize::MAX),
-    })))
+    }))
 }
 
 /// The queue's name as SQS has it, and where it is asked unless something else is said.

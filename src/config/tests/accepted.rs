@@ -1,9 +1,17 @@
 //! What is read, from where, and what it comes to.
 
+use std::any::Any;
 use std::time::Duration;
 
 use super::*;
 use crate::config::schema::{self, Form};
+use crate::drain::sinks::{file, http};
+
+/// What a sink of this kind has.
+fn settings<S: Any>(sink: &SinkConfig) -> &S {
+    let kind: &dyn Any = &*sink.settings;
+    kind.downcast_ref().expect("another kind")
+}
 
 #[test]
 fn the_least_configuration_has_every_default() {
@@ -290,7 +298,7 @@ fn a_sink_has_its_defaults_and_takes_every_lane() {
     let config = good(&format!("{LEAST}\n[[sink]]\nname = \"out\"\n[sink.stdout]\n"), &[]);
     let [sink] = config.sinks.as_slice() else { panic!("one sink") };
     assert_eq!((sink.name.as_str(), sink.lanes.as_slice()), ("out", &[0][..]));
-    assert_eq!(sink.settings.kind(), "stdout");
+    assert_eq!(sink.settings.word(), "stdout");
     assert_eq!((sink.batch.events_max, sink.concurrency_max), (500, 32));
     assert_eq!(sink.retry.horizon, Duration::from_secs(72 * 3600));
     assert_eq!((sink.order.word(), sink.events_per_second), ("none", None));
@@ -315,7 +323,7 @@ fn a_sink_of_objects_gathers_more_unless_it_is_told() {
     assert_eq!((told.batch.events_max, told.batch.bytes_max), (50_000, 16 << 20));
     assert_eq!(told.batch.linger, Duration::from_secs(1));
     assert_eq!(told.memory_bytes_max, (16 << 20) + 50_000 * 1024, "a batch fits");
-    assert_eq!(told.settings.kind(), "object");
+    assert_eq!(told.settings.word(), "object");
 }
 
 #[test]
@@ -344,9 +352,7 @@ fn a_sink_of_http_has_its_secrets_and_headers_from_anywhere() {
         ("FOREBAY_SINK__OUT__HTTP__IDLE_TIMEOUT", "2s"),
     ];
     let config = good(&text, &variables);
-    let crate::drain::sinks::Settings::Http(http) = &config.sinks[0].settings else {
-        panic!("is a sink of http")
-    };
+    let http = settings::<http::Settings>(&config.sinks[0]);
     assert_eq!((http.secrets.len(), http.headers[0].0.as_str()), (1, "authorization"));
     assert_eq!(http.headers[0].1, "Bearer t");
     assert_eq!(http.idle_timeout, Duration::from_secs(2));
@@ -357,9 +363,7 @@ fn a_sink_of_http_has_its_secrets_and_headers_from_anywhere() {
 fn a_sink_of_files_has_its_folder_beside_the_configuration() {
     let text = format!("{LEAST}[[sink]]\nname = \"out\"\n[sink.file]\nfolder = \"events\"\n");
     let config = good(&text, &[]);
-    let crate::drain::sinks::Settings::File(file) = &config.sinks[0].settings else {
-        panic!("is a sink of files")
-    };
+    let file = settings::<file::Settings>(&config.sinks[0]);
     assert_eq!(file.folder, Path::new("etc/events"));
     assert!(file.sync);
 }
@@ -429,12 +433,9 @@ fn what_a_replay_to_another_receiver_needs_is_read_without_a_secret() {
 fn a_queue_of_sqs_is_asked_where_it_is_unless_another_place_is_named() {
     let sqs = |lines: &str| {
         let text = format!("{LEAST}\n[[sink]]\nname = \"out\"\n[sink.sqs]\n{lines}\n");
-        match good(&text, &[]).sinks.remove(0).settings {
-            crate::drain::sinks::Settings::Sqs(settings) => {
-                (settings.endpoint.to_string(), settings.region)
-            }
-            other => panic!("{other:?}"),
-        }
+        let config = good(&text, &[]);
+        let settings = settings::<crate::drain::sinks::sqs::Settings>(&config.sinks[0]);
+        (settings.endpoint.to_string(), settings.region.clone())
     };
     let of = |endpoint: &str, region: &str| (endpoint.to_owned(), region.to_owned());
     assert_eq!(
@@ -456,16 +457,13 @@ fn a_queue_of_sqs_is_asked_where_it_is_unless_another_place_is_named() {
 #[cfg(feature = "sink-pubsub")]
 #[test]
 fn a_topic_of_pubsub_is_published_to_as_the_machine_unless_a_key_is_given() {
-    use crate::drain::sinks::pubsub::Login;
+    use crate::drain::sinks::pubsub::{self, Login};
     let pubsub = |lines: &str, environment: &[(&str, &str)]| {
         let text = format!(
             "{LEAST}\n[[sink]]\nname = \"out\"\n[sink.pubsub]\n\
              topic = \"projects/p/topics/t\"\n{lines}\n"
         );
-        match good(&text, environment).sinks.remove(0).settings {
-            crate::drain::sinks::Settings::PubSub(settings) => settings,
-            other => panic!("{other:?}"),
-        }
+        settings::<pubsub::Settings>(&good(&text, environment).sinks[0]).clone()
     };
     let plain = pubsub("", &[]);
     assert_eq!(plain.endpoint, "https://pubsub.googleapis.com/");

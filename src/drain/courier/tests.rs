@@ -12,7 +12,7 @@ use super::super::dead::{self, Grave};
 use super::super::feed::{Feed, Raw, permits_max, reader_at};
 use super::super::order::{Order, OrderKey};
 use super::super::sink::{Class, Nature, Pass};
-use super::super::sinks::{Settings, stdout};
+use super::super::sinks::stdout;
 use super::super::start::{Drain, Ground, LaneOf};
 use super::*;
 use crate::config::{BatchConfig, Print};
@@ -167,7 +167,7 @@ fn config(order: Order) -> SinkConfig {
         timeout: Duration::from_secs(10),
         redrive: None,
         shape: Arc::default(),
-        settings: Settings::Stdout(stdout::Settings {}),
+        settings: Arc::new(stdout::Settings {}),
         print: Print::default(),
     }
 }

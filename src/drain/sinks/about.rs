@@ -7,7 +7,7 @@ use forebay_log::Tag;
 use crate::drain::sink::{Event, Pass};
 
 /// Names and values; what the event does not have is not there. A value is as its sender wrote it.
-pub(super) fn about(event: &Event) -> Vec<(&'static str, Cow<'_, str>)> {
+pub fn about(event: &Event) -> Vec<(&'static str, Cow<'_, str>)> {
     let mut about = vec![
         ("Forebay-Lane", Cow::Borrowed(&*event.lane)),
         ("Forebay-Position", event.position().to_string().into()),

@@ -12,14 +12,13 @@ use crate::drain::sink::{Class, Delivered, Failure};
 const WORDS_CHARS_MAX: usize = 200;
 
 /// One verdict for each event, or the one that holds for all.
-pub(super) fn gathered(verdicts: Vec<Result<(), Failure>>) -> Delivered {
+pub fn gathered(verdicts: Vec<Result<(), Failure>>) -> Delivered {
     if verdicts.iter().all(Result::is_ok) { Delivered::All } else { Delivered::Each(verdicts) }
 }
 
 /// The same of verdicts in any order, each with its place in a batch of so many; what none speaks
 /// of is done.
-#[cfg(any(feature = "sink-pubsub", feature = "sink-sqs"))]
-pub(super) fn in_places(count: usize, told: Vec<(usize, Result<(), Failure>)>) -> Delivered {
+pub fn in_places(count: usize, told: Vec<(usize, Result<(), Failure>)>) -> Delivered {
     let mut verdicts = vec![Ok(()); count];
     for (place, verdict) in told {
         if let Some(kept) = verdicts.get_mut(place) {
@@ -31,12 +30,12 @@ pub(super) fn in_places(count: usize, told: Vec<(usize, Result<(), Failure>)>) -
 
 /// How long a sink itself waits within the time that a batch may take: somewhat less, so that it
 /// is the sink that says what it waited for.
-pub(super) fn patience(timeout: Duration) -> Duration {
+pub fn patience(timeout: Duration) -> Duration {
     timeout * 9 / 10
 }
 
 /// The work's own outcome, or a failure that may pass once its time is up.
-pub(super) async fn within<T>(
+pub async fn within<T>(
     timeout: Duration,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
@@ -47,17 +46,17 @@ pub(super) async fn within<T>(
 }
 
 /// Nothing was heard for this long.
-pub(super) fn timed_out(timeout: Duration) -> Failure {
+pub fn timed_out(timeout: Duration) -> Failure {
     Failure::temporary(format!("no answer within {}", humantime::format_duration(timeout)))
 }
 
 /// A destination's own words, on one line and of a bounded length.
-pub(super) fn words(text: &str) -> String {
+pub fn words(text: &str) -> String {
     text.chars().take(WORDS_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Why there is no connection. A certificate that does not hold will not pass by itself.
-pub(super) fn unconnected(error: &(dyn Error + 'static)) -> Failure {
+pub fn unconnected(error: &(dyn Error + 'static)) -> Failure {
     if let Some(why) = refused_certificate(error) {
         let reason = format!("the server's certificate is refused: {}", words(&why));
         return Failure::new(Class::Misconfigured, reason);
@@ -78,7 +77,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The error and its causes, also those that an `io::Error` or an `Arc` wraps and does not own up to.
-pub(super) fn chain<'e>(
+pub fn chain<'e>(
     error: &'e (dyn Error + 'static),
 ) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| cause(*error))

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 use super::answer::{gathered, patience, timed_out, within};
 use super::template::Template;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Sink};
 use crate::verify::SecretText;
 use attempt::{Attempt, Said, heard};
@@ -281,6 +282,25 @@ impl Outcome {
         if let Some(place) = self.verdicts.get_mut(index) {
             *place = verdict;
         }
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "kafka"
+    }
+
+    fn destination(&self) -> Destination {
+        Destination::among(&self.brokers).named("topic", &self.topic)
+    }
+
+    /// With as many replicas as its topic is set up to have.
+    fn replicates(&self) -> bool {
+        true
+    }
+
+    fn open(&self, _name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Kafka::new(self.clone(), timeout)))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::drain::sink::Event;
 use crate::verify::json;
 
 /// The longest line: the largest body as base64, with room for its neighbours.
-pub(super) const LINE_BYTES_MAX: u64 = 2 * crate::limits::BODY_BYTES_LIMIT + (1 << 20);
+pub const LINE_BYTES_MAX: u64 = 2 * crate::limits::BODY_BYTES_LIMIT + (1 << 20);
 /// Every line begins so.
 const BEGIN: &[u8] = b"{\"position\":\"";
 
@@ -21,7 +21,7 @@ const BEGIN: &[u8] = b"{\"position\":\"";
 ///
 /// Piece by piece, without a value of serde's in between: of a small event these few names and
 /// values cost as much as its payload.
-pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
+pub fn write(lines: &mut Vec<u8>, event: &Event) {
     let (record, payload) = (event.record.get(), event.payload());
     let from = lines.len();
     lines.extend_from_slice(BEGIN);
@@ -67,8 +67,8 @@ pub(super) fn write(lines: &mut Vec<u8>, event: &Event) {
     lines.extend_from_slice(b"}\n");
 }
 
-/// Adds the payload alone on a line; one that is no JSON as [`write`] does.
-pub(super) fn write_payload(lines: &mut Vec<u8>, event: &Event) {
+/// Adds the payload alone on a line; one that is no JSON as [`write()`] does.
+pub fn write_payload(lines: &mut Vec<u8>, event: &Event) {
     if !is_json(event.payload()) {
         return write(lines, event);
     }
@@ -98,12 +98,12 @@ fn put_text(lines: &mut Vec<u8>, text: &str) {
 }
 
 /// Whether a payload is JSON.
-pub(super) fn is_json(payload: &[u8]) -> bool {
+pub fn is_json(payload: &[u8]) -> bool {
     json::value(payload).is_some()
 }
 
 /// The position that a whole line without its end begins with; none: it is no line of ours.
-pub(super) fn position_of(line: &[u8]) -> Option<Position> {
+pub fn position_of(line: &[u8]) -> Option<Position> {
     let rest = line.strip_prefix(BEGIN)?;
     let end = rest.iter().take(64).position(|byte| *byte == b'"')?;
     if line.last() != Some(&b'}') {

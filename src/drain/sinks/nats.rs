@@ -36,8 +36,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::about::about;
 use super::answer::{gathered, patience, timed_out, unconnected, within, words};
+use super::destination::with_port;
 use super::template::Template;
 use super::trust::Trust;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink};
 use crate::verify::SecretText;
 
@@ -253,6 +255,30 @@ impl Nats {
 impl Link {
     fn holds(&self) -> bool {
         self.trust.holds() && self.context.client().connection_state() == State::Connected
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "nats"
+    }
+
+    fn destination(&self) -> Destination {
+        let place = |server: &ServerAddr| {
+            format!("{}://{}", server.scheme(), with_port(server.host(), server.port()))
+        };
+        Destination::among(self.servers.iter().map(place))
+            .named("subject", &self.subject)
+            .maybe_named("stream", self.stream.as_ref().map(|stream| stream.name.as_str()))
+    }
+
+    /// With as many replicas as its stream is set up to have.
+    fn replicates(&self) -> bool {
+        true
+    }
+
+    fn open(&self, _name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Nats::new(self.clone(), timeout)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A batch in as many requests as it needs.
 
 /// Items that fit into one request each, in their order; one that is too large alone is one.
-pub(super) fn parts<T>(
+pub fn parts<T>(
     items: &[T],
     count_max: usize,
     bytes_max: usize,

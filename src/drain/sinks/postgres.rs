@@ -26,6 +26,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -34,6 +35,8 @@ pub use self::statement::{Payload, Table};
 use self::failure::{of_connect, of_error};
 use self::statement::{Rows, Statements};
 use super::answer::{gathered, patience, within};
+use super::destination::with_port;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink, Turn};
 use crate::verify::SecretText;
 
@@ -41,6 +44,9 @@ use crate::verify::SecretText;
 const BATCH_BYTES_MAX: usize = 64 << 20;
 /// Rows of one statement.
 const BATCH_EVENTS_MAX: usize = 10_000;
+
+/// Where a server is, unless it says otherwise.
+const PORT: u16 = 5432;
 
 /// Where events go, and how.
 #[derive(Clone, Debug)]
@@ -174,6 +180,29 @@ impl Postgres {
             inserted
         })
         .await
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn destination(&self) -> Destination {
+        let (hosts, ports) = (self.server.get_hosts(), self.server.get_ports());
+        // One port is for all of them.
+        let port = |index: usize| *ports.get(index).or(ports.first()).unwrap_or(&PORT);
+        let place = |(index, host): (usize, &Host)| match host {
+            Host::Tcp(name) => with_port(name, port(index)),
+            Host::Unix(path) => path.display().to_string(),
+        };
+        Destination::among(hosts.iter().enumerate().map(place))
+            .maybe_named("database", self.server.get_dbname())
+            .named("table", &self.table)
+    }
+
+    fn open(&self, _name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Postgres::new(self.clone(), timeout)))
     }
 }
 

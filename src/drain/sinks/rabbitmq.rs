@@ -34,7 +34,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::answer::{gathered, patience, within};
+use super::destination::with_port;
 use super::template::Template;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Delivered, Event, Failure, Nature, Sink};
 use crate::verify::SecretText;
 use attempt::{Attempt, Said};
@@ -149,6 +151,27 @@ impl RabbitMq {
             said => Err(failure::of(&said, event, &self.settings, (&link, self.timeout))),
         });
         Ok(gathered(verdicts.collect()))
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "rabbitmq"
+    }
+
+    fn destination(&self) -> Destination {
+        let place = |server: &Server| {
+            let scheme = if server.tls { "amqps" } else { "amqp" };
+            format!("{scheme}://{}", with_port(&server.host, server.port))
+        };
+        Destination::among(self.servers.iter().map(place))
+            .named("vhost", &self.vhost)
+            .named("exchange", &self.exchange)
+            .named("routing_key", &self.routing_key)
+    }
+
+    fn open(&self, _name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(RabbitMq::new(self.clone(), timeout)))
     }
 }
 

@@ -40,8 +40,8 @@ use forebay_log::{Key, Tag};
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, RedisError,
-    ServerErrorKind, TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline,
+    RedisError, ServerErrorKind, TlsCertificates,
 };
 use tokio::sync::Mutex;
 
@@ -49,6 +49,7 @@ use self::append::{To, append, transaction};
 use super::answer::{gathered, patience, unconnected, within, words};
 use super::template::Template;
 use super::trust::Trust;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink, Turn};
 use crate::verify::SecretText;
 
@@ -143,7 +144,7 @@ impl Redis {
         }
         let server = server.clone().set_redis_settings(info);
         let certificates = TlsCertificates { client_tls: None, root_cert: ca_pem.clone() };
-        let client = if matches!(server.addr(), redis::ConnectionAddr::TcpTls { .. }) {
+        let client = if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
             Client::build_with_tls(server, certificates)
         } else {
             Client::open(server)
@@ -275,6 +276,28 @@ fn script<'e>(Group { to, live, .. }: &Group, events: impl Iterator<Item = &'e E
         add_event(&mut command, event);
     }
     command
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "redis"
+    }
+
+    fn destination(&self) -> Destination {
+        let address = self.server.addr();
+        let scheme = match address {
+            ConnectionAddr::TcpTls { .. } => "rediss",
+            ConnectionAddr::Unix(_) => "redis+unix",
+            _ => "redis",
+        };
+        Destination::at(format_args!("{scheme}://{address}"))
+            .named("database", &self.server.redis_settings().db())
+            .named("stream", &self.stream)
+    }
+
+    fn open(&self, _name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Redis::new(self.clone(), timeout)))
+    }
 }
 
 impl Sink for Redis {

@@ -4,11 +4,13 @@
 //! At least once: a line that was written before a crash may be written again.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::line;
+use super::{Destination, Kind, OpenError, line};
 use crate::drain::sink::{Delivered, Event, Failure, Nature, Sink};
 
 /// What `[sink.stdout]` says.
@@ -23,6 +25,20 @@ impl Stdout {
     /// Makes it.
     pub fn new(_settings: &Settings) -> Self {
         Self {}
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "stdout"
+    }
+
+    fn destination(&self) -> Destination {
+        Destination::standard_output()
+    }
+
+    fn open(&self, _name: &str, _timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Stdout::new(self)))
     }
 }
 

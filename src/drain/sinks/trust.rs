@@ -8,33 +8,33 @@ use crate::drain::sink::{Class, Failure};
 
 /// The trust in a connection, once lost never found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trust {
+pub struct Trust {
     lost: Arc<AtomicBool>,
 }
 
 /// A batch that has begun on a connection; dropped before it was settled, it costs the trust.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub struct Begun {
     trust: Trust,
     settled: bool,
 }
 
 impl Trust {
     /// Whether every batch so far has come to its end.
-    pub(super) fn holds(&self) -> bool {
+    pub fn holds(&self) -> bool {
         // Relaxed: nothing else is read by it.
         !self.lost.load(Ordering::Relaxed)
     }
 
     /// A batch begins.
-    pub(super) fn begin(&self) -> Begun {
+    pub fn begin(&self) -> Begun {
         Begun { trust: self.clone(), settled: false }
     }
 }
 
 impl Begun {
     /// It has come to its end, or it has not, by what became of its events.
-    pub(super) fn end(mut self, verdicts: &[Result<(), Failure>]) {
+    pub fn end(mut self, verdicts: &[Result<(), Failure>]) {
         let may_pass = |verdict: &Result<(), Failure>| {
             verdict.as_ref().is_err_and(|failure| failure.class != Class::Permanent)
         };

@@ -32,6 +32,7 @@ use forebay_log::Clock;
 use futures_util::future::BoxFuture;
 
 use self::lane_file::{LaneFile, Lines};
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink, Turn};
 
 #[expect(
@@ -146,6 +147,20 @@ impl Shared {
             spares.push(lines);
         }
         Ok(())
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "file"
+    }
+
+    fn destination(&self) -> Destination {
+        Destination::at(self.folder.display())
+    }
+
+    fn open(&self, _name: &str, _timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(File::new(self)))
     }
 }
 

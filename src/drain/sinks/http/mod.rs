@@ -19,6 +19,7 @@ mod tests;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_log::Clock;
@@ -31,7 +32,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use self::client::Client;
 use self::request::Requests;
-use super::OpenError;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Sink};
 use crate::verify::NamedSecret;
 
@@ -156,6 +157,20 @@ impl Http {
             }
         }
         Delivered::Each(verdicts)
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "http"
+    }
+
+    fn destination(&self) -> Destination {
+        Destination::origin(&self.url)
+    }
+
+    fn open(&self, _name: &str, _timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Http::new(self)?))
     }
 }
 

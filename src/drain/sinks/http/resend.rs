@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_log::{Clock, HeaderValue as Kept, Tag};
 use futures_util::FutureExt as _;
@@ -15,9 +17,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Uri};
 use http_body_util::Full;
 
-use super::OpenError;
 use super::client::Client;
 use super::request::{AGENT, PASS, pass_word};
+use super::{Destination, Kind, OpenError};
 use crate::drain::feed::content_type_of;
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Sink, body_of};
 use crate::verify::{SignInput, SignedRequest, Signer};
@@ -168,6 +170,20 @@ fn kept(event: &Event) -> HeaderMap {
     }
     headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
     headers
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "resend"
+    }
+
+    fn destination(&self) -> Destination {
+        Destination::origin(&self.http.url)
+    }
+
+    fn open(&self, _name: &str, _timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Resend::new(self)?))
+    }
 }
 
 impl Sink for Resend {

@@ -49,8 +49,8 @@ pub use self::place::{Prefix, PrefixError};
 
 use self::failure::of_error;
 use self::place::{Names, position_of_mark};
-use super::OpenError;
 use super::answer::{patience, timed_out, within};
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Pass, Sink};
 use crate::verify::SecretText;
 
@@ -300,6 +300,25 @@ fn number() -> u64 {
     // Without randomness the store finds the second name taken, and says so.
     _ = SystemRandom::new().fill(&mut bytes);
     u64::from_le_bytes(bytes)
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "object"
+    }
+
+    fn destination(&self) -> Destination {
+        let (bucket, base) = (&self.bucket, self.base.as_ref());
+        let slash = if base.is_empty() { "" } else { "/" };
+        Destination::at(format_args!("{bucket}{slash}{base}"))
+            .maybe_named("endpoint", self.endpoint.as_deref())
+            .maybe_named("region", self.region.as_deref())
+            .named("prefix", &self.prefix)
+    }
+
+    fn open(&self, name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Object::new(self, name, timeout)?))
+    }
 }
 
 impl Sink for Object {

@@ -21,6 +21,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,10 +39,10 @@ pub use self::login::{Account, Login};
 
 use self::login::Token;
 use self::message::Message;
-use super::OpenError;
 use super::answer::{in_places, patience, timed_out, within};
 use super::http::client::{Client, Reach};
 use super::parts::parts;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Sink};
 
 /// No request has more messages.
@@ -213,6 +214,20 @@ impl PubSub {
             told.extend(group);
         }
         in_places(batch.len(), told)
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "pubsub"
+    }
+
+    fn destination(&self) -> Destination {
+        Destination::origin(&self.endpoint).named("topic", &self.topic)
+    }
+
+    fn open(&self, _name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(PubSub::new(self, timeout)?))
     }
 }
 

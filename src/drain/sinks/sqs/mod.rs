@@ -22,6 +22,7 @@ mod signing;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,10 +38,10 @@ use tokio::time::{Instant, timeout_at};
 
 use self::message::Message;
 use self::signing::Signing;
-use super::OpenError;
 use super::answer::{in_places, patience, timed_out, within};
 use super::http::client::{Client, Reach};
 use super::parts::parts;
+use super::{Destination, Kind, OpenError};
 use crate::drain::sink::{Class, Delivered, Event, Failure, Nature, Sink};
 use crate::verify::SecretText;
 
@@ -198,6 +199,20 @@ impl Sqs {
             told.extend(all.map(|of| (of.place(), Err(failure.clone()))));
         }
         in_places(batch.len(), told)
+    }
+}
+
+impl Kind for Settings {
+    fn word(&self) -> &'static str {
+        "sqs"
+    }
+
+    fn destination(&self) -> Destination {
+        Destination::origin(&self.endpoint).named("queue_url", &self.queue_url)
+    }
+
+    fn open(&self, _name: &str, timeout: Duration) -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(Arc::new(Sqs::new(self.clone(), timeout)?))
     }
 }
 
