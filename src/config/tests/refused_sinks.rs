@@ -87,16 +87,10 @@ fn a_replica_that_cannot_carry_acknowledgements_is_refused_with_its_cure() {
     assert!(report.contains("leave out \"main\", which replicates to it"), "{report}");
 }
 
-#[cfg(not(any(
-    feature = "sink-kafka",
-    feature = "sink-object",
-    feature = "sink-pubsub",
-    feature = "sink-rabbitmq",
-    feature = "sink-sqs"
-)))]
+#[cfg(not(any(feature = "sink-kafka", feature = "sink-object", feature = "sink-rabbitmq")))]
 #[test]
 fn a_sink_that_is_not_built_in_is_refused_with_the_feature_that_brings_it() {
-    for kind in ["kafka", "object", "pubsub", "rabbitmq", "sqs"] {
+    for kind in ["kafka", "object", "rabbitmq"] {
         let report = bad_sink(&format!("[sink.{kind}]"));
         let title = format!("`sink.{kind}` is a kind of sink that this forebay");
         let cure = format!("--features sink-{kind}`");
