@@ -4,6 +4,7 @@
 //! from here, and a test compares the table in the README with this one. A key that is not here
 //! does not exist.
 
+mod kinds;
 mod sink;
 mod source;
 
@@ -64,7 +65,7 @@ const fn key(path: &'static str, form: Form, default: &'static str, meaning: &'s
 
 /// Every key, in the order of the README.
 pub(super) fn keys() -> impl Iterator<Item = &'static Key> {
-    [BASE, source::KEYS, sink::KEYS].into_iter().flatten()
+    [BASE, source::KEYS, sink::KEYS, kinds::KEYS].into_iter().flatten()
 }
 
 /// What stands outside of sources and sinks.
