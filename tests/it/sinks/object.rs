@@ -6,7 +6,6 @@ mod gcs;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
 use serde_json::Value;
 
 use super::https::Secured;
-use super::process::{Process, START_WAIT};
+use super::process::{Process, START_WAIT, free_port};
 use super::{Counterpart, Served, TIMEOUT, Who, now};
 use crate::support::eventually;
 
@@ -111,7 +110,7 @@ fn id_of(line: &Value) -> String {
 /// A store of its own, and the ports of its parts.
 pub(super) struct Store {
     process: Process,
-    ports: Vec<String>,
+    ports: Vec<u16>,
     /// Where it speaks TLS as well, with this certificate and key.
     secured: Option<(u16, [PathBuf; 2])>,
 }
@@ -136,11 +135,7 @@ impl Store {
     }
 
     fn new(secured: Option<(u16, [PathBuf; 2])>) -> Self {
-        let listeners: Vec<TcpListener> =
-            (0..7).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-        let port = |of: &TcpListener| of.local_addr().unwrap().port().to_string();
-        let ports = listeners.iter().map(port).collect();
-        drop(listeners);
+        let ports = (0..7).map(|_| free_port()).collect();
         let process = Process::new();
         let folder = process.folder.path();
         fs::create_dir(folder.join("data")).unwrap();
@@ -254,7 +249,7 @@ impl Served for Store {
 
 impl Secured for Store {
     fn start_secured(certificate: &Path, key: &Path) -> Self {
-        Self::new(Some((Process::new().port, [certificate.into(), key.into()])))
+        Self::new(Some((free_port(), [certificate.into(), key.into()])))
     }
 
     fn secured_port(&self) -> u16 {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -12,6 +13,22 @@ use crate::support::eventually;
 
 /// Generous, since a start may wait for a busy machine.
 pub(super) const START_WAIT: Duration = Duration::from_secs(60);
+
+/// A port that nobody else is given, also not by chance in the seconds that a server takes to start,
+/// or to start again: the kernel takes those of clients from above.
+pub(super) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Relaxed: nothing else is read by it.
+        let next = std::process::id()
+            .wrapping_mul(1009)
+            .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(10_000 + next % 20_000).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// A server of another make.
 #[derive(Debug)]
@@ -26,10 +43,7 @@ impl Process {
     /// A folder and a port, and nothing that runs yet.
     pub(super) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("forebay-sink-").tempdir().unwrap();
-        // Asked for and given back: nobody else takes it in the moment between.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = port.local_addr().unwrap().port();
-        Self { folder, port, child: None }
+        Self { folder, port: free_port(), child: None }
     }
 
     pub(super) fn spawn(&mut self, command: &mut Command) {

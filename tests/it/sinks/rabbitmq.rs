@@ -6,10 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use forebay::drain::sink::{Class, Delivered, Event, Pass, Sink};
@@ -26,7 +24,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use tokio::runtime::Runtime;
 
 use super::events::{Events, names_of};
-use super::process::{Process, START_WAIT};
+use super::process::{Process, START_WAIT, free_port};
 use super::suite::class_of;
 use super::{Counterpart, Served, TIMEOUT, Who, certificates, now};
 use crate::support::eventually;
@@ -49,20 +47,6 @@ pub(super) struct RabbitMq {
     between_nodes: u16,
 }
 
-/// A port that nobody is given by chance in the seconds that the server takes to start, or to start
-/// again: the kernel takes those of clients from above.
-fn lasting_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        // Relaxed: nothing else is read by it.
-        let next = std::process::id().wrapping_mul(97) + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(10_000 + next % 20_000).unwrap();
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
-
 /// A runtime that outlives each delivery, as the drain's does: a connection is driven by it.
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -72,8 +56,7 @@ impl RabbitMq {
     /// A server that has nothing yet, with these lines in its configuration.
     fn with(lines: &str) -> Self {
         let (server, names) = (Process::new(), Process::new());
-        let mut started = Self { server, names, between_nodes: lasting_port() };
-        started.server.port = lasting_port();
+        let mut started = Self { server, names, between_nodes: free_port() };
         let epmd = started.names.port.to_string();
         let loopback = ["-port", &epmd, "-address", "127.0.0.1"];
         started.names.spawn(Command::new("epmd").args(loopback));
@@ -352,7 +335,7 @@ fn what_the_sink_may_not_do_or_does_not_find_is_told_and_gives_no_event_up() {
     }
     assert_eq!(server.stored(), Vec::<String>::new());
     // The first of two servers is away.
-    let away = sink::Server { host: "127.0.0.1".into(), port: Process::new().port, tls: false };
+    let away = sink::Server { host: "127.0.0.1".into(), port: free_port(), tls: false };
     let servers = vec![away, server.server(false)];
     let sink = sink::RabbitMq::new(sink::Settings { servers, ..server.settings() }, TIMEOUT);
     assert_eq!(now(sink.deliver(&batch)), Delivered::All);
@@ -433,7 +416,7 @@ fn over_tls_the_servers_certificate_and_the_users_password_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let [authority, certificate, key] = certificates::of_loopback(folder.path(), "server");
     let [stranger, ..] = certificates::of_loopback(folder.path(), "stranger");
-    let port = Process::new().port;
+    let port = free_port();
     let server = RabbitMq::with(&format!(
         "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n",
         certificate.display(),
