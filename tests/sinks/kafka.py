@@ -44,27 +44,31 @@ def read(broker):
             "group.id": "the tests",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 20,
+            # What Tansu has not found by then it answers nothing for, and of a long log it looks for more
+            # than 20 ms.
+            "fetch.wait.max.ms": 500,
         }
     )
-    topics = sorted(consumer.list_topics(timeout=PATIENCE_S).topics.items())
-    for name, topic in topics:
-        for partition in sorted(topic.partitions):
-            consumer.assign([TopicPartition(name, partition, 0)])
-            for message in until_end(consumer):
-                print(json.dumps(as_json(message)))
+    topics = consumer.list_topics(timeout=PATIENCE_S).topics.items()
+    found = {(name, part): [] for name, topic in topics for part in topic.partitions}
+    consumer.assign([TopicPartition(name, part, 0) for name, part in found])
+    for message in until_all_end(consumer, len(found)):
+        found[message.topic(), message.partition()].append(as_json(message))
+    for _, messages in sorted(found.items()):
+        for message in messages:
+            print(json.dumps(message))
     consumer.close()
 
 
-def until_end(consumer):
-    while True:
+def until_all_end(consumer, open_count):
+    while open_count > 0:
         message = consumer.poll(PATIENCE_S)
         if message is None:
             sys.exit(f"no answer within {PATIENCE_S} s")
         if message.error() is None:
             yield message
         elif message.error().code() == KafkaError._PARTITION_EOF:
-            return
+            open_count -= 1
         else:
             sys.exit(str(message.error()))
 
