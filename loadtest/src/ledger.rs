@@ -4,6 +4,9 @@ use std::io;
 
 use crate::requests::{Draft, Fault};
 
+/// For how many events memory is touched ahead; further ones take theirs as they come.
+const ROOM_MAX: f64 = 16e6;
+
 /// What became of one event.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entry {
@@ -24,6 +27,16 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Makes room for about so many events more and touches it, so that opening one waits for no
+    /// memory: what the kernel needs for a huge page would count as latency of the server.
+    pub(crate) fn make_room(&mut self, events: f64) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
+        let events = events.clamp(0.0, ROOM_MAX) as usize;
+        let known = self.entries.len();
+        self.entries.resize(known + events, Entry::default());
+        self.entries.truncate(known);
+    }
+
     /// Opens an event and numbers it.
     pub(crate) fn open(&mut self, draft: Draft) -> io::Result<Draft> {
         let number = u32::try_from(self.entries.len()).map_err(io::Error::other)?;

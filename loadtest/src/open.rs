@@ -147,6 +147,7 @@ impl<'run> Run<'run> {
         mut self,
         mut watch: impl FnMut(&Beat<'_>) -> io::Result<()>,
     ) -> io::Result<Outcome> {
+        self.outcome.ledger.make_room(self.schedule.expected());
         self.started = Clock::System.monotonic();
         let end = self.schedule.span() + self.bounds.drain;
         let mut ready = Vec::with_capacity(self.slots.len());
