@@ -35,6 +35,9 @@ use crate::verify::Answers;
 
 /// How often the dedupe tables get their next block ready, and what was sealed is written.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(100);
+/// The nice value of the threads that do so: a receiver that wakes on their core goes first. A tenth
+/// of a core is theirs even where receivers want all of it, and they take a fiftieth of what those do.
+const PREPARE_NICE: i32 = 10;
 
 /// Why a forebay does not start.
 #[derive(Debug, thiserror::Error)]
@@ -451,6 +454,8 @@ fn prepare_tables(opened: &Opened, draining: &Arc<AtomicBool>) -> Vec<JoinHandle
     for (name, work) in works {
         let (opened, draining) = (opened.clone(), Arc::clone(draining));
         let run = move || {
+            // Refused, it costs a receiver on the same core some waiting, and nothing else.
+            let _ = rustix::process::setpriority_process(None, PREPARE_NICE);
             let mut told = vec![0; opened.lanes.len()];
             // Relaxed: a flag that orders nothing else.
             while !draining.load(Ordering::Relaxed) {
