@@ -296,6 +296,7 @@ fn attack() -> impl Strategy<Value = Edit> {
             .prop_map(|value| Line::new("transfer-encoding", value.as_bytes())),
         Just(Line { value: Value::Length("", ""), ..Line::new("content-length", b"") }),
         Just(Line { value: Value::Length("", ""), ..Line::new("CONTENT-LENGTH", b"") }),
+        Just(Line::new("expect", b"100-continue")),
     ];
     let before = select(&["", "", "", "+", "0", "00000000000000000000", "0x", "-", " \t"][..]);
     let behind = select(&["", "", "", " ", "\t ", "0", ", 5", ";", "\r\n ", "\u{b}"][..]);

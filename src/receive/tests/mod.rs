@@ -99,6 +99,8 @@ impl Handler for Echo {
     {
         connection.answering();
         let mut request = Told { head: written(head), whole: Some(false), ..Told::default() };
+        // Now, since its body may never come.
+        self.told.borrow_mut().push(request.clone());
         let asked = head.headers.get("x-do").map_or(&b""[..], HeaderValue::as_bytes);
         if asked == b"wait" {
             runtime::pass().await;
@@ -125,7 +127,9 @@ impl Handler for Echo {
         if head.method == Method::HEAD {
             headers.insert("x-without-body", HeaderValue::from_static("1"));
         }
-        self.told.borrow_mut().push(request);
+        if let Some(handed_over) = self.told.borrow_mut().last_mut() {
+            *handed_over = request;
+        }
         answer
     }
 }
