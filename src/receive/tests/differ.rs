@@ -183,7 +183,7 @@ fn a_head_may_be_too_long_for_one_and_taken_by_the_other_whatever_becomes_of_its
     let bytes = [
         &b"POST /std HTTP/1.1\r\ncontent-length: 0\r\n\r\n"[..],
         b"POST /std HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 1\r\nx-wide: ",
-        &[b'w'; 16_400],
+        &b"w".repeat(16_400),
         b"\r\n\r\n",
     ]
     .concat();
